@@ -1,0 +1,1 @@
+//! The store of stage outputs and the lock file.

@@ -1,0 +1,7 @@
+//! Small tools that every room may use: atomic files, content hashes, named random streams.
+
+pub mod atomic_file;
+pub mod canonical_json;
+pub mod digest;
+pub mod mapped_file;
+pub mod seed;

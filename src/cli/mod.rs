@@ -1,0 +1,1 @@
+//! Arguments in, events out: the only room that prints, reads the environment or picks an exit code.

@@ -1,0 +1,1 @@
+//! Rows to micro-batches: tokenizers, shards, packing, samplers.

@@ -1,0 +1,1 @@
+//! Training and decoding: the step, the optimizer, the loop, generation.

@@ -1,0 +1,1 @@
+//! Arithmetic of a parallel layout: the mesh, the table of parameters, schedules, memory; no tensors.

@@ -1,0 +1,1 @@
+//! What the evaluation computes, each metric by its published definition.

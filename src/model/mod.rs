@@ -1,0 +1,1 @@
+//! The GPT, written once for any layout.

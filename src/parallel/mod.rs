@@ -1,0 +1,1 @@
+//! Several ranks acting as one device: groups, collectives, split layers.

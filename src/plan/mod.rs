@@ -1,0 +1,1 @@
+//! A checked recipe to a sealed plan: stages in order, each with its fingerprint.

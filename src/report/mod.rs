@@ -1,0 +1,1 @@
+//! Pages and files for people and tools, made from events and metrics.

@@ -1,0 +1,1 @@
+//! Walks a plan: reuse or run, commit, report every decision as an event.

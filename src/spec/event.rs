@@ -1,0 +1,133 @@
+//! What happens during a run, as one ordered stream of plain data.
+
+use super::generation::StopReason;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Something that happened inside a stage or around it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A stage begins to run.
+    StageStarted {
+        /// The stage's name.
+        stage: String,
+        /// Its kind.
+        kind: String,
+        /// Why it runs.
+        reason: String,
+    },
+    /// A stage's output was taken from the cache, or stood already where it belongs.
+    StageReused {
+        /// The stage's name.
+        stage: String,
+        /// Its kind.
+        kind: String,
+        /// Its fingerprint, shortened.
+        fingerprint: String,
+    },
+    /// A stage is done.
+    StageFinished {
+        /// The stage's name.
+        stage: String,
+        /// Seconds it took.
+        seconds: f64,
+        /// Numbers to show (`samples`, `exact_match`, …).
+        facts: BTreeMap<String, f64>,
+    },
+    /// A stage failed.
+    StageFailed {
+        /// The stage's name.
+        stage: String,
+        /// The error with its causes.
+        error: String,
+    },
+    /// Work of a known size begins or goes on; the sink draws a bar.
+    Progress {
+        /// What is counted, such as `tokenizing`.
+        task: String,
+        /// Done so far.
+        done: u64,
+        /// All of it.
+        total: u64,
+        /// The unit, such as `rows`.
+        unit: String,
+    },
+    /// Training continues a partial run: metrics after this step are void.
+    Resumed {
+        /// Steps done.
+        step: u64,
+    },
+    /// An optimizer step is done.
+    Step(StepMetrics),
+    /// A validation is done.
+    Validation(ValidationMetrics),
+    /// A sample was generated for people to read.
+    Sample(Sample),
+    /// A remark for people.
+    Note {
+        /// The text.
+        text: String,
+    },
+}
+
+/// One line of `metrics.jsonl` for a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepMetrics {
+    /// Steps done, this one included.
+    pub step: u64,
+    /// Sequences consumed so far.
+    pub consumed_samples: u64,
+    /// Loss per learned token over the global batch, in nats.
+    pub reduced_train_loss: f64,
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Tokens of the batch, padding not counted.
+    pub tokens: u64,
+    /// Tokens that were learned from.
+    pub learned_tokens: u64,
+    /// Tokens per second of this step.
+    pub tokens_per_second: f64,
+}
+
+/// One line of `metrics.jsonl` for a validation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValidationMetrics {
+    /// Steps done.
+    pub step: u64,
+    /// Sequences consumed so far.
+    pub consumed_samples: u64,
+    /// Loss per learned token over the validation batches, in nats.
+    pub val_loss: f64,
+}
+
+/// A prompt, what was expected and what came.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The prompt.
+    pub prompt: String,
+    /// The expected answer, if there is one.
+    pub expected: Option<String>,
+    /// The generated text.
+    pub output: String,
+    /// Why generation stopped.
+    pub stop_reason: StopReason,
+    /// Number of generated tokens.
+    pub tokens: usize,
+}
+
+/// Where events go. Implementations order them and must not fail.
+pub trait Sink: Sync {
+    /// Takes one event.
+    fn emit(&self, event: Event);
+}
+
+/// A sink that forgets everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Silent;
+
+impl Sink for Silent {
+    fn emit(&self, _event: Event) {}
+}

@@ -1,0 +1,383 @@
+//! What one stage is asked to do: its settings, apart from where its inputs lie.
+//!
+//! A job holds every setting that can change the stage's output and nothing else; its canonical
+//! JSON is what the fingerprint hashes. Settings that come from the recipe's `trainer` and `model`
+//! sections stand at the same path here (`model.optim.lr` is `/model/optim/lr`), settings of the
+//! stage's own stand under `stage`, so that a changed value can be traced to its line.
+//! Inputs are named here (`rows.0`, `tokenizer.model`, `data`, `model`) and located by the runner.
+
+use super::architecture::Architecture;
+use super::generation::Generation;
+use super::metric::MetricName;
+use super::optimization::{Degrees, Optimizer, Precision};
+use serde::{Deserialize, Serialize};
+
+/// A stage's work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Job {
+    /// Rows to token ids with a loss mask.
+    Tokenize(TokenizeJob),
+    /// Token ids to training sequences.
+    Shard(ShardJob),
+    /// A checkpoint, or fresh weights.
+    Load(LoadJob),
+    /// Fine-tuning.
+    Train(TrainJob),
+    /// Metrics of a model on held-out rows.
+    Evaluate(EvaluateJob),
+    /// Text from prompts.
+    Generate(GenerateJob),
+}
+
+impl Job {
+    /// The kind as it stands in the recipe.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Job::Tokenize(_) => "tokenize",
+            Job::Shard(_) => "shard",
+            Job::Load(_) => "load",
+            Job::Train(_) => "train",
+            Job::Evaluate(_) => "evaluate",
+            Job::Generate(_) => "generate",
+        }
+    }
+
+    /// Version of the stage's output and computation; raised when either changes.
+    pub fn version(&self) -> u32 {
+        1
+    }
+}
+
+/// Inputs: `rows.N` files, `tokenizer.model` or `tokenizer.vocab_file` and `tokenizer.merge_file`.
+/// Output: `train`, `validation` and `test` token files (`.bin`, `.idx`, `.mask`, a sequence per
+/// sample), `NAME.samples.jsonl` beside each (task, prompt, expected answer), and `tokenizer/`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizeJob {
+    /// `model` settings.
+    pub model: TokenizeModel,
+    /// The stage's own settings.
+    pub stage: TokenizeStage,
+}
+
+/// `model` settings of tokenize.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizeModel {
+    /// Kind of tokenizer.
+    pub tokenizer: TokenizerKind,
+    /// Longest sample in tokens, prompt and answer together (`model.encoder_seq_length`).
+    pub encoder_seq_length: usize,
+}
+
+/// What the tokenizer's files are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenizerKind {
+    /// GPT-2's `vocab.json` and `merges.txt`.
+    Gpt2Bpe,
+    /// A Hugging Face `tokenizer.json` (or a folder that holds one).
+    HuggingFace,
+    /// A SentencePiece `.model`.
+    SentencePiece,
+}
+
+/// tokenize's own settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizeStage {
+    /// Row files in order; source N reads input `rows.N`.
+    pub sources: Vec<RowSource>,
+}
+
+/// One file of rows and what is made of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowSource {
+    /// Which split a row goes to.
+    pub split: SplitRule,
+    /// The samples made of each row.
+    pub tasks: Vec<Task>,
+}
+
+/// Which split a row goes to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SplitRule {
+    /// All rows to one split.
+    All(Split),
+    /// By the hash of a field's value, so that equal values never stand on two sides.
+    ByHash {
+        /// The field.
+        field: String,
+        /// Share of validation rows.
+        validation: f64,
+        /// Share of test rows.
+        test: f64,
+    },
+}
+
+/// The splits.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Learned from.
+    Train,
+    /// Watched during training.
+    Validation,
+    /// Held out to the end.
+    Test,
+}
+
+impl Split {
+    /// All of them.
+    pub const ALL: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
+
+    /// The name, which is also the stem of the split's files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::Validation => "validation",
+            Split::Test => "test",
+        }
+    }
+}
+
+/// One kind of sample made of a row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    /// Its name, by which evaluation can select it.
+    pub name: String,
+    /// Share of the rows that give such a sample, by the hash of the row; 1 is all.
+    pub share: f64,
+    /// How text is made of the row.
+    pub format: Format,
+    /// Whether only the answer is learned.
+    pub answer_only_loss: bool,
+    /// Start with the beginning-of-sequence token.
+    pub add_bos: bool,
+    /// End with the end-of-sequence token, which is learned.
+    pub add_eos: bool,
+}
+
+/// How text is made of a row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// One field, all of it learned, cut on the right.
+    Text {
+        /// The field.
+        field: String,
+    },
+    /// minijinja templates over the row's fields.
+    Templates {
+        /// The prompt.
+        prompt: String,
+        /// The answer.
+        answer: String,
+    },
+    /// NeMo's `prompt_template`, `gpt_sft_dataset.py`'s rules.
+    Nemo {
+        /// Such as `{input} {output}`; the label comes last.
+        prompt_template: String,
+        /// The label's field.
+        label_key: String,
+        /// Fields from which overflow is cut, in equal parts.
+        truncation_field: Vec<String>,
+        /// Cut from the left end rather than the right.
+        truncate_left: bool,
+        /// Room kept for the answer during generation.
+        tokens_to_generate: usize,
+    },
+}
+
+/// Input: `data` (a tokenize output). Output: a token file per split in which a document is one
+/// training sequence and its sequences are the samples packed into it; `tokenizer/` goes along.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardJob {
+    /// `model` settings.
+    pub model: ShardModel,
+    /// The stage's own settings.
+    pub stage: ShardStage,
+}
+
+/// `model` settings of shard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardModel {
+    /// Tokens per training sequence (`model.encoder_seq_length`).
+    pub encoder_seq_length: usize,
+    /// Seed of the order in which samples are packed.
+    pub seed: u64,
+}
+
+/// shard's own settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardStage {
+    /// Put several short samples into one sequence.
+    pub packing: bool,
+}
+
+/// Input: `checkpoint` when weights are restored, else none. Output: a native checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadJob {
+    /// `model` settings.
+    pub model: LoadModel,
+}
+
+/// `model` settings of load.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadModel {
+    /// The shape.
+    pub architecture: Architecture,
+    /// Seed of the start values, when no checkpoint is restored.
+    pub seed: u64,
+    /// Whether input `checkpoint` is given.
+    pub restore: bool,
+}
+
+/// Inputs: `data` (a shard output) or `prefix.N` files, `model` (a checkpoint).
+/// Output: `checkpoint/`, `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainJob {
+    /// `model` settings.
+    pub model: TrainModel,
+    /// `trainer` settings.
+    pub trainer: TrainTrainer,
+    /// The stage's own settings.
+    pub stage: TrainStage,
+}
+
+/// `model` settings of train.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainModel {
+    /// The shape.
+    pub architecture: Architecture,
+    /// Tokens per training sequence.
+    pub encoder_seq_length: usize,
+    /// Sequences per step over all replicas.
+    pub global_batch_size: usize,
+    /// Sequences per forward pass.
+    pub micro_batch_size: usize,
+    /// Seed of the data order and of dropout.
+    pub seed: u64,
+    /// The optimizer.
+    pub optim: Optimizer,
+    /// fp32 masters and main gradients beside half-precision parameters.
+    #[serde(rename = "megatron_amp_O2")]
+    pub megatron_amp_o2: bool,
+    /// Settings of the data.
+    pub data: TrainData,
+}
+
+/// `model.data` settings of train.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainData {
+    /// Where sequences come from.
+    pub source: DataSource,
+    /// Restart positions after each end-of-document token (token streams).
+    pub reset_position_ids: bool,
+    /// Attend within documents only (token streams).
+    pub reset_attention_mask: bool,
+    /// Do not learn from positions whose input is the end-of-document token.
+    pub eod_mask_loss: bool,
+    /// Shuffle the sequences of each epoch.
+    pub shuffle: bool,
+}
+
+/// Where sequences come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataSource {
+    /// Input `data`: a shard stage's output, splits included.
+    Shards,
+    /// Inputs `prefix.N`: Megatron token streams, blended by weight and cut by `splits_string`.
+    Prefixes {
+        /// A weight for each prefix.
+        weights: Vec<f64>,
+        /// Shares of train, validation and test.
+        splits: [f64; 3],
+    },
+}
+
+/// `trainer` settings of train.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainTrainer {
+    /// Optimizer steps.
+    pub max_steps: u64,
+    /// Steps between validations; 0 for none.
+    pub val_check_interval: u64,
+    /// Global batches per validation; none for the whole split.
+    pub limit_val_batches: Option<u64>,
+    /// Largest gradient norm; 0 leaves gradients as they are.
+    pub gradient_clip_val: f64,
+    /// Number format.
+    pub precision: Precision,
+    /// Ranks along each axis.
+    pub degrees: Degrees,
+    /// Steps between lines of metrics.
+    pub log_every_n_steps: u64,
+}
+
+/// train's own settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainStage {
+    /// Steps between checkpoints for resuming; 0 keeps only the last.
+    pub checkpoint_every: u64,
+}
+
+/// Inputs: `model` (a checkpoint), `data` (a tokenize output). Output: `metrics.json`, `samples.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateJob {
+    /// The stage's own settings.
+    pub stage: EvaluateStage,
+}
+
+/// evaluate's own settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateStage {
+    /// Which rows.
+    pub split: Split,
+    /// Which task's samples; none for all.
+    pub task: Option<String>,
+    /// At most so many samples, taken in the order of their hashes; none for all.
+    pub limit: Option<usize>,
+    /// What is computed.
+    pub metrics: Vec<MetricName>,
+    /// How answers are generated.
+    pub gen_kwargs: Generation,
+}
+
+/// Inputs: `model` (a checkpoint), `prompts` (JSONL) unless they stand in the recipe.
+/// Output: `generations.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenerateJob {
+    /// The stage's own settings.
+    pub stage: GenerateStage,
+}
+
+/// generate's own settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenerateStage {
+    /// Prompts from the recipe; empty when input `prompts` is given.
+    pub prompts: Vec<String>,
+    /// How text is generated.
+    pub gen_kwargs: Generation,
+}

@@ -1,0 +1,8 @@
+//! The nouns of the program as plain data; the JSON Schemas are generated from here.
+
+pub mod architecture;
+pub mod event;
+pub mod generation;
+pub mod job;
+pub mod metric;
+pub mod optimization;

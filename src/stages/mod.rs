@@ -1,0 +1,1 @@
+//! One file per stage kind: input folders in, one output folder out.

@@ -1,0 +1,1 @@
+//! The same run again, held against its lock.

@@ -1,0 +1,20 @@
+//! All integration tests; the `mod` lines are the table of contents.
+
+// The source tree keeps the rules that src/ARCHITECTURE.md states.
+mod architecture;
+// YAML scalars, interpolation, overrides and templates against recorded cases.
+mod recipe_language;
+// Shipped recipes, the bad ones with their rendered errors, the schemas, the status of every key.
+mod recipe_check;
+// Stages in order, fingerprints, reasons, estimates, the cache and the lock.
+mod plan;
+// Tokenizers, templates, shards, packing, sampling.
+mod data;
+// Every operation's forward and backward against candle in f64.
+mod kernels;
+// The model and the engine against an independent float64 reference; layouts and batch cuts.
+mod engine;
+// Decoding and metrics against recorded cases.
+mod generation;
+// The binary from outside: commands, exit codes, reruns, interruption.
+mod program;
