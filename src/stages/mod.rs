@@ -1,1 +1,92 @@
 //! One file per stage kind: input folders in, one output folder out.
+
+pub mod evaluate;
+pub mod generate;
+pub mod load;
+pub mod shard;
+pub mod tokenize;
+pub mod train;
+
+use crate::spec::event::Sink;
+use crate::spec::job::{Job, TokenizerKind};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+/// Where a stage reads and writes.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    /// Files and folders by the names that [`Job`] gives them (`data`, `model`, `rows.0`).
+    pub inputs: BTreeMap<String, PathBuf>,
+    /// The output folder, which exists; for training it may hold the partial work of an
+    /// interrupted run of the same fingerprint, else it is empty.
+    pub output: PathBuf,
+}
+
+impl Folders {
+    /// The input called `name`.
+    pub fn input(&self, name: &str) -> Result<&Path, Error> {
+        let path = self.inputs.get(name).ok_or_else(|| Error::MissingInput(name.to_owned()))?;
+        Ok(path)
+    }
+}
+
+/// What a finished stage reports.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Numbers to show, by name.
+    pub facts: BTreeMap<String, f64>,
+}
+
+/// Why a stage did not finish.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The runner did not hand in an input that the stage reads.
+    #[error("input `{0}` is missing: name a stage or a file for it in the recipe")]
+    MissingInput(String),
+    /// The stop flag was set; what is in the output folder can be continued.
+    #[error("stopped after {0}")]
+    Stopped(String),
+    /// tokenize failed.
+    #[error(transparent)]
+    Tokenize(#[from] tokenize::Error),
+    /// shard failed.
+    #[error(transparent)]
+    Shard(#[from] shard::Error),
+    /// load failed.
+    #[error(transparent)]
+    Load(#[from] load::Error),
+    /// train failed.
+    #[error(transparent)]
+    Train(#[from] train::Error),
+    /// evaluate failed.
+    #[error(transparent)]
+    Evaluate(#[from] evaluate::Error),
+    /// generate failed.
+    #[error(transparent)]
+    Generate(#[from] generate::Error),
+}
+
+/// Runs one stage to its end, or to the next safe point after `stop` was set.
+pub fn run(
+    job: &Job,
+    folders: &Folders,
+    sink: &dyn Sink,
+    stop: &AtomicBool,
+) -> Result<Outcome, Error> {
+    match job {
+        Job::Tokenize(job) => tokenize::run(job, folders, sink, stop),
+        Job::Shard(job) => shard::run(job, folders, sink, stop),
+        Job::Load(job) => load::run(job, folders, sink, stop),
+        Job::Train(job) => train::run(job, folders, sink, stop),
+        Job::Evaluate(job) => evaluate::run(job, folders, sink, stop),
+        Job::Generate(job) => generate::run(job, folders, sink, stop),
+    }
+}
+
+/// Number of ids that a tokenizer can produce: a fact that planning needs.
+///
+/// `files` are named as [`Job`] names them (`tokenizer.model`, `tokenizer.vocab_file`, …).
+pub fn vocab_size(kind: TokenizerKind, files: &BTreeMap<String, PathBuf>) -> Result<usize, Error> {
+    Ok(tokenize::vocab_size(kind, files)?)
+}
