@@ -17,7 +17,7 @@ pub enum MetricName {
     TokenAccuracy,
     /// Share of generations equal to the expected text, both stripped of outer white space.
     ExactMatch,
-    /// Mean F1 of the bags of lower-cased words (SQuAD's, without article removal).
+    /// Mean F1 of the bags of lower-cased words without punctuation (SQuAD's, articles kept).
     TokenF1,
     /// ROUGE-L F-measure by longest common subsequence of lower-cased alphanumeric tokens (Lin 2004).
     RougeL,
@@ -32,6 +32,21 @@ pub enum MetricName {
 }
 
 impl MetricName {
+    /// The name as it stands in a recipe and in `metrics.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            MetricName::Loss => "loss",
+            MetricName::Perplexity => "perplexity",
+            MetricName::TokenAccuracy => "token_accuracy",
+            MetricName::ExactMatch => "exact_match",
+            MetricName::TokenF1 => "token_f1",
+            MetricName::RougeL => "rouge_l",
+            MetricName::Rouge1 => "rouge_1",
+            MetricName::Rouge2 => "rouge_2",
+            MetricName::Length => "length",
+        }
+    }
+
     /// Whether it is computed from logits of the expected answer, without generating.
     pub fn is_teacher_forced(self) -> bool {
         matches!(self, MetricName::Loss | MetricName::Perplexity | MetricName::TokenAccuracy)

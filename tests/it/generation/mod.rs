@@ -1,0 +1,3 @@
+//! Decoding and metrics against recorded cases.
+
+mod metrics;
