@@ -103,9 +103,12 @@ pub struct ValidationMetrics {
     pub val_loss: f64,
 }
 
-/// A prompt, what was expected and what came.
+/// A prompt, what was expected and what came; one line of `samples.jsonl` and `generations.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
+    /// The task that the sample belongs to, if it comes from a tokenize stage.
+    #[serde(default)]
+    pub task: Option<String>,
     /// The prompt.
     pub prompt: String,
     /// The expected answer, if there is one.
@@ -116,6 +119,9 @@ pub struct Sample {
     pub stop_reason: StopReason,
     /// Number of generated tokens.
     pub tokens: usize,
+    /// The sample's own scores by metric name (`exact_match`: 1 is a hit).
+    #[serde(default)]
+    pub scores: BTreeMap<String, f64>,
 }
 
 /// Where events go. Implementations order them and must not fail.
