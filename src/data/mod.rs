@@ -1,1 +1,12 @@
 //! Rows to micro-batches: tokenizers, shards, packing, samplers.
+//!
+//! On the way in: [`rows`], [`template`] and [`samples`] make texts of a file's rows, a
+//! [`tokenizer`] makes ids of them, [`indexed`] stores them, [`packing`] puts several into one
+//! training sequence. On the way out: [`sequences`] and [`stream`] read sequences back, [`sampler`]
+//! says which come next, [`feed`] assembles a [`microbatch`].
+
+pub mod feed;
+pub mod indexed;
+pub mod microbatch;
+pub mod sampler;
+pub mod sequences;

@@ -1,0 +1,80 @@
+//! The training data of a run as one thing: sample numbers in, micro-batches out.
+
+use super::indexed;
+use super::microbatch::MicroBatch;
+use super::sampler::{self, Order};
+use super::sequences::{Sequence, Sequences, Shards};
+use crate::spec::job::Split;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Why there is no micro-batch.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A token file cannot be read.
+    #[error(transparent)]
+    Indexed(#[from] indexed::Error),
+    /// There is nothing to order.
+    #[error(transparent)]
+    Sampler(#[from] sampler::Error),
+}
+
+/// Parts with their order. Cloning shares the files.
+#[derive(Clone)]
+pub struct Feed {
+    parts: Vec<Arc<dyn Sequences>>,
+    order: Order,
+    seq_length: usize,
+}
+
+impl std::fmt::Debug for Feed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Feed({} sequences)", self.count())
+    }
+}
+
+/// How samples are ordered, and the longest sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct Ordering {
+    /// Seed of the epochs' permutations.
+    pub seed: u64,
+    /// Whether epochs are permuted at all.
+    pub shuffle: bool,
+    /// Tokens per training sequence.
+    pub seq_length: usize,
+}
+
+impl Feed {
+    /// One split of a shard stage's output.
+    pub fn shards(folder: &Path, split: Split, ordering: Ordering) -> Result<Feed, Error> {
+        let shards: Arc<dyn Sequences> = Arc::new(Shards::open(folder, split)?);
+        Feed::new(vec![(1.0, shards)], ordering)
+    }
+
+    /// Weighted parts.
+    pub fn new(parts: Vec<(f64, Arc<dyn Sequences>)>, ordering: Ordering) -> Result<Feed, Error> {
+        let sizes: Vec<_> = parts.iter().map(|(weight, part)| (*weight, part.count())).collect();
+        let order = Order::blend(ordering.seed, &sizes, ordering.shuffle)?;
+        let parts = parts.into_iter().map(|(_, part)| part).collect();
+        Ok(Feed { parts, order, seq_length: ordering.seq_length })
+    }
+
+    /// Number of sequences of an epoch over all parts.
+    pub fn count(&self) -> usize {
+        self.parts.iter().map(|part| part.count()).sum()
+    }
+
+    /// Sample `number` of the run.
+    pub fn sequence(&mut self, number: u64) -> Result<Sequence, Error> {
+        let pick = self.order.pick(number);
+        Ok(self.parts[pick.part].sequence(pick.index)?)
+    }
+
+    /// The samples with these numbers as one micro-batch (see [`super::sampler::Share`]).
+    pub fn micro_batch(&mut self, numbers: Range<u64>) -> Result<MicroBatch, Error> {
+        let numbered = numbers.map(|number| Ok((number, self.sequence(number)?)));
+        let sequences = numbered.collect::<Result<Vec<_>, Error>>()?;
+        Ok(MicroBatch::assemble(&sequences, self.seq_length))
+    }
+}
