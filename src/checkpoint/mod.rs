@@ -1,1 +1,5 @@
 //! Training state on disk.
+
+pub mod format;
+pub mod manifest;
+pub mod native;

@@ -1,1 +1,3 @@
 //! Training and decoding: the step, the optimizer, the loop, generation.
+
+pub mod schedule;

@@ -1,1 +1,4 @@
 //! Arithmetic of a parallel layout: the mesh, the table of parameters, schedules, memory; no tensors.
+
+pub mod mesh;
+pub mod parameters;
