@@ -3,3 +3,10 @@
 pub mod path;
 pub mod place;
 pub mod problem;
+mod resolve;
+mod scalar;
+pub mod source;
+mod tree;
+mod yaml;
+
+pub use resolve::{Git, Gpus, Request, Resolved, resolve};

@@ -44,6 +44,16 @@ pub enum Origin {
     Default,
 }
 
+impl Origin {
+    /// The place, when somebody wrote the value.
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Origin::File(place) | Origin::Override(_, place) => Some(place),
+            Origin::Default => None,
+        }
+    }
+}
+
 /// The places of one value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Marks {
