@@ -6,3 +6,4 @@ pub mod generation;
 pub mod job;
 pub mod metric;
 pub mod optimization;
+pub mod recipe;

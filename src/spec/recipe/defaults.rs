@@ -1,0 +1,200 @@
+//! What holds where a recipe is silent; the descriptions of the settings state the same values.
+
+use super::choice::{Accelerator, ActivationName};
+use super::{Amount, Data, Model, Optim, Recipe, Sched, Trainer};
+use crate::spec::architecture::{Activation, Normalization, PositionEmbedding};
+use crate::spec::optimization::{Degrees, Precision};
+
+impl Recipe {
+    /// The checkpoint that the recipe starts from, if any.
+    pub fn restore_from_path(&self) -> Option<&str> {
+        let candidates =
+            [&self.model.restore_from_path, &self.restore_from_path, &self.gpt_model_file];
+        candidates.into_iter().find_map(|path| path.as_deref())
+    }
+}
+
+impl Trainer {
+    /// Number of ranks.
+    pub fn world_size(&self) -> usize {
+        self.devices.unwrap_or(1) * self.num_nodes.unwrap_or(1)
+    }
+
+    /// Whether ranks compute on GPUs.
+    pub fn on_gpu(&self) -> bool {
+        self.accelerator.unwrap_or(Accelerator::Gpu) != Accelerator::Cpu
+    }
+
+    /// Number format.
+    pub fn precision(&self) -> Precision {
+        self.precision.map_or(Precision::Fp32, |name| name.0)
+    }
+
+    /// Optimizer steps of the run; none when the recipe gives no positive number.
+    pub fn steps(&self) -> Option<u64> {
+        self.max_steps.and_then(|steps| u64::try_from(steps).ok()).filter(|steps| *steps > 0)
+    }
+
+    /// Steps between validations; 0 for none.
+    pub fn validation_interval(&self) -> u64 {
+        match (self.val_check_interval, self.limit_val_batches) {
+            (_, Some(Amount::Count(0))) => 0,
+            (_, Some(Amount::Share(share))) if share <= 0.0 => 0,
+            (Some(Amount::Count(steps)), _) => steps,
+            _ => 0,
+        }
+    }
+
+    /// Global batches per validation; none for the whole split.
+    pub fn validation_batches(&self) -> Option<u64> {
+        match self.limit_val_batches {
+            Some(Amount::Count(batches)) => Some(batches),
+            _ => None,
+        }
+    }
+}
+
+impl Model {
+    /// Ranks along each axis. Data parallelism takes what the others leave of the world.
+    pub fn degrees(&self, trainer: &Trainer) -> Degrees {
+        let tensor = self.tensor_model_parallel_size.unwrap_or(1);
+        let pipeline = self.pipeline_model_parallel_size.unwrap_or(1);
+        Degrees {
+            data: trainer.world_size() / (tensor * pipeline),
+            pipeline,
+            virtual_pipeline: self.virtual_pipeline_model_parallel_size.unwrap_or(1),
+            tensor,
+            // NeMo does the same: there is nothing to split over one tensor rank.
+            sequence: self.sequence_parallel.unwrap_or(false) && tensor > 1,
+        }
+    }
+
+    /// The seed.
+    pub fn seed(&self) -> u64 {
+        self.seed.unwrap_or(1234)
+    }
+
+    /// Tokens per sequence: `encoder_seq_length`, or what the training rows are cut to.
+    pub fn sequence_length(&self) -> Option<usize> {
+        let rows = self.data.as_ref().and_then(|data| data.train_ds.as_ref());
+        match (self.encoder_seq_length, rows.and_then(|rows| rows.max_seq_length)) {
+            (Some(model), Some(rows)) => Some(model.min(rows)),
+            (model, rows) => model.or(rows),
+        }
+    }
+
+    /// Longest sequence that positions can number.
+    pub fn max_positions(&self) -> Option<usize> {
+        self.max_position_embeddings.or_else(|| self.sequence_length())
+    }
+
+    /// Width of the MLP's inner layer.
+    pub fn ffn_width(&self) -> Option<usize> {
+        self.ffn_hidden_size.or_else(|| self.hidden_size.map(|hidden| 4 * hidden))
+    }
+
+    /// Number of key and value heads.
+    pub fn query_groups(&self) -> Option<usize> {
+        self.num_query_groups.or(self.num_attention_heads)
+    }
+
+    /// Width of a head.
+    pub fn head_width(&self) -> Option<usize> {
+        self.kv_channels.or_else(|| Some(self.hidden_size? / self.num_attention_heads?))
+    }
+
+    /// Whether linear layers have biases.
+    pub fn bias(&self) -> bool {
+        self.bias.unwrap_or(true)
+    }
+
+    /// The normalization; none when we do not compute the named one.
+    pub fn normalization(&self) -> Option<Normalization> {
+        self.normalization.map_or(Some(Normalization::Layernorm), |name| name.built())
+    }
+
+    /// How positions enter; none when we do not compute the named form.
+    pub fn positions(&self) -> Option<PositionEmbedding> {
+        let named = self.position_embedding_type;
+        named.map_or(Some(PositionEmbedding::LearnedAbsolute), |name| name.built())
+    }
+
+    /// The activation. NeMo's fused kernel and `openai_gelu` take GELU's tanh form; its unfused
+    /// `gelu` (no fusion asked for, or no bias to fuse with) is the exact form.
+    pub fn activation(&self) -> Activation {
+        let fused = self.bias_activation_fusion.unwrap_or(true) && self.bias();
+        let tanh = fused || self.openai_gelu.unwrap_or(false);
+        match self.activation.unwrap_or(ActivationName::Gelu) {
+            ActivationName::Gelu if tanh => Activation::Gelu,
+            ActivationName::Gelu => Activation::GeluErf,
+            ActivationName::Relu => Activation::Relu,
+            ActivationName::SquaredRelu => Activation::SquaredRelu,
+            ActivationName::Geglu | ActivationName::FastGeglu => Activation::Geglu,
+            ActivationName::Swiglu | ActivationName::FastSwiglu => Activation::Swiglu,
+            ActivationName::Reglu | ActivationName::FastReglu => Activation::Reglu,
+        }
+    }
+
+    /// Dropout after the embedding and the sub-layers, of attention, and inside the MLP.
+    pub fn dropouts(&self) -> [f64; 3] {
+        [
+            self.hidden_dropout.unwrap_or(0.1),
+            self.attention_dropout.unwrap_or(0.1),
+            self.ffn_dropout.unwrap_or(0.0),
+        ]
+    }
+
+    /// Shape settings that the recipe leaves out and that have no default.
+    pub fn missing_shape(&self) -> Vec<&'static str> {
+        let required = [
+            ("encoder_seq_length", self.sequence_length().is_none()),
+            ("num_layers", self.num_layers.is_none()),
+            ("hidden_size", self.hidden_size.is_none()),
+            ("num_attention_heads", self.num_attention_heads.is_none()),
+        ];
+        required.into_iter().filter(|(_, missing)| *missing).map(|(key, _)| key).collect()
+    }
+}
+
+impl Data {
+    /// Shares of train, validation and test, summing to 1; none when `splits_string` cannot be read.
+    pub fn splits(&self) -> Option<[f64; 3]> {
+        let text = self.splits_string.as_deref().unwrap_or("900,50,50");
+        let mut shares = [0.0; 3];
+        let parts: Vec<&str> = text.split([',', '/']).map(str::trim).collect();
+        for (share, part) in shares.iter_mut().zip(&parts) {
+            *share = part.parse().ok().filter(|share: &f64| *share >= 0.0)?;
+        }
+        let sum: f64 = shares.iter().sum();
+        (parts.len() <= 3 && sum > 0.0).then(|| shares.map(|share| share / sum))
+    }
+}
+
+impl Optim {
+    /// Decay of the first and the second moment.
+    pub fn betas(&self) -> [f64; 2] {
+        self.betas.unwrap_or([0.9, 0.999])
+    }
+}
+
+impl Sched {
+    /// Length of the schedule in steps for a run of so many steps.
+    pub fn length(&self, run: u64) -> u64 {
+        self.max_steps.unwrap_or(run)
+    }
+
+    /// Steps of warm-up; a ratio is rounded down, as NeMo does.
+    pub fn warmup(&self, run: u64) -> u64 {
+        self.warmup_steps.unwrap_or_else(|| part(self.warmup_ratio, self.length(run)))
+    }
+
+    /// Steps at `min_lr` at the end.
+    pub fn constant(&self, run: u64) -> u64 {
+        self.constant_steps.unwrap_or_else(|| part(self.constant_ratio, self.length(run)))
+    }
+}
+
+#[expect(clippy::cast_sign_loss, reason = "ratios are checked to lie between 0 and 1")]
+fn part(ratio: Option<f64>, steps: u64) -> u64 {
+    ratio.map_or(0, |ratio| (ratio * steps as f64) as u64)
+}
