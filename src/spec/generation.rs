@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Generation {
-    /// Take the most likely token; temperature, top-k, top-p are then set aside.
+    /// Take the most likely token; temperature, penalty, top-k and top-p are then set aside.
     pub use_greedy: bool,
     /// Divides the logits.
     pub temperature: f64,

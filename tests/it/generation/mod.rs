@@ -1,3 +1,5 @@
 //! Decoding and metrics against recorded cases.
 
+mod batch;
 mod metrics;
+mod sampling;

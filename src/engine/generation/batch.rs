@@ -1,0 +1,261 @@
+//! Prompts decoded together: a prompt joins when a row is free, grows, and leaves when it ends.
+//!
+//! What a prompt becomes depends on its own tokens, its number and the seed: no padding stands
+//! between the rows, and draws are addressed by the prompt's number and the token's.
+
+use super::endings;
+use super::predictor::{ModelError, NewTokens, Predictor, Vocabulary};
+use super::sampling::{History, NoChoice, Rules};
+use crate::base::seed::Stream;
+use crate::spec::generation::StopReason;
+use std::collections::VecDeque;
+use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Why decoding ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A prompt has no tokens.
+    #[error("prompt {prompt} has no tokens: give it a text, or set `add_BOS: true`")]
+    EmptyPrompt {
+        /// Its number, from 0.
+        prompt: usize,
+    },
+    /// A prompt does not fit.
+    #[error(
+        "prompt {prompt} has {tokens} tokens, more than the model's {context} positions \
+         (`max_position_embeddings`): shorten it"
+    )]
+    LongPrompt {
+        /// Its number, from 0.
+        prompt: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// The model's positions.
+        context: usize,
+    },
+    /// No token can be chosen.
+    #[error("cannot choose new token {token} of prompt {prompt}")]
+    NoChoice {
+        /// The prompt's number, from 0.
+        prompt: usize,
+        /// The token's, from 0.
+        token: usize,
+        /// Why.
+        source: NoChoice,
+    },
+    /// The model failed.
+    #[error("the model's forward pass failed")]
+    Model(#[source] ModelError),
+    /// The stop flag was set.
+    #[error("stopped with {done} of {total} prompts decoded")]
+    Stopped {
+        /// Prompts decoded.
+        done: usize,
+        /// All of them.
+        total: usize,
+    },
+}
+
+/// What was generated from one prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generated {
+    /// The new tokens, without the one that ended the text.
+    pub tokens: Vec<u32>,
+    /// Their text, up to the end string.
+    pub text: String,
+    /// Why it ended.
+    pub stop_reason: StopReason,
+}
+
+/// News of a prompt while it is decoded.
+#[derive(Clone, Copy, Debug)]
+pub enum Update<'a> {
+    /// Its text has grown.
+    Text {
+        /// The prompt's number, from 0.
+        prompt: usize,
+        /// The new piece; the pieces add up to the final text.
+        piece: &'a str,
+    },
+    /// It is done.
+    Done {
+        /// The prompt's number, from 0.
+        prompt: usize,
+        /// What became of it.
+        generated: &'a Generated,
+    },
+}
+
+/// Who hears of updates.
+pub type Listener<'a> = dyn FnMut(Update<'_>) + 'a;
+
+/// What to decode and how.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The prompts' tokens.
+    pub prompts: &'a [Vec<u32>],
+    /// The rules.
+    pub rules: &'a Rules,
+    /// The tokenizer.
+    pub vocabulary: &'a dyn Vocabulary,
+    /// Set from outside to end early.
+    pub stop: &'a AtomicBool,
+}
+
+/// Decodes every prompt; the results are in the prompts' order.
+pub fn decode(
+    predictor: &mut dyn Predictor,
+    request: &Request<'_>,
+    listener: &mut Listener<'_>,
+) -> Result<Vec<Generated>, Error> {
+    let context = predictor.context();
+    check_prompts(request.prompts, context)?;
+    let mut batch = Batch::new(request, context);
+    loop {
+        batch.fill(predictor);
+        if batch.rows.iter().all(Option::is_none) {
+            return Ok(batch.results.into_iter().flatten().collect());
+        }
+        if request.stop.load(Ordering::Relaxed) {
+            let done = batch.results.iter().flatten().count();
+            return Err(Error::Stopped { done, total: request.prompts.len() });
+        }
+        batch.step(predictor, listener)?;
+    }
+}
+
+fn check_prompts(prompts: &[Vec<u32>], context: Option<usize>) -> Result<(), Error> {
+    for (prompt, tokens) in prompts.iter().enumerate() {
+        if tokens.is_empty() {
+            return Err(Error::EmptyPrompt { prompt });
+        }
+        if let Some(context) = context.filter(|context| tokens.len() > *context) {
+            return Err(Error::LongPrompt { prompt, tokens: tokens.len(), context });
+        }
+    }
+    Ok(())
+}
+
+/// The rows that are being decoded and the prompts that wait.
+struct Batch<'a> {
+    request: &'a Request<'a>,
+    draws: Stream,
+    end_tokens: Vec<u32>,
+    context: Option<usize>,
+    waiting: VecDeque<usize>,
+    rows: Vec<Option<Row>>,
+    results: Vec<Option<Generated>>,
+}
+
+/// One prompt on its way.
+struct Row {
+    prompt: usize,
+    tokens: Vec<u32>,
+    text: String,
+    /// Bytes of the text that the listener has.
+    shown: usize,
+}
+
+impl<'a> Batch<'a> {
+    fn new(request: &'a Request<'a>, context: Option<usize>) -> Batch<'a> {
+        let settings = request.rules.settings();
+        let single = |text: &String| request.vocabulary.single_token(text);
+        let count = request.prompts.len();
+        Batch {
+            request,
+            draws: Stream::new(settings.seed, "generation"),
+            end_tokens: settings.end_strings.iter().filter_map(single).collect(),
+            context,
+            waiting: (0..count).collect(),
+            rows: (0..settings.batch_size.min(count)).map(|_| None).collect(),
+            results: vec![None; count],
+        }
+    }
+
+    /// Gives free rows to waiting prompts.
+    fn fill(&mut self, predictor: &mut dyn Predictor) {
+        for (index, row) in self.rows.iter_mut().enumerate().filter(|(_, row)| row.is_none()) {
+            let Some(prompt) = self.waiting.pop_front() else { return };
+            predictor.release(index);
+            *row = Some(Row { prompt, tokens: Vec::new(), text: String::new(), shown: 0 });
+        }
+    }
+
+    /// One forward pass, and one more token for every row.
+    fn step(
+        &mut self,
+        predictor: &mut dyn Predictor,
+        listener: &mut Listener<'_>,
+    ) -> Result<(), Error> {
+        let (mut active, mut unread) = (Vec::new(), Vec::new());
+        for (index, row) in self.rows.iter().enumerate() {
+            if let Some(row) = row {
+                active.push(index);
+                let tokens = row.unread(self.request.prompts);
+                unread.push(NewTokens { row: index, tokens });
+            }
+        }
+        let logits = predictor.extend(&unread).map_err(Error::Model)?;
+        for (index, logits) in active.into_iter().zip(logits.values.chunks_exact(logits.width)) {
+            let Some(mut row) = self.rows[index].take() else { continue };
+            let stop = self.grow(&mut row, logits)?;
+            row.show(stop.is_some(), &self.request.rules.settings().end_strings, listener);
+            match stop {
+                None => self.rows[index] = Some(row),
+                Some(stop_reason) => self.finish(row, stop_reason, listener),
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the next token to `row` and tells whether its text ends with it.
+    fn grow(&self, row: &mut Row, logits: &[f32]) -> Result<Option<StopReason>, Error> {
+        let Request { prompts, rules, vocabulary, .. } = self.request;
+        let (prompt, count) = (row.prompt, row.tokens.len());
+        let history = History { prompt: &prompts[prompt], generated: &row.tokens };
+        let uniform = self.draws.uniform((prompt as u64) << 32 | count as u64);
+        let token = rules.choose(logits, &history, uniform);
+        let token = token.map_err(|source| Error::NoChoice { prompt, token: count, source })?;
+        if rules.ends(token) {
+            return Ok(Some(StopReason::EndOfSequence));
+        }
+        if self.end_tokens.contains(&token) {
+            return Ok(Some(StopReason::EndString));
+        }
+        row.tokens.push(token);
+        row.text = vocabulary.text(&row.tokens);
+        if let Some(end) = endings::end_string(&row.text, &rules.settings().end_strings) {
+            row.text.truncate(end);
+            return Ok(Some(StopReason::EndString));
+        }
+        if row.tokens.len() >= rules.settings().max_length {
+            return Ok(Some(StopReason::MaxLength));
+        }
+        // The last token would have to be read at the position after the last one.
+        let total = prompts[prompt].len() + row.tokens.len();
+        Ok(self.context.filter(|context| total > *context).map(|_| StopReason::ContextFull))
+    }
+
+    fn finish(&mut self, row: Row, stop_reason: StopReason, listener: &mut Listener<'_>) {
+        let generated = Generated { tokens: row.tokens, text: row.text, stop_reason };
+        listener(Update::Done { prompt: row.prompt, generated: &generated });
+        self.results[row.prompt] = Some(generated);
+    }
+}
+
+impl Row {
+    /// The tokens that the model has not read: the prompt, later the newest token.
+    fn unread<'a>(&'a self, prompts: &'a [Vec<u32>]) -> &'a [u32] {
+        self.tokens.last().map_or(&prompts[self.prompt], slice::from_ref)
+    }
+
+    /// Hands the listener what is new and will stay.
+    fn show(&mut self, is_done: bool, end_strings: &[String], listener: &mut Listener<'_>) {
+        let end = if is_done { self.text.len() } else { endings::settled(&self.text, end_strings) };
+        if let Some(piece) = self.text.get(self.shown..end).filter(|piece| !piece.is_empty()) {
+            listener(Update::Text { prompt: self.prompt, piece });
+            self.shown = end;
+        }
+    }
+}
