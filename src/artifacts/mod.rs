@@ -1,1 +1,14 @@
 //! The store of stage outputs and the lock file.
+
+mod collect;
+mod guard;
+pub mod lock;
+pub mod record;
+mod stat_cache;
+pub mod store;
+
+pub use collect::Collected;
+pub use guard::{Claim, Guard};
+pub use lock::{Lock, LockedInput, LockedStage, Standing};
+pub use record::{FileRecord, Record};
+pub use store::{Artifact, Error, Found, Made, Store, Work};

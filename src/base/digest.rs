@@ -26,13 +26,22 @@ impl Digest {
 
     /// The hash of every file below `folder`: relative names and contents, in name order.
     pub fn of_folder(folder: &Path) -> io::Result<Digest> {
-        let mut hasher = blake3::Hasher::new();
+        let mut files = Vec::new();
         for (name, path) in files_below(folder)? {
+            files.push((name, Digest::of_file(&path)?));
+        }
+        Ok(Digest::of_files(files.iter().map(|(name, digest)| (name.as_str(), *digest))))
+    }
+
+    /// The hash of a folder whose files, in name order, have these relative names and hashes.
+    pub fn of_files<'a>(files: impl IntoIterator<Item = (&'a str, Digest)>) -> Digest {
+        let mut hasher = blake3::Hasher::new();
+        for (name, digest) in files {
             hasher.update(&(name.len() as u64).to_le_bytes());
             hasher.update(name.as_bytes());
-            hasher.update(&Digest::of_file(&path)?.0);
+            hasher.update(&digest.0);
         }
-        Ok(Digest(*hasher.finalize().as_bytes()))
+        Digest(*hasher.finalize().as_bytes())
     }
 
     /// The hash of a file or of a folder, whichever `path` is.

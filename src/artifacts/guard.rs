@@ -1,0 +1,67 @@
+//! One process at a time makes the artifact of a fingerprint: OS file locks that name their holder.
+
+use crate::base::digest::Digest;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+
+/// The right to make one artifact; given up when dropped, by the system when the process dies.
+#[derive(Debug)]
+pub struct Guard {
+    /// Holds the system's lock as long as it is open.
+    _file: File,
+}
+
+/// What came of asking for a [`Guard`].
+#[derive(Debug)]
+pub enum Claim {
+    /// It is ours.
+    Mine(Guard),
+    /// Another process holds it; its own words about itself, such as `process 4711: sft-run …`.
+    Theirs(String),
+}
+
+/// Asks for the right to make `fingerprint`, without waiting; `holder` is what others will read.
+///
+/// The files in `folder` are never removed: a process that waits for one has it open, and a second
+/// file of the same name would be a second lock.
+pub(super) fn claim(folder: &Path, fingerprint: Digest, holder: &str) -> io::Result<Claim> {
+    fs::create_dir_all(folder)?;
+    let path = folder.join(fingerprint.to_string());
+    let mut options = OpenOptions::new();
+    let mut file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+    match file.try_lock() {
+        Ok(()) => {
+            file.set_len(0)?;
+            file.rewind()?;
+            file.write_all(holder.as_bytes())?;
+            Ok(Claim::Mine(Guard { _file: file }))
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            file.read_to_string(&mut text)?;
+            let named = !text.trim().is_empty();
+            let unnamed = "another process".to_owned();
+            Ok(Claim::Theirs(if named { text.trim().to_owned() } else { unnamed }))
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_claim_reads_the_first_holders_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let fingerprint = Digest::of_bytes(b"x");
+        let first = claim(folder.path(), fingerprint, "process 1: first").unwrap();
+        assert!(matches!(first, Claim::Mine(_)));
+        let second = claim(folder.path(), fingerprint, "process 2: second").unwrap();
+        assert!(matches!(second, Claim::Theirs(holder) if holder == "process 1: first"));
+        drop(first);
+        let third = claim(folder.path(), fingerprint, "process 3").unwrap();
+        assert!(matches!(third, Claim::Mine(_)));
+    }
+}

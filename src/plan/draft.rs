@@ -1,0 +1,65 @@
+//! A plan that is not sealed yet: stages in any order, names not followed.
+
+use super::stage::{Missing, Stage};
+use super::{Header, Plan, graph};
+use crate::recipe::problem::{Problem, Severity};
+use std::path::PathBuf;
+
+/// What [`Draft::seal`] makes a [`Plan`] of.
+#[derive(Clone, Debug, Default)]
+pub struct Draft {
+    /// The recipe's name.
+    pub name: String,
+    /// The stages in the recipe's order.
+    pub stages: Vec<Stage>,
+    /// What a run would lack.
+    pub missing: Vec<Missing>,
+    /// Layout, size and length of the training.
+    pub header: Option<Header>,
+    /// Where people find what the run made.
+    pub run_folder: PathBuf,
+}
+
+impl Draft {
+    /// Orders the stages and holds them to the rules of a graph; all problems at once.
+    pub fn seal(self) -> Result<Plan, Vec<Problem>> {
+        let mut problems: Vec<_> = self.stages.iter().filter_map(bad_name).collect();
+        let order = match graph::edges(&self.stages) {
+            Ok(edges) => graph::order(&self.stages, &edges),
+            Err(found) => Err(found),
+        };
+        let order = order.unwrap_or_else(|found| {
+            problems.extend(found);
+            Vec::new()
+        });
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let stages = order.into_iter().map(|at| self.stages[at].clone()).collect();
+        Ok(Plan {
+            name: self.name,
+            stages,
+            missing: self.missing,
+            header: self.header,
+            run_folder: self.run_folder,
+        })
+    }
+}
+
+/// Stage names become folder names.
+fn bad_name(stage: &Stage) -> Option<Problem> {
+    let fine = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    let name = &stage.name;
+    if name.chars().all(fine) && name.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+        return None;
+    }
+    Some(Problem {
+        code: "plan::stage_name",
+        severity: Severity::Error,
+        message: format!("`{name}` cannot be a stage's name"),
+        path: Some(crate::recipe::path::Path::default().key("stages").key(name)),
+        place: None,
+        related: Vec::new(),
+        help: Some("use letters, digits, `-`, `_` and `.`, a letter or digit first".to_owned()),
+    })
+}

@@ -1,0 +1,186 @@
+//! The stages as a graph: who reads from whom, in which order they run, what cannot be ordered.
+
+use super::stage::{Source, Stage};
+use crate::recipe::path::Path;
+use crate::recipe::problem::{Problem, Severity};
+use petgraph::algo::tarjan_scc;
+use petgraph::graphmap::DiGraphMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Edges from a stage to those that read from it; nodes are positions in the list of stages.
+pub type Edges = DiGraphMap<usize, ()>;
+
+/// Kinds whose output an input may be; inputs not named here come from files.
+fn accepted(kind: &str, input: &str) -> &'static [&'static str] {
+    match (kind, input) {
+        ("shard" | "evaluate", "data") => &["tokenize"],
+        ("generate", "data") => &["tokenize", "shard"],
+        ("train", "data") => &["shard"],
+        ("train" | "evaluate" | "generate", "model") => &["load", "train"],
+        _ => &[],
+    }
+}
+
+/// The graph of `stages`, or every name in it that cannot be followed.
+pub fn edges(stages: &[Stage]) -> Result<Edges, Vec<Problem>> {
+    let mut problems = two_writers(stages);
+    let places: BTreeMap<&str, usize> =
+        stages.iter().enumerate().map(|(at, stage)| (stage.name.as_str(), at)).collect();
+    let mut graph = Edges::new();
+    for (at, stage) in stages.iter().enumerate() {
+        graph.add_node(at);
+        for (input, source) in &stage.inputs {
+            let Source::Stage(name) = source else { continue };
+            match places.get(name.as_str()) {
+                None => problems.push(unknown(stage, input, name, stages)),
+                Some(from) => {
+                    graph.add_edge(*from, at, ());
+                    problems.extend(wrong_kind(stage, input, &stages[*from]));
+                }
+            }
+        }
+    }
+    if problems.is_empty() { Ok(graph) } else { Err(problems) }
+}
+
+/// Positions in execution order: the recipe's, except that a stage waits for those it reads from.
+pub fn order(stages: &[Stage], graph: &Edges) -> Result<Vec<usize>, Vec<Problem>> {
+    let cycles = cycles(stages, graph);
+    if !cycles.is_empty() {
+        return Err(cycles);
+    }
+    let mut done = BTreeSet::new();
+    let mut order = Vec::new();
+    while order.len() < stages.len() {
+        let ready = |at: &usize| {
+            let mut needs = graph.neighbors_directed(*at, petgraph::Direction::Incoming);
+            !done.contains(at) && needs.all(|need| done.contains(&need))
+        };
+        // Without a cycle one is always ready.
+        let Some(next) = (0..stages.len()).find(ready) else { break };
+        done.insert(next);
+        order.push(next);
+    }
+    Ok(order)
+}
+
+fn cycles(stages: &[Stage], graph: &Edges) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for component in tarjan_scc(graph) {
+        let first = component.iter().copied().min().unwrap_or_default();
+        if component.len() > 1 || graph.contains_edge(first, first) {
+            let names = circle(first, &component, graph);
+            let names: Vec<_> = names.iter().map(|at| stages[*at].name.as_str()).collect();
+            let circle = names.join(" -> ");
+            problems.push(Problem {
+                help: Some("let one of them read from another stage".to_owned()),
+                ..problem("plan::cycle", format!("stages wait for each other: {circle}"), names[0])
+            });
+        }
+    }
+    problems.sort_by(|a, b| a.message.cmp(&b.message));
+    problems
+}
+
+/// A way from `first` back to `first` inside `component`, against the edges: each stage reads from
+/// the next.
+fn circle(first: usize, component: &[usize], graph: &Edges) -> Vec<usize> {
+    let inside: BTreeSet<_> = component.iter().copied().collect();
+    let mut reached_from: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut front = vec![first];
+    while let Some(at) = front.pop() {
+        let mut needs: Vec<_> =
+            graph.neighbors_directed(at, petgraph::Direction::Incoming).collect();
+        needs.sort_unstable();
+        for need in needs.into_iter().filter(|need| inside.contains(need)) {
+            if need == first {
+                let mut way = vec![first];
+                let mut back = at;
+                while back != first {
+                    way.push(back);
+                    back = reached_from[&back];
+                }
+                way.push(first);
+                way.reverse();
+                return way;
+            }
+            if !reached_from.contains_key(&need) {
+                reached_from.insert(need, at);
+                front.insert(0, need);
+            }
+        }
+    }
+    vec![first, first]
+}
+
+fn two_writers(stages: &[Stage]) -> Vec<Problem> {
+    let mut seen = BTreeSet::new();
+    let twice = stages.iter().filter(|stage| !seen.insert(stage.name.to_lowercase()));
+    twice
+        .map(|stage| Problem {
+            help: Some("give one of them another name".to_owned()),
+            ..problem(
+                "plan::two_writers",
+                format!("two stages are called `{}` and would write to one folder", stage.name),
+                &stage.name,
+            )
+        })
+        .collect()
+}
+
+fn unknown(stage: &Stage, input: &str, name: &str, stages: &[Stage]) -> Problem {
+    let known = stages.iter().map(|stage| stage.name.as_str());
+    let near = known
+        .clone()
+        .map(|known| (strsim::damerau_levenshtein(known, name), known))
+        .min()
+        .filter(|(distance, known)| *distance <= (known.len().max(name.len()) / 3).max(1));
+    let names: Vec<_> = known.map(|known| format!("`{known}`")).collect();
+    let help = match near {
+        Some((_, near)) => format!("did you mean `{near}`?"),
+        None => format!("the stages are {}", names.join(", ")),
+    };
+    Problem {
+        path: Some(input_path(stage, input)),
+        help: Some(help),
+        ..problem("plan::unknown_stage", format!("there is no stage `{name}`"), &stage.name)
+    }
+}
+
+fn wrong_kind(stage: &Stage, input: &str, from: &Stage) -> Option<Problem> {
+    let accepted = accepted(stage.job.kind(), input);
+    if accepted.contains(&from.job.kind()) {
+        return None;
+    }
+    let message = format!(
+        "`{input}` of `{}` reads from `{}`, which is a {} stage",
+        stage.name,
+        from.name,
+        from.job.kind()
+    );
+    Some(Problem {
+        path: Some(input_path(stage, input)),
+        help: Some(format!("name a {} stage", accepted.join(" or "))),
+        ..problem("plan::wrong_kind", message, &stage.name)
+    })
+}
+
+fn input_path(stage: &Stage, input: &str) -> Path {
+    stage_path(&stage.name).key(stage.job.kind()).key(input)
+}
+
+fn stage_path(name: &str) -> Path {
+    Path::default().key("stages").key(name)
+}
+
+fn problem(code: &'static str, message: String, stage: &str) -> Problem {
+    Problem {
+        code,
+        severity: Severity::Error,
+        message,
+        path: Some(stage_path(stage)),
+        place: None,
+        related: Vec::new(),
+        help: None,
+    }
+}

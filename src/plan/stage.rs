@@ -1,0 +1,93 @@
+//! A stage of a plan: its job, where its inputs come from, where its settings were written.
+
+use crate::base::digest::Digest;
+use crate::spec::job::Job;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A stage of a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    /// Its name in the recipe.
+    pub name: String,
+    /// What it is asked to do.
+    pub job: Job,
+    /// Where its inputs come from, by the names that [`Job`] gives them.
+    pub inputs: BTreeMap<String, Source>,
+    /// The class of device it computes on, when that can change the result.
+    pub backend: Option<Backend>,
+    /// Where each setting was written, by its path in the job (`model.optim.lr`):
+    /// `recipes/a.yaml:34` or `override 1`. Defaults have no entry.
+    pub origins: BTreeMap<String, String>,
+}
+
+impl Stage {
+    /// Whether interrupted work on it is continued; other kinds start over.
+    pub fn continues(&self) -> bool {
+        matches!(self.job, Job::Train(_))
+    }
+}
+
+/// Where an input comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The output of the stage of this name.
+    Stage(String),
+    /// A file or folder from outside.
+    File {
+        /// Where it lies.
+        path: PathBuf,
+        /// How the recipe writes it; this stands in the lock file.
+        written: String,
+        /// Hash of its content; none when it is missing.
+        digest: Option<Digest>,
+    },
+}
+
+impl Source {
+    /// `stage NAME` or `file PATH`, as the lock file has it.
+    pub fn describe(&self) -> String {
+        match self {
+            Source::Stage(name) => format!("stage {name}"),
+            Source::File { written, .. } => format!("file {written}"),
+        }
+    }
+}
+
+/// A class of devices that compute the same numbers up to rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// The processor.
+    Cpu,
+    /// NVIDIA GPUs.
+    Cuda,
+}
+
+impl Backend {
+    /// The name in fingerprints and lock files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Cpu => "cpu",
+            Backend::Cuda => "cuda",
+        }
+    }
+}
+
+/// Something that a run needs and does not have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// What is missing, a lowercase fragment.
+    pub what: String,
+    /// The recipe's key that decides it.
+    pub key: String,
+    /// What to do about it.
+    pub help: String,
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} (`{}`): {}", self.what, self.key, self.help)
+    }
+}

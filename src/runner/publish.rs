@@ -1,0 +1,57 @@
+//! Puts a train stage's checkpoint where people look for it: `checkpoints/STAGE` in the run folder.
+
+use crate::artifacts::record::is_measured;
+use crate::artifacts::{Artifact, Record};
+use crate::base::atomic_file;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Makes `checkpoints/STAGE` of `run_folder` hold the files of `artifact`, and gives that folder.
+///
+/// Files are hard links where the file system can, so they take no room and stay when the cache is
+/// cleared. Measured files (see [`is_measured`]) are left out. A folder that holds this artifact
+/// already is left as it is.
+pub(super) fn checkpoint(
+    artifact: &Artifact,
+    run_folder: &Path,
+    stage: &str,
+) -> io::Result<PathBuf> {
+    let folder = run_folder.join("checkpoints");
+    let place = folder.join(stage);
+    if holds(&place, &artifact.record) {
+        return Ok(place);
+    }
+    let partial = folder.join(format!(".{stage}.partial-{}", std::process::id()));
+    if partial.exists() {
+        fs::remove_dir_all(&partial)?;
+    }
+    for name in artifact.record.files.keys().filter(|name| !is_measured(name)) {
+        let (from, to) = (artifact.output.join(name), partial.join(name));
+        fs::create_dir_all(to.parent().unwrap_or(&partial))?;
+        if fs::hard_link(&from, &to).is_err() {
+            // Another file system, or one without hard links: a copy does as well.
+            fs::copy(&from, &to)?;
+        }
+    }
+    let record = serde_json::to_vec_pretty(&artifact.record)?;
+    atomic_file::write(&partial.join("artifact.json"), &record)?;
+    if place.exists() {
+        fs::remove_dir_all(&place)?;
+    }
+    atomic_file::rename_folder(&partial, &place)?;
+    Ok(place)
+}
+
+/// Whether `place` holds the output that `record` tells of: same digest, every file in its size.
+fn holds(place: &Path, record: &Record) -> bool {
+    let read = fs::read(place.join("artifact.json")).unwrap_or_default();
+    let same = serde_json::from_slice::<Record>(&read).is_ok_and(|there| {
+        there.fingerprint == record.fingerprint && there.output == record.output
+    });
+    let whole = |(name, file): (&String, &crate::artifacts::FileRecord)| {
+        let size = fs::metadata(place.join(name)).map(|metadata| metadata.len());
+        is_measured(name) || size.is_ok_and(|size| size == file.size)
+    };
+    same && record.files.iter().all(whole)
+}

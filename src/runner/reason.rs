@@ -1,0 +1,219 @@
+//! Why a stage runs: what differs from the run before, old to new, and where the new was written.
+
+use crate::artifacts::{LockedInput, LockedStage};
+use crate::base::digest::Digest;
+use crate::plan::{Stage, fingerprint};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// One reason to run a stage.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum Reason {
+    /// No earlier run knew the stage.
+    New,
+    /// A setting differs.
+    Setting(Change),
+    /// An input from outside, or from another stage than before, differs.
+    Input {
+        /// The input's name.
+        input: String,
+        /// What it was; none when it is new.
+        old: Option<String>,
+        /// What it is; none when it is gone.
+        new: Option<String>,
+    },
+    /// A stage it reads from runs; should that one's output come out as before, this one is reused.
+    Upstream {
+        /// The input's name.
+        input: String,
+        /// The stage.
+        stage: String,
+    },
+    /// The stage's kind was of another kind, or computed otherwise, in the version that ran before.
+    Version {
+        /// Kind and version before.
+        old: String,
+        /// Kind and version now.
+        new: String,
+    },
+    /// It ran on another class of device.
+    Backend {
+        /// Before.
+        old: String,
+        /// Now.
+        new: String,
+    },
+    /// Nothing differs, and the output is not in the cache.
+    OutputMissing,
+    /// The output in the cache was changed by someone.
+    OutputDamaged {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// An option asks for it.
+    Forced {
+        /// The option.
+        option: &'static str,
+    },
+    /// Interrupted work of the same fingerprint is continued.
+    Continues,
+}
+
+/// A setting that differs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Change {
+    /// Its path in the job, such as `model.optim.lr`.
+    pub path: String,
+    /// Its value before; none when it was not there.
+    pub old: Option<Value>,
+    /// Its value now; none when it is gone.
+    pub new: Option<Value>,
+    /// Where the value was written, such as `recipes/a.yaml:34` or `override 1`.
+    pub origin: Option<String>,
+}
+
+/// Everything in which `stage` differs from `old`; `inputs` holds the digests that are known.
+pub(super) fn compare(
+    old: &LockedStage,
+    stage: &Stage,
+    inputs: &BTreeMap<String, Digest>,
+) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    let (was, is) = ((old.kind.as_str(), old.version), (stage.job.kind(), stage.job.version()));
+    if was != is {
+        let word = |(kind, version): (&str, u32)| format!("{kind} version {version}");
+        reasons.push(Reason::Version { old: word(was), new: word(is) });
+    }
+    let backend = stage.backend.map(|backend| backend.name().to_owned());
+    if old.backend != backend {
+        let word = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".to_owned());
+        reasons.push(Reason::Backend { old: word(&old.backend), new: word(&backend) });
+    }
+    reasons.extend(changes(&old.settings, stage).into_iter().map(Reason::Setting));
+    reasons.extend(input_changes(&old.inputs, stage, inputs));
+    reasons
+}
+
+fn changes(old: &Value, stage: &Stage) -> Vec<Change> {
+    let (old, new) = (leaves(old), leaves(&fingerprint::settings(stage)));
+    let paths: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    let differs = paths.into_iter().filter(|path| old.get(*path) != new.get(*path));
+    differs
+        .map(|path| Change {
+            path: path.clone(),
+            old: old.get(path).cloned(),
+            new: new.get(path).cloned(),
+            origin: stage.origins.get(path).cloned(),
+        })
+        .collect()
+}
+
+/// Every value that is not a list or mapping with something in it, by its dotted path.
+fn leaves(value: &Value) -> BTreeMap<String, Value> {
+    let mut found = BTreeMap::new();
+    collect(value, "", &mut found);
+    found
+}
+
+fn collect(value: &Value, path: &str, found: &mut BTreeMap<String, Value>) {
+    let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            map.iter().for_each(|(key, item)| collect(item, &below(key), found));
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for (at, item) in items.iter().enumerate() {
+                collect(item, &below(&at.to_string()), found);
+            }
+        }
+        leaf => {
+            found.insert(path.to_owned(), leaf.clone());
+        }
+    }
+}
+
+fn input_changes(
+    old: &BTreeMap<String, LockedInput>,
+    stage: &Stage,
+    inputs: &BTreeMap<String, Digest>,
+) -> Vec<Reason> {
+    let names: BTreeSet<_> = old.keys().chain(stage.inputs.keys()).collect();
+    let mut reasons = Vec::new();
+    for name in names {
+        let (was, is) = (old.get(name), stage.inputs.get(name).map(|new| new.describe()));
+        let digest = inputs.get(name);
+        let same_place = was.map(|was| &was.from) == is.as_ref();
+        let same_content = was.map(|was| &was.digest) == digest;
+        // A file that only moved is the same input, and the fingerprint does not see its name.
+        if same_content || (same_place && digest.is_none()) {
+            continue;
+        }
+        let word = |from: &str, digest: Option<&Digest>| match digest {
+            Some(digest) => format!("{from} ({})", digest.short()),
+            None => from.to_owned(),
+        };
+        reasons.push(Reason::Input {
+            input: name.clone(),
+            old: was.map(|was| word(&was.from, Some(&was.digest))),
+            new: is.map(|is| word(&is, digest)),
+        });
+    }
+    reasons
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |value: &Option<Value>| match value {
+            Some(value) => shorten(&value.to_string()),
+            None => "(none)".to_owned(),
+        };
+        write!(formatter, "{}  {} → {}", self.path, word(&self.old), word(&self.new))?;
+        match &self.origin {
+            Some(origin) => write!(formatter, "  ({origin})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Long texts, such as prompts, are cut for the line.
+fn shorten(text: &str) -> String {
+    const LONGEST: usize = 48;
+    if text.chars().count() <= LONGEST {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(LONGEST).collect();
+    format!("{start}…")
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::New => formatter.write_str("not run before"),
+            Reason::Setting(change) => change.fmt(formatter),
+            Reason::Input { input, old: Some(old), new: Some(new) } => {
+                write!(formatter, "input {input}  {old} → {new}")
+            }
+            Reason::Input { input, new: Some(new), .. } => {
+                write!(formatter, "input {input} is new: {new}")
+            }
+            Reason::Input { input, old, .. } => {
+                let old = old.as_deref().unwrap_or("unknown");
+                write!(formatter, "input {input} is gone: it was {old}")
+            }
+            Reason::Upstream { input, stage } => {
+                write!(formatter, "input {input}  from `{stage}`, which runs")
+            }
+            Reason::Version { old, new } => write!(formatter, "{old} → {new}"),
+            Reason::Backend { old, new } => write!(formatter, "device  {old} → {new}"),
+            Reason::OutputMissing => formatter.write_str("its output is not in the cache"),
+            Reason::OutputDamaged { what } => {
+                write!(formatter, "its output in the cache is damaged: {what}")
+            }
+            Reason::Forced { option } => write!(formatter, "asked for by {option}"),
+            Reason::Continues => formatter.write_str("continues interrupted work"),
+        }
+    }
+}
