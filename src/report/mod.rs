@@ -1,8 +1,12 @@
 //! Pages and files for people and tools, made from events and metrics.
 
+pub mod curve;
+pub mod metrics_jsonl;
+pub mod numbers;
 pub mod record;
 pub mod samples;
 pub mod summary;
+pub mod tables;
 
 pub use record::{Error, RunRecord};
 pub use summary::Summary;

@@ -1,0 +1,290 @@
+//! The command line.
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sft-run",
+    version,
+    about = "Fine-tune GPT models from one recipe: tokenize, shard, load, train, evaluate, generate",
+    override_usage = "sft-run RECIPE [KEY=VALUE]...\n       sft-run COMMAND ...",
+    after_help = "A recipe's path in place of a command runs it: `sft-run recipe.yaml` is `sft-run run recipe.yaml`.\n\
+                  Exit codes: 0 done or up to date, 1 failed, 2 the recipe or the command is wrong, 4 (plan, status) work to do.",
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+pub struct Arguments {
+    /// How things are shown.
+    #[command(flatten)]
+    pub output: Output,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Output {
+    /// Print one JSON document to stdout; everything else goes to stderr
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Log more (-v info, -vv debug, -vvv trace)
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Print results and errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Form of the log lines on stderr
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line of text
+    Text,
+    /// A JSON object per line
+    Json,
+}
+
+/// A recipe and what is changed in it.
+#[derive(Clone, Debug, Args)]
+pub struct RecipeArguments {
+    /// The recipe
+    pub recipe: PathBuf,
+    /// Changes: KEY=VALUE, +KEY=VALUE (add), ++KEY=VALUE (add or set), ~KEY (delete)
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// A value for `${{ NAME }}` in the recipe
+    #[arg(long = "var", value_name = "NAME=VALUE")]
+    pub variables: Vec<String>,
+    /// Changes as one JSON object of dotted keys, as trlx takes them
+    #[arg(long, value_name = "JSON")]
+    pub hparams: Option<String>,
+    /// Treat lints as errors
+    #[arg(long)]
+    pub deny_lints: bool,
+    /// Where stage outputs are kept (else SFT_RUN_CACHE, else `.sft-run/cache` beside the recipe)
+    #[arg(long, value_name = "FOLDER")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a recipe: what is done already is reused
+    Run(RunArguments),
+    /// Show what a run would do and why
+    Plan(PlanArguments),
+    /// Check a recipe without reading its data
+    Validate(RecipeArguments),
+    /// Print a recipe's values
+    Config(ConfigArguments),
+    /// Show which stages are done
+    Status(RecipeArguments),
+    /// Measure training speed
+    Bench(BenchArguments),
+    /// Generate text with a run's model
+    Generate(GenerateArguments),
+    /// Show what a checkpoint, a shard, a tokenizer or a run holds
+    Inspect(InspectArguments),
+    /// List runs
+    Runs(RunsArguments),
+    /// Compare two runs: loss curves and metrics
+    Compare(CompareArguments),
+    /// Remove stage outputs that no lock file names
+    Gc(GcArguments),
+    /// Show what this build and this machine can do
+    Doctor,
+    /// Print a JSON Schema of recipes, or every key with its status
+    Schema(SchemaArguments),
+    /// Print a completion script
+    Completions(CompletionsArguments),
+    /// Work on tokenizers
+    Tokenizer(TokenizerArguments),
+}
+
+/// `run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArguments {
+    /// The recipe.
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+    /// Run every stage anew, whatever the cache holds
+    #[arg(long, visible_alias = "force")]
+    pub no_cache: bool,
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArguments {
+    /// The recipe.
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+    /// Print the graph of stages instead
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub graph: Option<GraphForm>,
+}
+
+/// Languages for drawings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GraphForm {
+    /// Mermaid, as GitHub draws it
+    Mermaid,
+    /// Graphviz
+    Dot,
+}
+
+/// `config`.
+#[derive(Debug, Args)]
+pub struct ConfigArguments {
+    /// The recipe.
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+    /// Put values in place of `${…}`
+    #[arg(long)]
+    pub resolve: bool,
+    /// Print only this part, such as `model.optim`
+    #[arg(short, long = "package", value_name = "PATH")]
+    pub path: Option<String>,
+    /// Say where each value comes from
+    #[arg(long)]
+    pub origins: bool,
+}
+
+/// `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArguments {
+    /// The recipe.
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+    /// Timed steps
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub steps: u64,
+    /// Steps before the clock starts
+    #[arg(long, default_value_t = 3)]
+    pub warmup: u64,
+    /// The train stage, when there are several
+    #[arg(long, value_name = "NAME")]
+    pub stage: Option<String>,
+}
+
+/// `generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArguments {
+    /// A run folder, a stage's output or a checkpoint
+    pub model: PathBuf,
+    /// What to continue (repeatable); without it, prompts are read from stdin, one a line
+    #[arg(short, long = "prompt", value_name = "TEXT")]
+    pub prompts: Vec<String>,
+    /// Most new tokens
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub max_length: usize,
+    /// Sample at this temperature (without it the likeliest token is taken)
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f64>,
+    /// Sample among the K likeliest tokens; 0 for all
+    #[arg(long, default_value_t = 0, value_name = "K", requires = "temperature")]
+    pub top_k: usize,
+    /// Sample among the likeliest tokens that reach this probability; 1 for all
+    #[arg(long, default_value_t = 1.0, value_name = "P", requires = "temperature")]
+    pub top_p: f64,
+    /// Seed of the sampling
+    #[arg(long, default_value_t = 1234)]
+    pub seed: u64,
+    /// End a text here (repeatable)
+    #[arg(long = "end-string", value_name = "TEXT")]
+    pub end_strings: Vec<String>,
+}
+
+/// `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArguments {
+    /// A file or a folder
+    pub path: PathBuf,
+}
+
+/// `runs`.
+#[derive(Debug, Args)]
+pub struct RunsArguments {
+    /// The folder in which runs lie
+    #[arg(default_value = "runs")]
+    pub folder: PathBuf,
+}
+
+/// `compare`.
+#[derive(Debug, Args)]
+pub struct CompareArguments {
+    /// The first run's folder
+    pub first: PathBuf,
+    /// The second run's folder
+    pub second: PathBuf,
+}
+
+/// `gc`.
+#[derive(Debug, Args)]
+pub struct GcArguments {
+    /// The recipe whose cache it is, or a folder of recipes
+    #[arg(default_value = ".")]
+    pub recipe: PathBuf,
+    /// Where stage outputs are kept (else SFT_RUN_CACHE, else `.sft-run/cache` beside the recipe)
+    #[arg(long, value_name = "FOLDER")]
+    pub cache_dir: Option<PathBuf>,
+    /// Say what would be removed, remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `schema`.
+#[derive(Debug, Args)]
+pub struct SchemaArguments {
+    /// List every key with its status: honoured, no effect here, refused
+    #[arg(long)]
+    pub keys: bool,
+    /// The schema of resolved recipes, without interpolations
+    #[arg(long, conflicts_with = "keys")]
+    pub strict: bool,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArguments {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// `tokenizer`.
+#[derive(Debug, Args)]
+pub struct TokenizerArguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: TokenizerCommand,
+}
+
+/// Work on tokenizers.
+#[derive(Debug, Subcommand)]
+pub enum TokenizerCommand {
+    /// Train a byte-level BPE and write a `tokenizer.json`
+    Train(TokenizerTrainArguments),
+}
+
+/// `tokenizer train`.
+#[derive(Debug, Args)]
+pub struct TokenizerTrainArguments {
+    /// Text or JSONL files
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Fields of a JSONL row that hold text (repeatable); without any, all string fields
+    #[arg(long = "field", value_name = "NAME")]
+    pub fields: Vec<String>,
+    /// Number of tokens, special ones included
+    #[arg(long, default_value_t = 4096, value_name = "N")]
+    pub vocab_size: usize,
+    /// Where to write
+    #[arg(short, long, default_value = "tokenizer.json", value_name = "FILE")]
+    pub output: PathBuf,
+}

@@ -1,0 +1,109 @@
+//! The words of the screen: one line per event, in fixed columns.
+
+use crate::cli::terminal::{Paint, Terminal};
+use crate::report::numbers::{count, duration, one_line, quantity};
+use crate::spec::event::{Sample, StepMetrics, ValidationMetrics};
+use std::collections::BTreeMap;
+
+/// What the columns depend on, known before the run starts.
+#[derive(Clone, Debug, Default)]
+pub struct Layout {
+    /// Width of the widest stage name.
+    pub name_width: usize,
+    /// Steps of each train stage.
+    pub steps: BTreeMap<String, u64>,
+    /// Steps between plain lines of training, where no bar is drawn.
+    pub line_every: u64,
+}
+
+impl Layout {
+    /// The stage's name, filled up to its column.
+    pub fn name(&self, stage: &str) -> String {
+        format!("{stage:<width$}", width = self.name_width)
+    }
+}
+
+/// `● train     why it runs`
+pub(super) fn started(terminal: &Terminal, layout: &Layout, stage: &str, reason: &str) -> String {
+    let room = terminal.width.saturating_sub(layout.name_width + 6);
+    let reason = terminal.paint(Paint::Dim, &one_line(reason, room));
+    format!("{} {}  {reason}", terminal.paint(Paint::Cyan, "●"), layout.name(stage))
+}
+
+/// `✓ load      reused 1a2b3c4d`
+pub(super) fn reused(
+    terminal: &Terminal,
+    layout: &Layout,
+    stage: &str,
+    fingerprint: &str,
+) -> String {
+    let words = terminal.paint(Paint::Dim, &format!("reused  {fingerprint}"));
+    format!("{} {}  {words}", terminal.paint(Paint::Green, "✓"), layout.name(stage))
+}
+
+/// `✓ train     2m 03s  last loss 1.83`
+pub(super) fn finished(
+    terminal: &Terminal,
+    layout: &Layout,
+    (stage, seconds): (&str, f64),
+    facts: &BTreeMap<String, f64>,
+) -> String {
+    let facts: Vec<String> = facts.iter().map(|(name, number)| fact(name, *number)).collect();
+    let seconds = duration(seconds);
+    let room = terminal.width.saturating_sub(layout.name_width + seconds.len() + 6);
+    let facts =
+        if terminal.interactive { one_line(&facts.join("  "), room) } else { facts.join("  ") };
+    let facts = terminal.paint(Paint::Dim, &facts);
+    format!("{} {}  {seconds}  {facts}", terminal.paint(Paint::Green, "✓"), layout.name(stage))
+        .trim_end()
+        .to_owned()
+}
+
+/// `tokens per sequence 251.4`
+fn fact(name: &str, number: f64) -> String {
+    let text = quantity(number);
+    let text =
+        if text.contains('.') && !text.contains('e') { text.trim_end_matches('0') } else { &text };
+    format!("{} {text}", name.replace('_', " "))
+}
+
+/// `✗ train     failed: …`
+pub(super) fn failed(terminal: &Terminal, layout: &Layout, stage: &str, error: &str) -> String {
+    format!("{} {}  {error}", terminal.paint(Paint::Red, "✗"), layout.name(stage))
+}
+
+/// `loss 2.3145  12,345 tokens/s`
+pub(super) fn step_numbers(metrics: &StepMetrics) -> String {
+    let speed = quantity(metrics.tokens_per_second.round());
+    format!("loss {:.4}  {speed} tok/s", metrics.reduced_train_loss)
+}
+
+/// `step 100/400  loss 2.3145  12,345 tok/s  lr 3.0e-3  gradient norm 0.51`
+pub(super) fn step(metrics: &StepMetrics, total: Option<u64>, left: Option<f64>) -> String {
+    let total = total.map_or(String::new(), |total| format!("/{}", count(total)));
+    let left = left.map_or(String::new(), |seconds| format!("  {} left", duration(seconds)));
+    let (numbers, lr, norm) = (step_numbers(metrics), metrics.lr, metrics.grad_norm);
+    format!(
+        "step {}{total}  {numbers}  lr {lr:.2e}  grad norm {norm:.2}{left}",
+        count(metrics.step)
+    )
+}
+
+/// `step 100  val_loss 2.2967`
+pub(super) fn validation(metrics: &ValidationMetrics) -> String {
+    format!("step {}  val_loss {:.4}", count(metrics.step), metrics.val_loss)
+}
+
+/// `tokenizing 1,200/83,000 rows`
+pub(super) fn progress(task: &str, (done, total): (u64, u64), unit: &str) -> String {
+    format!("{task} {}/{} {unit}", count(done), count(total))
+}
+
+/// `prompt → output`
+pub(super) fn sample(sample: &Sample, width: usize) -> String {
+    let room = width.saturating_sub(3).max(20);
+    let output = one_line(&sample.output, usize::MAX).chars().count();
+    let prompt = one_line(&sample.prompt, room.saturating_sub(output).max(room / 2));
+    let output = one_line(&sample.output, room.saturating_sub(prompt.chars().count()));
+    format!("{prompt} → {output}")
+}
