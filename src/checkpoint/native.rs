@@ -279,3 +279,111 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Erro
     let path = path.to_owned();
     move |source| Error::Io { action, path, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::parameters::llama_7b;
+
+    fn saved(folder: &Path) -> PathBuf {
+        let values: Vec<f32> = (0..6).map(|at| at as f32 / 4.0).collect();
+        let tensor = |name: &str, shape: &[usize]| NamedTensor {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+            values: &values,
+        };
+        let content = Content {
+            architecture: &llama_7b(),
+            progress: Progress { step: 3, consumed_samples: 24 },
+            model: vec![tensor("b", &[2, 3]), tensor("a", &[6])],
+            optimizer: vec![],
+        };
+        let target = folder.join("checkpoint");
+        save(&target, &content).unwrap();
+        target
+    }
+
+    fn read(path: &Path, expected: &[(&str, &[usize])]) -> Result<Vec<Vec<u8>>, Error> {
+        let expected: Vec<_> =
+            expected.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
+        let mut found = Vec::new();
+        let checkpoint = Checkpoint::open(path)?;
+        checkpoint.read(Part::Model, &expected, |_, bytes| found.push(bytes.to_vec()))?;
+        Ok(found)
+    }
+
+    /// Reading `expected` fails with this message (the folder's path is left out of it).
+    fn refused(path: &Path, expected: &[(&str, &[usize])], message: &str) {
+        let error = read(path, expected).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+
+    #[test]
+    fn what_was_saved_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        saved(folder.path());
+        // A stage's output folder stands for the checkpoint in it.
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        assert_eq!(checkpoint.manifest().progress.consumed_samples, 24);
+        assert_eq!(checkpoint.manifest().architecture, llama_7b());
+        let found = read(folder.path(), &[("a", &[6]), ("b", &[2, 3])]).unwrap();
+        assert_eq!(found[0][4..8], 0.25f32.to_le_bytes());
+        assert_eq!(found[0], found[1]);
+        assert!(!folder.path().join("checkpoint/optimizer.safetensors").exists());
+    }
+
+    #[test]
+    fn the_same_content_gives_the_same_bytes() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let digest = |folder: &Path| Digest::of_folder(&saved(folder)).unwrap();
+        assert_eq!(digest(one.path()), digest(two.path()));
+    }
+
+    #[test]
+    fn other_tensors_than_the_model_has_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = saved(folder.path());
+        refused(&path, &[("a", &[6])], "the model has no tensor `b`");
+        refused(&path, &[("a", &[6]), ("b", &[3, 2])], "has shape [2, 3], the model needs [3, 2]");
+        let three: [(&str, &[usize]); 3] = [("a", &[6]), ("b", &[2, 3]), ("c", &[1])];
+        refused(&path, &three, "tensor `c` is missing");
+    }
+
+    #[test]
+    fn damage_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = saved(folder.path());
+        let expected: [(&str, &[usize]); 2] = [("a", &[6]), ("b", &[2, 3])];
+        let file = path.join(MODEL_FILE);
+        let mut bytes = fs::read(&file).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        atomic_file::write(&file, &bytes).unwrap();
+        refused(&path, &expected, "is damaged (its hash differs");
+        bytes.truncate(bytes.len() / 2);
+        atomic_file::write(&file, &bytes).unwrap();
+        refused(&path, &expected, "model.safetensors is damaged");
+        atomic_file::write(&path.join(MANIFEST_FILE), b"{\"format\": 1}").unwrap();
+        refused(&path, &expected, "does not say");
+    }
+
+    #[test]
+    fn other_versions_and_other_programs_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = saved(folder.path());
+        let manifest = fs::read_to_string(path.join(MANIFEST_FILE)).unwrap();
+        let newer = manifest.replace("\"version\": 1", "\"version\": 9");
+        atomic_file::write(&path.join(MANIFEST_FILE), newer.as_bytes()).unwrap();
+        refused(&path, &[], "its version is 9, this program reads version 1");
+
+        let foreign = |name: &str, message: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            atomic_file::write(&folder.path().join(name), b"x").unwrap();
+            refused(folder.path(), &[], message);
+        };
+        foreign("config.json", "is a Hugging Face checkpoint, which this version cannot read");
+        foreign("model_config.yaml", "is a NeMo checkpoint");
+        foreign("latest_checkpointed_iteration.txt", "is a Megatron-LM checkpoint");
+        foreign("mp_rank_00/model_weights.ckpt", "is a checkpoint cut into ranks");
+        foreign("notes.txt", "is not a checkpoint: no manifest.json in it");
+    }
+}

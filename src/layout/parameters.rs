@@ -241,38 +241,40 @@ impl Table<'_> {
     }
 }
 
+/// LLaMA 2 7B: a shape for tests.
+#[cfg(test)]
+pub(crate) fn llama_7b() -> Architecture {
+    Architecture {
+        num_layers: 32,
+        hidden_size: 4096,
+        ffn_hidden_size: 11008,
+        num_attention_heads: 32,
+        num_query_groups: 32,
+        kv_channels: 128,
+        vocab_size: 32000,
+        padded_vocab_size: 32000,
+        max_position_embeddings: 2048,
+        position_embedding_type: PositionEmbedding::Rope,
+        rotary_percentage: 1.0,
+        rotary_base: 10000.0,
+        seq_len_interpolation_factor: None,
+        normalization: Normalization::Rmsnorm,
+        layernorm_epsilon: 1e-6,
+        activation: Activation::Swiglu,
+        bias: false,
+        share_embeddings_and_output_weights: false,
+        hidden_dropout: 0.0,
+        attention_dropout: 0.0,
+        ffn_dropout: 0.0,
+        init_method_std: 0.02,
+        use_scaled_init_method: true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::spec::architecture::Activation;
-
-    fn llama_7b() -> Architecture {
-        Architecture {
-            num_layers: 32,
-            hidden_size: 4096,
-            ffn_hidden_size: 11008,
-            num_attention_heads: 32,
-            num_query_groups: 32,
-            kv_channels: 128,
-            vocab_size: 32000,
-            padded_vocab_size: 32000,
-            max_position_embeddings: 2048,
-            position_embedding_type: PositionEmbedding::Rope,
-            rotary_percentage: 1.0,
-            rotary_base: 10000.0,
-            seq_len_interpolation_factor: None,
-            normalization: Normalization::Rmsnorm,
-            layernorm_epsilon: 1e-6,
-            activation: Activation::Swiglu,
-            bias: false,
-            share_embeddings_and_output_weights: false,
-            hidden_dropout: 0.0,
-            attention_dropout: 0.0,
-            ffn_dropout: 0.0,
-            init_method_std: 0.02,
-            use_scaled_init_method: true,
-        }
-    }
 
     #[test]
     fn llama_7b_has_its_published_number_of_parameters() {
