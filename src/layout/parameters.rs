@@ -18,6 +18,7 @@
 //! Rows of the vocabulary from `vocab_size` on are padding and start as zeros, so that the values
 //! of a model do not depend on how far its vocabulary is padded.
 
+use crate::base::seed::Stream;
 use crate::spec::architecture::{Architecture, Normalization, PositionEmbedding};
 
 /// One trainable tensor of the model.
@@ -41,6 +42,24 @@ impl Parameter {
     /// Number of elements as a whole.
     pub fn element_count(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// The start value at row-major index `index` of the whole tensor; `stream` is
+    /// [`start_stream`](Parameter::start_stream).
+    #[inline]
+    pub fn start_value(&self, stream: &Stream, index: usize) -> f64 {
+        match self.start {
+            Start::Normal { std, rows } if index / self.shape[1] < rows => {
+                std * stream.normal(index as u64)
+            }
+            Start::Normal { .. } | Start::Zeros => 0.0,
+            Start::Ones => 1.0,
+        }
+    }
+
+    /// The random numbers that the start values are made of.
+    pub fn start_stream(&self, seed: u64) -> Stream {
+        Stream::new(seed, &format!("init/{}", self.name))
     }
 
     /// Number of elements on one of `tensor` ranks.
@@ -244,6 +263,7 @@ impl Table<'_> {
 /// LLaMA 2 7B: a shape for tests.
 #[cfg(test)]
 pub(crate) fn llama_7b() -> Architecture {
+    use crate::spec::architecture::Activation;
     Architecture {
         num_layers: 32,
         hidden_size: 4096,
