@@ -1,4 +1,5 @@
 //! Arithmetic of a parallel layout: the mesh, the table of parameters, schedules, memory; no tensors.
 
+pub mod memory;
 pub mod mesh;
 pub mod parameters;

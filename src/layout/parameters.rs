@@ -1,6 +1,6 @@
 //! The table of parameters: each one's name, shape, place, sharing, weight decay and start value.
 //!
-//! Names are those of NeMo's legacy state dict without `model.language_model.` and `encoder.`.
+//! Names are those of NeMo's legacy state dict without `model.language_model.`.
 //! Rows of `query_key_value` are grouped as NeMo groups them: for each query group its query heads,
 //! then its key head, then its value head, that is `[groups, heads/groups + 2, kv_channels]`.
 //! Rows of a gated `dense_h_to_4h` are all gates, then all ups.
@@ -142,7 +142,7 @@ pub const POSITION_EMBEDDINGS: &str = "embedding.position_embeddings.weight";
 /// Name of the output layer when it is not the word embedding.
 pub const OUTPUT_LAYER: &str = "output_layer.weight";
 /// Name of the last normalization, without `.weight` or `.bias`.
-pub const FINAL_LAYERNORM: &str = "final_layernorm";
+pub const FINAL_LAYERNORM: &str = "encoder.final_layernorm";
 
 /// Every parameter of the model, in the order of the forward pass.
 ///
@@ -152,7 +152,7 @@ pub fn table(architecture: &Architecture) -> Vec<Parameter> {
     table.embedding();
     for layer in 0..architecture.num_layers {
         table.place = Place::Layer(layer);
-        table.layer(&format!("layers.{layer}"));
+        table.layer(&format!("encoder.layers.{layer}"));
     }
     table.place = Place::Head;
     table.head();
@@ -331,9 +331,9 @@ mod tests {
             let Start::Normal { std, .. } = found.start else { panic!("{name} is not random") };
             std
         };
-        assert_eq!(std("layers.0.mlp.dense_h_to_4h.weight"), 0.02);
-        assert_eq!(std("layers.31.mlp.dense_4h_to_h.weight"), 0.02 / 8.0);
-        assert_eq!(std("layers.31.self_attention.dense.weight"), 0.02 / 8.0);
+        assert_eq!(std("encoder.layers.0.mlp.dense_h_to_4h.weight"), 0.02);
+        assert_eq!(std("encoder.layers.31.mlp.dense_4h_to_h.weight"), 0.02 / 8.0);
+        assert_eq!(std("encoder.layers.31.self_attention.dense.weight"), 0.02 / 8.0);
     }
 
     #[test]

@@ -1,1 +1,3 @@
 //! The GPT, written once for any layout.
+
+pub mod weights;

@@ -96,3 +96,18 @@ impl Degrees {
         self.data * self.pipeline * self.tensor
     }
 }
+
+/// Which activations the backward pass computes again instead of keeping them
+/// (`model.activations_checkpoint_granularity`, `_method`, `_num_layers`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recompute {
+    /// Nothing is computed again.
+    None,
+    /// The core of attention: scores, softmax, context.
+    Selective,
+    /// Every group of so many blocks keeps its input only (`full`, `uniform`).
+    Uniform(usize),
+    /// The first so many blocks of each pipeline stage keep their inputs only (`full`, `block`).
+    Block(usize),
+}

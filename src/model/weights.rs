@@ -1,0 +1,103 @@
+//! The model's parameters and their gradients, each set in one flat buffer in the table's order.
+
+use crate::layout::parameters::{Parameter, table};
+use crate::spec::architecture::Architecture;
+use candle_core::{DType, Device, Result, Tensor, WithDType};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Parameters and gradients.
+///
+/// Layers hold views into the buffers: a change in place is seen by both.
+#[derive(Debug)]
+pub struct Weights {
+    table: Vec<Parameter>,
+    /// Where each parameter of the table lies in the buffers.
+    ranges: Vec<Range<usize>>,
+    /// All values, `[elements]`.
+    values: Tensor,
+    /// All gradients, `[elements]`.
+    gradients: Tensor,
+}
+
+/// One parameter of a layer: views into the flat buffers.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// The values.
+    pub value: Tensor,
+    /// The gradient, which backward passes add to.
+    pub gradient: Tensor,
+}
+
+impl Weights {
+    /// Parameters with these values, which follow each other in the table's order.
+    pub fn new<T: WithDType>(architecture: &Architecture, values: Vec<T>) -> Result<Weights> {
+        let table = table(architecture);
+        let ranges = ranges(&table);
+        let elements = ranges.last().map_or(0, |range| range.end);
+        if values.len() != elements {
+            candle_core::bail!("{} values for {elements} parameters", values.len());
+        }
+        let gradients = Tensor::zeros(elements, T::DTYPE, &Device::Cpu)?;
+        let values = Tensor::from_vec(values, elements, &Device::Cpu)?;
+        Ok(Weights { table, ranges, values, gradients })
+    }
+
+    /// The views of the parameter called `name`; none when the architecture has no such parameter.
+    pub fn slot(&self, name: &str) -> Result<Option<Slot>> {
+        let Some(index) = self.table.iter().position(|parameter| parameter.name == name) else {
+            return Ok(None);
+        };
+        let view = |buffer: &Tensor| {
+            let range = &self.ranges[index];
+            buffer.narrow(0, range.start, range.len())?.reshape(self.table[index].shape.as_slice())
+        };
+        Ok(Some(Slot { value: view(&self.values)?, gradient: view(&self.gradients)? }))
+    }
+
+    /// The parameters with their ranges in the flat buffers.
+    pub fn parameters(&self) -> impl Iterator<Item = (&Parameter, Range<usize>)> {
+        self.table.iter().zip(self.ranges.iter().cloned())
+    }
+
+    /// All values, `[elements]`.
+    pub fn values(&self) -> &Tensor {
+        &self.values
+    }
+
+    /// All gradients, `[elements]`.
+    pub fn gradients(&self) -> &Tensor {
+        &self.gradients
+    }
+
+    /// Sets every gradient to zero.
+    pub fn zero_gradients(&self) -> Result<()> {
+        self.gradients.zero_set()
+    }
+
+    /// Number format of the parameters.
+    pub fn dtype(&self) -> DType {
+        self.values.dtype()
+    }
+}
+
+/// Start values of all parameters in the table's order (see [`crate::layout::parameters`]).
+pub fn start_values<T: WithDType>(architecture: &Architecture, seed: u64) -> Vec<T> {
+    let mut values = Vec::new();
+    for parameter in table(architecture) {
+        let stream = parameter.start_stream(seed);
+        let value = |index| T::from_f64(parameter.start_value(&stream, index));
+        values.par_extend((0..parameter.element_count()).into_par_iter().map(value));
+    }
+    values
+}
+
+fn ranges(table: &[Parameter]) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let range = |parameter: &Parameter| {
+        let start = end;
+        end += parameter.element_count();
+        start..end
+    };
+    table.iter().map(range).collect()
+}
