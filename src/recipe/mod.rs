@@ -1,12 +1,16 @@
 //! Text to a checked recipe: read, render, override, resolve, type, check.
 
+mod check;
 pub mod path;
 pub mod place;
 pub mod problem;
 mod resolve;
 mod scalar;
 pub mod source;
+mod stages;
 mod tree;
 mod yaml;
 
+pub use check::{CheckedRecipe, load};
 pub use resolve::{Git, Gpus, Request, Resolved, resolve};
+pub use stages::{NamedStage, Settings};

@@ -1,7 +1,7 @@
 //! What holds where a recipe is silent; the descriptions of the settings state the same values.
 
 use super::choice::{Accelerator, ActivationName};
-use super::{Amount, Data, Model, Optim, Recipe, Sched, Trainer};
+use super::{Amount, Data, Dataset, ExpManager, Model, Optim, Recipe, Sched, Trainer};
 use crate::spec::architecture::{Activation, Normalization, PositionEmbedding};
 use crate::spec::optimization::{Degrees, Precision};
 
@@ -156,7 +156,37 @@ impl Model {
     }
 }
 
+impl ExpManager {
+    /// Steps between checkpoints of stages that do not say it; NeMo saves with each validation.
+    pub fn checkpoint_every(&self, trainer: &Trainer) -> u64 {
+        let given =
+            self.checkpoint_callback_params.as_ref().and_then(|kept| kept.every_n_train_steps);
+        match self.create_checkpoint_callback {
+            Some(true) => given.unwrap_or_else(|| trainer.validation_interval()),
+            _ => 0,
+        }
+    }
+}
+
+impl Dataset {
+    /// The row files.
+    pub fn files(&self) -> Vec<String> {
+        let listed = self.file_names.iter().flat_map(|files| &files.0);
+        listed.chain(&self.file_path).cloned().collect()
+    }
+}
+
 impl Data {
+    /// Whether the sequences of an epoch are shuffled: rows unless they say no, ready shards when
+    /// the loader is `cyclic`.
+    pub fn shuffle(&self) -> bool {
+        use super::choice::DataloaderType;
+        match &self.train_ds {
+            Some(rows) => rows.shuffle.unwrap_or(true),
+            None => self.dataloader_type == Some(DataloaderType::Cyclic),
+        }
+    }
+
     /// Shares of train, validation and test, summing to 1; none when `splits_string` cannot be read.
     pub fn splits(&self) -> Option<[f64; 3]> {
         let text = self.splits_string.as_deref().unwrap_or("900,50,50");

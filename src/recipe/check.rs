@@ -1,0 +1,88 @@
+//! The last step from text to a recipe that can be planned: types, rules across fields, lints.
+
+use super::path::{Path, Step};
+use super::place::Marks;
+use super::problem::Problem;
+use super::resolve::{Request, Resolved, resolve};
+use super::stages::{self, NamedStage};
+use crate::spec::recipe::Recipe;
+use std::path::{Path as FilePath, PathBuf};
+
+/// A recipe that keeps all rules. Only [`load`] makes one.
+#[derive(Clone, Debug)]
+pub struct CheckedRecipe {
+    recipe: Recipe,
+    resolved: Resolved,
+    folder: PathBuf,
+    name: String,
+    stages: Vec<NamedStage>,
+}
+
+impl CheckedRecipe {
+    /// The recipe as it stands in the file, overrides and interpolations applied.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// The values that the recipe was read from, and their places.
+    pub fn resolved(&self) -> &Resolved {
+        &self.resolved
+    }
+
+    /// The recipe's folder; relative paths in the recipe start there.
+    pub fn folder(&self) -> &FilePath {
+        &self.folder
+    }
+
+    /// `name`, or the file's stem.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The stages, written or default, in order.
+    pub fn stages(&self) -> &[NamedStage] {
+        &self.stages
+    }
+
+    /// Where a `trainer` or `model` setting of a stage was written: in the stage's `with`, or in the
+    /// recipe's section; none when it is a default.
+    pub fn origin(&self, stage: &NamedStage, setting: &Path) -> Option<&Marks> {
+        let own = stage.overlay().and_then(|overlay| {
+            let steps = overlay.0.into_iter().chain(setting.0.iter().cloned());
+            self.resolved.marks.get(&Path(steps.collect()))
+        });
+        own.or_else(|| self.resolved.marks.get(setting))
+    }
+}
+
+/// Reads, resolves and checks a recipe. The second part of the answer are lints.
+pub fn load(request: &Request) -> Result<(CheckedRecipe, Vec<Problem>), Vec<Problem>> {
+    let resolved = resolve(request)?;
+    let recipe = typed(&resolved).map_err(|problem| vec![problem])?;
+    let stages = stages::effective(&recipe, &resolved.values)
+        .map_err(|error| vec![Problem::error("recipe::wrong_value", error.to_string())])?;
+    let folder = request.path.parent().map(FilePath::to_path_buf).unwrap_or_default();
+    let stem = request.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let name = recipe.name.clone().or(stem).unwrap_or_default();
+    Ok((CheckedRecipe { recipe, resolved, folder, name, stages }, Vec::new()))
+}
+
+fn typed(resolved: &Resolved) -> Result<Recipe, Problem> {
+    serde_path_to_error::deserialize(&resolved.values).map_err(|error| {
+        let path = path_of(error.path());
+        let marks = resolved.marks.get(&path);
+        Problem::error("recipe::wrong_value", error.inner().to_string())
+            .at(marks.and_then(|marks| marks.value.place()), "this value")
+            .about(path)
+    })
+}
+
+fn path_of(path: &serde_path_to_error::Path) -> Path {
+    use serde_path_to_error::Segment;
+    let step = |segment: &Segment| match segment {
+        Segment::Seq { index } => Some(Step::Index(*index)),
+        Segment::Map { key } => Some(Step::Key(key.clone())),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    };
+    Path(path.iter().filter_map(step).collect())
+}
