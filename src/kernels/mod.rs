@@ -1,1 +1,27 @@
-//! Fused operations with forward and backward, each a safe function; the CPU's code here, CUDA's beside it.
+//! Operations of a GPT with an explicit forward and backward, each a safe function; the CPU's code here, CUDA's beside it.
+//!
+//! Tensors are carriers: contiguous, f32 (f64 in tests), on the CPU; another device or dtype is
+//! refused. Tokens are flattened: a micro-batch is `[tokens, width]`, and `starts` holds the first
+//! row of every sequence and, last, the number of rows. Nothing is padded.
+//!
+//! Gradients of parameters are *added* in place to the tensor handed in, which may be a view of
+//! one flat buffer. Results do not depend on the number of threads: work is cut by shape alone, and
+//! sums over tokens are made of fixed blocks added in order.
+
+pub mod activation;
+pub mod attention;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
+pub mod linear;
+pub mod norm;
+pub mod optimizer;
+pub mod reduce;
+pub mod residual;
+pub mod rotary;
+mod carrier;
+mod launch;
+mod real;
+
+/// A kernel's result; its errors are mismatched shapes, devices and dtypes, which are bugs of the caller.
+pub type Result<T> = candle_core::Result<T>;

@@ -1,0 +1,209 @@
+//! Cross entropy over a vocabulary that may be cut between ranks, in three steps: statistics, their
+//! combination, the gradient.
+
+use super::Result;
+use super::carrier::{on_real, read, update};
+use super::launch::{rows_per_block, vectorized};
+use super::real::Real;
+use candle_core::{Tensor, bail};
+use rayon::prelude::*;
+
+/// What the columns of the logits stand for, and what each row should say.
+#[derive(Clone, Copy, Debug)]
+pub struct Targets<'a> {
+    /// The right id for each row.
+    pub labels: &'a [u32],
+    /// The id of the first column: 0, or more where ranks hold parts of the vocabulary.
+    pub first: usize,
+    /// Number of real ids; columns from here on are padding and take no part.
+    pub vocab_size: usize,
+}
+
+/// One row's part of the softmax; parts of several ranks combine by [`Row::merge`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row {
+    /// The largest logit (`-inf` when this part has no real id).
+    pub max: f64,
+    /// The id that has it (the lowest, when several have).
+    pub argmax: usize,
+    /// Σ e^(logit - max).
+    pub sum: f64,
+    /// The label's logit; `None` when the label lies in another part.
+    pub label: Option<f64>,
+}
+
+impl Row {
+    /// Both parts as one; the order of the parts does not matter beyond rounding.
+    pub fn merge(self, other: Row) -> Row {
+        let (high, low) = match self.max.total_cmp(&other.max) {
+            std::cmp::Ordering::Less => (other, self),
+            std::cmp::Ordering::Equal if other.argmax < self.argmax => (other, self),
+            _ => (self, other),
+        };
+        let carried = if low.sum > 0.0 { low.sum * (low.max - high.max).exp() } else { 0.0 };
+        Row { sum: high.sum + carried, label: self.label.or(other.label), ..high }
+    }
+
+    /// `log p(label)`; `None` when no part had the label.
+    pub fn log_probability(&self) -> Option<f64> {
+        self.label.map(|label| label - self.max - self.sum.ln())
+    }
+}
+
+/// Each row's part of the softmax of `logits` `[rows, columns]`.
+pub fn statistics(logits: &Tensor, targets: &Targets<'_>) -> Result<Vec<Row>> {
+    let (rows, columns) = logits.dims2()?;
+    targets.check(rows)?;
+    let real = targets.real_columns(columns);
+    on_real!(logits, T => {
+        let logits = read::<T>(logits)?;
+        let rows_of = logits.par_chunks(columns.max(1)).zip(targets.labels);
+        Ok(rows_of
+            .with_min_len(rows_per_block(columns))
+            .map(|(row, label)| targets.row(&row[..real], *label))
+            .collect())
+    })
+}
+
+/// Σ -log p(label) over all rows, in f64 and in order; every label must have been in some part.
+pub fn loss_sum(rows: &[Row]) -> Result<f64> {
+    let mut sum = 0.0;
+    for (index, row) in rows.iter().enumerate() {
+        match row.log_probability() {
+            Some(log_probability) => sum -= log_probability,
+            None => bail!("the label of row {index} is in no part of the vocabulary"),
+        }
+    }
+    Ok(sum)
+}
+
+/// Replaces `logits` by the gradient of the loss SUM: `softmax - onehot(label)`, 0 in padding.
+///
+/// `rows` are the combined statistics.
+pub fn gradient_in_place(logits: &Tensor, targets: &Targets<'_>, rows: &[Row]) -> Result<()> {
+    let (count, columns) = logits.dims2()?;
+    targets.check(count)?;
+    if rows.len() != count {
+        bail!("{} statistics for {count} rows of logits", rows.len())
+    }
+    let real = targets.real_columns(columns);
+    on_real!(logits, T => update::<T, _>(logits, |logits| {
+        logits
+            .par_chunks_mut(columns.max(1))
+            .zip(targets.labels.par_iter().zip(rows))
+            .with_min_len(rows_per_block(columns))
+            .for_each(|(logits, (label, row))| {
+                let (logits, padding) = logits.split_at_mut(real);
+                softmax_row(logits, T::of(row.max), T::of(1.0 / row.sum));
+                padding.fill(T::ZERO);
+                if let Some(column) = targets.column(*label, real) {
+                    logits[column] -= T::ONE;
+                }
+            });
+    }))
+}
+
+/// Loss SUM of `logits` `[rows, columns]` and, in their place, its gradient, on one rank.
+pub fn forward_backward(logits: &Tensor, labels: &[u32], vocab_size: usize) -> Result<f64> {
+    let targets = Targets { labels, first: 0, vocab_size };
+    let rows = statistics(logits, &targets)?;
+    let loss = loss_sum(&rows)?;
+    gradient_in_place(logits, &targets, &rows)?;
+    Ok(loss)
+}
+
+/// How well a row's label was predicted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Score {
+    /// `log p(label)`, natural.
+    pub log_probability: f64,
+    /// Whether the label has the largest logit.
+    pub is_argmax: bool,
+}
+
+/// The score of each row of `logits` `[rows, columns]`, on one rank.
+pub fn scores(logits: &Tensor, labels: &[u32], vocab_size: usize) -> Result<Vec<Score>> {
+    let rows = statistics(logits, &Targets { labels, first: 0, vocab_size })?;
+    let score = |(row, label): (&Row, &u32)| match row.log_probability() {
+        Some(log_probability) => {
+            Ok(Score { log_probability, is_argmax: row.argmax == *label as usize })
+        }
+        None => bail!("label {label} is not below the vocabulary's size {vocab_size}"),
+    };
+    rows.iter().zip(labels).map(score).collect()
+}
+
+impl Targets<'_> {
+    fn check(&self, rows: usize) -> Result<()> {
+        if self.labels.len() == rows {
+            return Ok(());
+        }
+        bail!("{} labels for {rows} rows of logits", self.labels.len())
+    }
+
+    /// How many of `columns` stand for real ids.
+    fn real_columns(&self, columns: usize) -> usize {
+        columns.min(self.vocab_size.saturating_sub(self.first))
+    }
+
+    /// The label's column, if it is here.
+    fn column(&self, label: u32, real: usize) -> Option<usize> {
+        (label as usize).checked_sub(self.first).filter(|column| *column < real)
+    }
+
+    fn row<T: Real>(&self, logits: &[T], label: u32) -> Row {
+        let label = self.column(label, logits.len()).map(|column| logits[column].wide());
+        if logits.is_empty() {
+            return Row { max: f64::NEG_INFINITY, argmax: usize::MAX, sum: 0.0, label };
+        }
+        let max = maximum(logits);
+        let argmax = logits.iter().position(|logit| *logit == max).unwrap_or_default();
+        let sum = sum_of_exponentials(logits, max);
+        Row { max: max.wide(), argmax: self.first + argmax, sum, label }
+    }
+}
+
+/// Interleaved sums, so that they vectorise.
+const LANES: usize = 16;
+
+vectorized! {
+    /// The largest of a row that is not empty.
+    fn maximum<T: Real>(row: &[T]) -> T {
+        let mut lanes = [row[0]; LANES];
+        let chunks = row.chunks_exact(LANES);
+        let rest = chunks.remainder();
+        for chunk in chunks {
+            for (lane, value) in lanes.iter_mut().zip(chunk) {
+                *lane = lane.larger(*value);
+            }
+        }
+        let all = lanes.iter().chain(rest);
+        all.fold(row[0], |max, value| max.larger(*value))
+    }
+}
+
+vectorized! {
+    /// Σ e^(x - max).
+    fn sum_of_exponentials<T: Real>(row: &[T], max: T) -> f64 {
+        let mut lanes = [T::ZERO; LANES];
+        let chunks = row.chunks_exact(LANES);
+        let rest = chunks.remainder();
+        for chunk in chunks {
+            for (lane, value) in lanes.iter_mut().zip(chunk) {
+                *lane += (*value - max).exponential();
+            }
+        }
+        for (lane, value) in lanes.iter_mut().zip(rest) {
+            *lane += (*value - max).exponential();
+        }
+        lanes.iter().map(|lane| lane.wide()).sum()
+    }
+}
+
+vectorized! {
+    fn softmax_row<T: Real>(row: &mut [T], max: T, factor: T) {
+        for value in row {
+            *value = (*value - max).exponential() * factor;
+        }
+    }
+}

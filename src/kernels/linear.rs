@@ -1,0 +1,114 @@
+//! Linear layers: `y = x·wᵀ + b`, the gradient of `x`, and gradients of `w` and `b` added in place.
+
+use super::Result;
+use super::carrier::{expect_shape, on_real, read, tensor, update};
+use super::launch::{Matrix, gemm, sum_over_rows, unfilled, vectorized};
+use super::real::Real;
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+/// Rows of a product that one task computes.
+const ROWS_PER_TASK: usize = 128;
+
+/// `x·wᵀ + bias`: `x` is `[tokens, inputs]`, `weight` `[outputs, inputs]`, `bias` `[outputs]`;
+/// gives `[tokens, outputs]`.
+pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let (tokens, inputs) = x.dims2()?;
+    let outputs = weight.dim(0)?;
+    expect_shape("weight", weight, &[outputs, inputs])?;
+    if let Some(bias) = bias {
+        expect_shape("bias", bias, &[outputs])?;
+    }
+    on_real!(x, T => {
+        let (x, weight) = (read::<T>(x)?, read::<T>(weight)?);
+        let bias = bias.map(read::<T>).transpose()?;
+        let mut y = unfilled::<T>(tokens * outputs);
+        let weight = Matrix::rows(&weight, outputs, inputs).transposed();
+        product(&mut y, Matrix::rows(&x, tokens, inputs), weight, bias.as_deref());
+        tensor(y, (tokens, outputs))
+    })
+}
+
+/// The gradient of `x`: `dy·w`, `dy` being `[tokens, outputs]`.
+pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (tokens, outputs) = dy.dims2()?;
+    let inputs = weight.dim(1)?;
+    expect_shape("weight", weight, &[outputs, inputs])?;
+    on_real!(dy, T => {
+        let (dy, weight) = (read::<T>(dy)?, read::<T>(weight)?);
+        let mut dx = unfilled::<T>(tokens * inputs);
+        let weight = Matrix::rows(&weight, outputs, inputs);
+        product(&mut dx, Matrix::rows(&dy, tokens, outputs), weight, None);
+        tensor(dx, (tokens, inputs))
+    })
+}
+
+/// Adds `dyᵀ·x` to `weight_gradient` `[outputs, inputs]`.
+pub fn backward_weight(dy: &Tensor, x: &Tensor, weight_gradient: &Tensor) -> Result<()> {
+    let (tokens, outputs) = dy.dims2()?;
+    let inputs = x.dim(1)?;
+    expect_shape("x", x, &[tokens, inputs])?;
+    expect_shape("weight_gradient", weight_gradient, &[outputs, inputs])?;
+    on_real!(dy, T => {
+        let (dy, x) = (read::<T>(dy)?, read::<T>(x)?);
+        let dy = Matrix::rows(&dy, tokens, outputs).transposed();
+        let x = Matrix::rows(&x, tokens, inputs);
+        update::<T, _>(weight_gradient, |sum| add_product(sum, dy, x))
+    })
+}
+
+/// Adds the sum of `dy`'s rows to `bias_gradient` `[outputs]`.
+pub fn backward_bias(dy: &Tensor, bias_gradient: &Tensor) -> Result<()> {
+    let (tokens, outputs) = dy.dims2()?;
+    expect_shape("bias_gradient", bias_gradient, &[outputs])?;
+    on_real!(dy, T => {
+        let dy = read::<T>(dy)?;
+        let dy: &[T] = &dy;
+        update::<T, _>(bias_gradient, |sum| {
+            sum_over_rows(sum, tokens, outputs, |rows, part| {
+                add_rows(part, &dy[rows.start * outputs..rows.end * outputs]);
+            });
+        })
+    })
+}
+
+/// `out = left · right (+ bias per row)`, blocks of rows in parallel.
+fn product<T: Real>(out: &mut [T], left: Matrix<'_, T>, right: Matrix<'_, T>, bias: Option<&[T]>) {
+    let width = right.columns;
+    if width == 0 {
+        return;
+    }
+    out.par_chunks_mut(ROWS_PER_TASK * width).enumerate().for_each(|(block, out)| {
+        let rows = out.len() / width;
+        let first = block * ROWS_PER_TASK * left.row_stride;
+        let left = Matrix { values: &left.values[first..], rows, ..left };
+        if let Some(bias) = bias {
+            out.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(bias));
+        }
+        gemm(out, left, right, bias.is_some());
+    });
+}
+
+/// `out += left · right`, blocks of `out`'s rows in parallel.
+fn add_product<T: Real>(out: &mut [T], left: Matrix<'_, T>, right: Matrix<'_, T>) {
+    let width = right.columns;
+    if width == 0 || left.columns == 0 {
+        return;
+    }
+    out.par_chunks_mut(ROWS_PER_TASK * width).enumerate().for_each(|(block, out)| {
+        let rows = out.len() / width;
+        let first = block * ROWS_PER_TASK * left.row_stride;
+        gemm(out, Matrix { values: &left.values[first..], rows, ..left }, right, true);
+    });
+}
+
+vectorized! {
+    /// Adds every row of `rows` to `sum`.
+    pub(super) fn add_rows<T: Real>(sum: &mut [T], rows: &[T]) {
+        for row in rows.chunks_exact(sum.len().max(1)) {
+            for (sum, value) in sum.iter_mut().zip(row) {
+                *sum += *value;
+            }
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Normalizations of a token's hidden vector: layernorm, layernorm1p, rmsnorm.
+
+use super::Result;
+use super::carrier::{expect_shape, on_real, read, tensor, update};
+use super::launch::{for_row_blocks, rows_per_block, unfilled, vectorized};
+use super::real::Real;
+use candle_core::{Tensor, bail};
+use rayon::prelude::*;
+
+/// Which normalization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `(x - mean) / sqrt(variance + epsilon) · weight + bias` (Ba et al., "Layer normalization").
+    LayerNorm,
+    /// The same with `1 + weight`: the stored weight is the difference from one (Apex, NeMo).
+    LayerNorm1p,
+    /// `x / sqrt(mean(x²) + epsilon) · weight` (Zhang and Sennrich, "Root mean square layer normalization").
+    RmsNorm,
+}
+
+/// A normalization and its parameters, `[width]` each; rmsnorm has no bias.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// Which one.
+    pub kind: Kind,
+    /// Added to the variance or mean square.
+    pub epsilon: f64,
+    /// Factor per channel (less one, for layernorm1p).
+    pub weight: &'a Tensor,
+    /// Added per channel.
+    pub bias: Option<&'a Tensor>,
+}
+
+/// What the backward needs of the forward.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// The normalized tensor's input `[tokens, width]`.
+    input: Tensor,
+    /// Mean and reciprocal deviation of each token `[tokens, 2]`.
+    moments: Tensor,
+}
+
+impl Saved {
+    /// The input `[tokens, width]`; after [`add_forward`], the sum.
+    pub fn input(&self) -> &Tensor {
+        &self.input
+    }
+}
+
+/// Gradients of the parameters, `[width]` each, to which the backward adds.
+#[derive(Clone, Copy, Debug)]
+pub struct Gradients<'a> {
+    /// Of the weight.
+    pub weight: &'a Tensor,
+    /// Of the bias.
+    pub bias: Option<&'a Tensor>,
+}
+
+/// The normalized `x` `[tokens, width]`.
+pub fn forward(x: &Tensor, norm: &Norm<'_>) -> Result<(Tensor, Saved)> {
+    let (tokens, width) = x.dims2()?;
+    norm.check(width)?;
+    on_real!(x, T => {
+        let values = read::<T>(x)?;
+        let values: &[T] = &values;
+        let weight = read::<T>(norm.weight)?;
+        let bias = norm.bias.map(read::<T>).transpose()?;
+        let parameters = Parameters::new(norm, &weight, bias.as_deref());
+        let mut y = unfilled::<T>(values.len());
+        let mut moments = unfilled::<T>(2 * tokens);
+        let rows = rows_per_block(width);
+        y.par_chunks_mut(rows * width.max(1))
+            .zip(moments.par_chunks_mut(2 * rows))
+            .zip(values.par_chunks(rows * width.max(1)))
+            .for_each(|((y, moments), x)| forward_block(x, parameters, y, moments));
+        let moments = tensor(moments, (tokens, 2))?;
+        Ok((tensor(y, (tokens, width))?, Saved { input: x.clone(), moments }))
+    })
+}
+
+/// Adds `x` to the residual stream and normalizes the sum: gives the sum is in [`Saved::input`].
+pub fn add_forward(x: &Tensor, residual: &Tensor, norm: &Norm<'_>) -> Result<(Tensor, Saved)> {
+    forward(&super::residual::sum(x, residual)?, norm)
+}
+
+/// The gradient of the input, plus `residual_gradient` where the input also went on unnormalized.
+pub fn backward(
+    saved: &Saved,
+    norm: &Norm<'_>,
+    gradients: &Gradients<'_>,
+    dy: &Tensor,
+    residual_gradient: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (tokens, width) = dy.dims2()?;
+    expect_shape("the saved input", &saved.input, &[tokens, width])?;
+    norm.check(width)?;
+    gradients.check(norm, width)?;
+    if let Some(gradient) = residual_gradient {
+        expect_shape("residual_gradient", gradient, &[tokens, width])?;
+    }
+    on_real!(dy, T => {
+        let (x, moments) = (read::<T>(&saved.input)?, read::<T>(&saved.moments)?);
+        let (weight, dy) = (read::<T>(norm.weight)?, read::<T>(dy)?);
+        let residual = residual_gradient.map(read::<T>).transpose()?;
+        let (x, dy, moments): (&[T], &[T], &[T]) = (&x, &dy, &moments);
+        let residual = residual.as_deref();
+        let parameters = Parameters::new(norm, &weight, None);
+        let mut dx = unfilled::<T>(x.len());
+        for_row_blocks(&mut dx, width, |first, dx| {
+            let range = first * width..first * width + dx.len();
+            let moments = &moments[2 * first..];
+            let residual = residual.map(|residual| &residual[range.clone()]);
+            backward_block(&x[range.clone()], &dy[range], moments, parameters, residual, dx);
+        });
+        add_parameter_gradients(gradients, width, x, dy, moments)?;
+        tensor(dx, (tokens, width))
+    })
+}
+
+impl Norm<'_> {
+    fn check(&self, width: usize) -> Result<()> {
+        expect_shape("weight", self.weight, &[width])?;
+        match self.bias {
+            Some(_) if self.kind == Kind::RmsNorm => bail!("rmsnorm has no bias"),
+            Some(bias) => expect_shape("bias", bias, &[width]),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Gradients<'_> {
+    fn check(&self, norm: &Norm<'_>, width: usize) -> Result<()> {
+        expect_shape("weight gradient", self.weight, &[width])?;
+        match (self.bias, norm.bias) {
+            (Some(gradient), Some(_)) => expect_shape("bias gradient", gradient, &[width]),
+            (None, None) => Ok(()),
+            _ => bail!("a norm's bias and its gradient come together or not at all"),
+        }
+    }
+}
+
+/// A norm in its own precision.
+#[derive(Clone, Copy)]
+struct Parameters<'a, T> {
+    centered: bool,
+    /// Added to the stored weight.
+    offset: T,
+    epsilon: T,
+    weight: &'a [T],
+    bias: Option<&'a [T]>,
+}
+
+impl<'a, T: Real> Parameters<'a, T> {
+    fn new(norm: &Norm<'_>, weight: &'a [T], bias: Option<&'a [T]>) -> Self {
+        let offset = if norm.kind == Kind::LayerNorm1p { T::ONE } else { T::ZERO };
+        let centered = norm.kind != Kind::RmsNorm;
+        Parameters { centered, offset, epsilon: T::of(norm.epsilon), weight, bias }
+    }
+}
+
+/// Interleaved sums, so that they vectorise.
+const LANES: usize = 16;
+
+/// Σ f(x, y) over two equally long rows.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "part of vectorised loops")]
+fn sum_pairs<T: Real>(x: &[T], y: &[T], term: impl Fn(T, T, T) -> T) -> T {
+    let mut sums = [T::ZERO; LANES];
+    let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let (x_rest, y_rest) = (xs.remainder(), ys.remainder());
+    for (x, y) in xs.zip(ys) {
+        for lane in 0..LANES {
+            sums[lane] = term(x[lane], y[lane], sums[lane]);
+        }
+    }
+    for (lane, (x, y)) in x_rest.iter().zip(y_rest).enumerate() {
+        sums[lane] = term(*x, *y, sums[lane]);
+    }
+    let mut step = LANES / 2;
+    while step > 0 {
+        for lane in 0..step {
+            let other = sums[lane + step];
+            sums[lane] += other;
+        }
+        step /= 2;
+    }
+    sums[0]
+}
+
+vectorized! {
+    fn forward_block<T: Real>(x: &[T], by: Parameters<'_, T>, y: &mut [T], moments: &mut [T]) {
+        let width = by.weight.len();
+        let share = T::of(1.0 / width as f64);
+        let rows = x.chunks_exact(width).zip(y.chunks_exact_mut(width));
+        for ((x, y), moments) in rows.zip(moments.chunks_exact_mut(2)) {
+            let mean = if by.centered {
+                sum_pairs(x, x, |x, _, sum| sum + x) * share
+            } else {
+                T::ZERO
+            };
+            let squares = sum_pairs(x, x, |x, _, sum| (x - mean).fma(x - mean, sum));
+            let scale = T::ONE / squares.fma(share, by.epsilon).root();
+            moments[0] = mean;
+            moments[1] = scale;
+            for ((y, x), weight) in y.iter_mut().zip(x).zip(by.weight) {
+                *y = (*x - mean) * scale * (*weight + by.offset);
+            }
+            if let Some(bias) = by.bias {
+                for (y, bias) in y.iter_mut().zip(bias) {
+                    *y += *bias;
+                }
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// With `n = (x - mean)·scale` and `g = dy·weight`:
+    /// `dx = scale · (g - mean(g) - n·mean(g·n))`, without `mean(g)` for rmsnorm.
+    fn backward_block<T: Real>(
+        x: &[T],
+        dy: &[T],
+        moments: &[T],
+        by: Parameters<'_, T>,
+        residual: Option<&[T]>,
+        dx: &mut [T],
+    ) {
+        let width = by.weight.len();
+        let share = T::of(1.0 / width as f64);
+        for (row, dx) in dx.chunks_exact_mut(width).enumerate() {
+            let range = row * width..(row + 1) * width;
+            let (x, dy) = (&x[range.clone()], &dy[range.clone()]);
+            let (mean, scale) = (moments[2 * row], moments[2 * row + 1]);
+            for ((dx, dy), weight) in dx.iter_mut().zip(dy).zip(by.weight) {
+                *dx = *dy * (*weight + by.offset);
+            }
+            let mean_g = if by.centered {
+                sum_pairs(dx, dx, |g, _, sum| sum + g) * share
+            } else {
+                T::ZERO
+            };
+            let along = sum_pairs(dx, x, |g, x, sum| g.fma((x - mean) * scale, sum)) * share;
+            for (dx, x) in dx.iter_mut().zip(x) {
+                *dx = scale * (*dx - mean_g - (*x - mean) * scale * along);
+            }
+            if let Some(residual) = residual {
+                for (dx, residual) in dx.iter_mut().zip(&residual[range]) {
+                    *dx += *residual;
+                }
+            }
+        }
+    }
+}
+
+/// Adds `Σ dy·n` to the weight's gradient and `Σ dy` to the bias's.
+fn add_parameter_gradients<T: Real>(
+    gradients: &Gradients<'_>,
+    width: usize,
+    x: &[T],
+    dy: &[T],
+    moments: &[T],
+) -> Result<()> {
+    let mut sums = vec![T::ZERO; 2 * width];
+    super::launch::sum_over_rows(&mut sums, moments.len() / 2, width, |rows, part| {
+        let range = rows.start * width..rows.end * width;
+        let (weight, bias) = part.split_at_mut(width);
+        let moments = &moments[2 * rows.start..2 * rows.end];
+        parameter_block(&x[range.clone()], &dy[range], moments, weight, bias);
+    });
+    let (weight, bias) = sums.split_at(width);
+    update::<T, _>(gradients.weight, |sum| super::residual::add(sum, weight))?;
+    match gradients.bias {
+        Some(gradient) => update::<T, _>(gradient, |sum| super::residual::add(sum, bias)),
+        None => Ok(()),
+    }
+}
+
+vectorized! {
+    fn parameter_block<T: Real>(
+        x: &[T],
+        dy: &[T],
+        moments: &[T],
+        weight: &mut [T],
+        bias: &mut [T],
+    ) {
+        let width = weight.len();
+        let rows = x.chunks_exact(width).zip(dy.chunks_exact(width));
+        for ((x, dy), moments) in rows.zip(moments.chunks_exact(2)) {
+            let (mean, scale) = (moments[0], moments[1]);
+            let sums = weight.iter_mut().zip(bias.iter_mut());
+            for ((weight, bias), (x, dy)) in sums.zip(x.iter().zip(dy)) {
+                *weight = dy.fma((*x - mean) * scale, *weight);
+                *bias += *dy;
+            }
+        }
+    }
+}

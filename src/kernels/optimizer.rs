@@ -1,0 +1,107 @@
+//! AdamW over flat buffers, one pass (Loshchilov and Hutter, "Decoupled weight decay regularization").
+
+use super::Result;
+use super::carrier::{expect_shape, on_real, read, update};
+use super::launch::vectorized;
+use super::real::Real;
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+/// Numbers per task.
+const BLOCK: usize = 1 << 14;
+
+/// The constants of one AdamW step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+    /// Decay rates of the first and second moment.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled weight decay: a parameter first loses `learning_rate * weight_decay` of itself.
+    pub weight_decay: f64,
+    /// This step's number, from 1, for the bias corrections.
+    pub step: u64,
+    /// Gradients are multiplied with this first (1 / learned tokens, times the clipping factor).
+    pub gradient_scale: f64,
+}
+
+/// The buffers of a step, of equal shape, each in a storage of its own; all but the gradients change.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffers<'a> {
+    /// The parameters.
+    pub parameters: &'a Tensor,
+    /// Their gradients.
+    pub gradients: &'a Tensor,
+    /// Running mean of the gradients.
+    pub first_moment: &'a Tensor,
+    /// Running mean of the squared gradients.
+    pub second_moment: &'a Tensor,
+}
+
+/// One step:
+/// `m = β₁m + (1-β₁)g`, `v = β₂v + (1-β₂)g²`, `p = p·(1 - ηλ) - η · m̂ / (√v̂ + ε)`,
+/// with `m̂ = m / (1-β₁ᵗ)` and `v̂ = v / (1-β₂ᵗ)`.
+pub fn step(buffers: &Buffers<'_>, settings: &AdamW) -> Result<()> {
+    let shape = buffers.parameters.dims();
+    expect_shape("gradients", buffers.gradients, shape)?;
+    expect_shape("first_moment", buffers.first_moment, shape)?;
+    expect_shape("second_moment", buffers.second_moment, shape)?;
+    on_real!(buffers.parameters, T => {
+        let gradients = read::<T>(buffers.gradients)?;
+        let gradients: &[T] = &gradients;
+        let factors = Factors::<T>::new(settings);
+        update::<T, _>(buffers.parameters, |parameters| {
+            update::<T, _>(buffers.first_moment, |first| {
+                update::<T, _>(buffers.second_moment, |second| {
+                    parameters
+                        .par_chunks_mut(BLOCK)
+                        .zip(gradients.par_chunks(BLOCK))
+                        .zip(first.par_chunks_mut(BLOCK).zip(second.par_chunks_mut(BLOCK)))
+                        .for_each(|((p, g), (m, v))| block_step(p, g, m, v, factors));
+                })
+            })
+        })??
+    })
+}
+
+/// The constants in the buffers' own precision.
+#[derive(Clone, Copy)]
+struct Factors<T> {
+    gradient: T,
+    beta: [T; 2],
+    rest: [T; 2],
+    keep: T,
+    step_size: T,
+    root_scale: T,
+    epsilon: T,
+}
+
+impl<T: Real> Factors<T> {
+    fn new(settings: &AdamW) -> Self {
+        let [beta_1, beta_2] = settings.betas;
+        let correct = |beta: f64| 1.0 - beta.powf(settings.step as f64);
+        Factors {
+            gradient: T::of(settings.gradient_scale),
+            beta: [T::of(beta_1), T::of(beta_2)],
+            rest: [T::of(1.0 - beta_1), T::of(1.0 - beta_2)],
+            keep: T::of(1.0 - settings.learning_rate * settings.weight_decay),
+            step_size: T::of(settings.learning_rate / correct(beta_1)),
+            root_scale: T::of(1.0 / correct(beta_2).sqrt()),
+            epsilon: T::of(settings.epsilon),
+        }
+    }
+}
+
+vectorized! {
+    fn block_step<T: Real>(p: &mut [T], g: &[T], m: &mut [T], v: &mut [T], by: Factors<T>) {
+        for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+            let gradient = *g * by.gradient;
+            *m = by.beta[0].fma(*m, by.rest[0] * gradient);
+            *v = by.beta[1].fma(*v, by.rest[1] * gradient * gradient);
+            let divisor = v.root().fma(by.root_scale, by.epsilon);
+            *p = by.keep.fma(*p, -(by.step_size * *m / divisor));
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Sums and changes of whole buffers: squared norm, scale, add; always in the same order.
+
+use super::Result;
+use super::carrier::{expect_shape, on_real, read, update};
+use super::launch::vectorized;
+use super::real::Real;
+use super::residual::add;
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+/// Numbers per task.
+const BLOCK: usize = 1 << 15;
+
+/// Σ x², in f64: blocks of fixed length, added in order.
+pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
+    on_real!(x, T => {
+        let x = read::<T>(x)?;
+        let parts: Vec<f64> = x.par_chunks(BLOCK).map(|block| block_squares(block)).collect();
+        Ok(parts.iter().sum())
+    })
+}
+
+/// `x *= factor`, in place.
+pub fn scale_in_place(x: &Tensor, factor: f64) -> Result<()> {
+    on_real!(x, T => update::<T, _>(x, |x| {
+        x.par_chunks_mut(BLOCK).for_each(|block| scale(block, T::of(factor)));
+    }))
+}
+
+/// `x = 0`, in place.
+pub fn clear(x: &Tensor) -> Result<()> {
+    on_real!(x, T => update::<T, _>(x, |x| x.fill(T::ZERO)))
+}
+
+/// `x += y`, in place; `y` lies in another buffer.
+pub fn add_in_place(x: &Tensor, y: &Tensor) -> Result<()> {
+    expect_shape("y", y, x.dims())?;
+    on_real!(x, T => {
+        let y = read::<T>(y)?;
+        let y: &[T] = &y;
+        update::<T, _>(x, |x| {
+            x.par_chunks_mut(BLOCK).zip(y.par_chunks(BLOCK)).for_each(|(x, y)| add(x, y));
+        })
+    })
+}
+
+vectorized! {
+    /// Σ x² over one block, in sixteen interleaved f64 sums.
+    fn block_squares<T: Real>(block: &[T]) -> f64 {
+        let mut sums = [0.0_f64; 16];
+        let lanes = block.chunks_exact(16);
+        let rest = lanes.remainder();
+        for lane in lanes {
+            for (sum, value) in sums.iter_mut().zip(lane) {
+                let value = value.wide();
+                *sum = value.mul_add(value, *sum);
+            }
+        }
+        for (sum, value) in sums.iter_mut().zip(rest) {
+            *sum += value.wide() * value.wide();
+        }
+        sums.iter().sum()
+    }
+}
+
+vectorized! {
+    fn scale<T: Real>(block: &mut [T], factor: T) {
+        for value in block {
+            *value *= factor;
+        }
+    }
+}
