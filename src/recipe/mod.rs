@@ -1,6 +1,8 @@
 //! Text to a checked recipe: read, render, override, resolve, type, check.
 
 mod check;
+mod interpolate;
+mod literal;
 pub mod path;
 pub mod place;
 pub mod problem;
@@ -8,6 +10,7 @@ mod resolve;
 mod scalar;
 pub mod source;
 mod stages;
+pub mod suggest;
 mod tree;
 mod yaml;
 

@@ -33,6 +33,22 @@ impl Place {
     }
 }
 
+impl Place {
+    /// The part of this place that a part of its value came from: exact where the value stands in
+    /// the text letter by letter, else the whole place.
+    #[must_use]
+    pub fn inside(&self, value: &str, part: Range<usize>) -> Place {
+        let text = self.file.text.get(self.span.clone()).unwrap_or_default();
+        match text.find(value) {
+            Some(at) if !part.is_empty() && part.end <= value.len() => {
+                let start = self.span.start + at;
+                Place { file: Arc::clone(&self.file), span: start + part.start..start + part.end }
+            }
+            _ => self.clone(),
+        }
+    }
+}
+
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {

@@ -1,18 +1,19 @@
 //! A recipe file and a command line to resolved values: the language from end to end.
 
-use super::place::{SourceFile, SourceMap};
-use super::problem::Problem;
+use super::interpolate::interpolate;
+use super::path::Path;
+use super::place::{Place, SourceFile, SourceMap};
+use super::problem::{self, Problem};
 use super::source;
 use serde_yaml::Value;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 /// What a recipe is resolved from. Nothing else is read: no clock, no environment.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The recipe file.
-    pub path: &'a Path,
+    pub path: &'a std::path::Path,
     /// `KEY=VALUE` in Hydra's grammar, applied from left to right.
     pub overrides: &'a [String],
     /// `--var NAME=VALUE`, split.
@@ -67,6 +68,36 @@ pub fn resolve(request: &Request) -> Result<Resolved, Vec<Problem>> {
         let message = "overrides, --hparams and --var are not read yet";
         return Err(vec![Problem::error("recipe::unsupported", message)]);
     }
-    let values = source.tree.to_value();
-    Ok(Resolved { values, marks: source.tree.marks(), files: vec![source.file] })
+    let interpolated = interpolate(&source.tree, request.environment);
+    let mut problems = interpolated.problems;
+    problems.extend(missing(&interpolated.missing));
+    if !problems.is_empty() {
+        problem::sort(&mut problems);
+        return Err(problems);
+    }
+    let tree = interpolated.tree;
+    Ok(Resolved { values: tree.to_value(), marks: tree.marks(), files: vec![source.file] })
+}
+
+/// One problem for all values that somebody must set.
+fn missing(missing: &[(Path, Option<Place>)]) -> Option<Problem> {
+    let (first, place) = missing.first()?;
+    let named = |(path, place): &(Path, Option<Place>)| match place {
+        Some(place) => format!("{path} (line {})", place.line_and_column().0),
+        None => path.to_string(),
+    };
+    let names: Vec<_> = missing.iter().map(named).collect();
+    let count = match names.len() {
+        1 => "1 required value is missing".to_owned(),
+        count => format!("{count} required values are missing"),
+    };
+    let mut problem =
+        Problem::error("recipe::missing_value", format!("{count}: {}", names.join(", ")))
+            .about(first.clone())
+            .at(place.as_ref(), "`???` must be set")
+            .help(format!("set it in the recipe, or on the command line: {first}=VALUE"));
+    for (_, place) in missing.iter().skip(1) {
+        problem = problem.with(place.as_ref(), "and this");
+    }
+    Some(problem)
 }

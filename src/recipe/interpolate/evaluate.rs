@@ -1,0 +1,426 @@
+//! Evaluates interpolations lazily, each once, and says where a circle of them closes.
+
+use super::grammar::{self, Element, Interpolation, Key, Kind, Part, SyntaxError};
+use super::{MISSING, is_interpolated, resolvers};
+use crate::recipe::path::{Path, Step};
+use crate::recipe::place::{Origin, Place};
+use crate::recipe::problem::Problem;
+use crate::recipe::scalar::python_text;
+use crate::recipe::suggest::did_you_mean;
+use crate::recipe::tree::{Data, Map, Node, key_text, list_index};
+use serde_yaml::Value;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Interpolations that wait for each other at once.
+const MAX_OPEN: usize = 48;
+/// Values looked at and made: a bound on time and memory, far above any recipe.
+const MAX_FUEL: usize = 400_000;
+/// Bytes of text that cost as much as one value.
+const TEXT_PER_FUEL: usize = 40;
+/// Problems after which evaluation stops.
+const MAX_PROBLEMS: usize = 50;
+
+/// Why there is no value.
+#[derive(Clone, Debug)]
+pub(super) enum Stuck {
+    /// The reason is in the list of problems.
+    Failed,
+    /// It depends on a value that nobody set.
+    Missing(Path, Option<Place>),
+}
+
+pub(super) type Outcome<T> = Result<T, Stuck>;
+
+/// Where an interpolation stands.
+#[derive(Clone, Copy)]
+pub(super) struct Holder<'h> {
+    pub(super) path: &'h Path,
+    pub(super) node: &'h Node,
+}
+
+pub(super) struct Evaluator<'t> {
+    root: &'t Node,
+    pub(super) environment: &'t BTreeMap<String, String>,
+    /// What interpolated texts came to.
+    done: BTreeMap<Path, Outcome<Node>>,
+    /// The interpolated texts being evaluated, outermost first.
+    open: Vec<(Path, Option<Place>)>,
+    fuel: usize,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// A place reached by a path: in the recipe, or in what a resolver made.
+enum Reached<'t> {
+    Tree(Path, &'t Node),
+    Made(Node),
+}
+
+impl Reached<'_> {
+    fn node(&self) -> &Node {
+        match self {
+            Reached::Tree(_, node) => node,
+            Reached::Made(node) => node,
+        }
+    }
+}
+
+impl<'t> Evaluator<'t> {
+    pub(super) fn new(root: &'t Node, environment: &'t BTreeMap<String, String>) -> Evaluator<'t> {
+        let (done, open, problems) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Evaluator { root, environment, done, open, fuel: MAX_FUEL, problems }
+    }
+
+    /// The value of a text with interpolations, standing at a path of the recipe.
+    pub(super) fn interpolated(&mut self, path: &Path, node: &Node) -> Outcome<Node> {
+        if let Some(done) = self.done.get(path) {
+            return done.clone();
+        }
+        self.enter(path, node)?;
+        let holder = Holder { path, node };
+        let value = self.parse(holder).and_then(|parts| self.parts(&parts, holder));
+        self.open.pop();
+        let value =
+            value.map(|value| Node { key: node.key.clone(), origin: node.origin.clone(), ..value });
+        self.done.insert(path.clone(), value.clone());
+        value
+    }
+
+    fn enter(&mut self, path: &Path, node: &Node) -> Outcome<()> {
+        let place = node.origin.place();
+        if let Some(first) = self.open.iter().position(|(open, _)| open == path) {
+            let circle = self.open.split_off(first);
+            let mut names: Vec<_> = circle.iter().map(|(path, _)| path.to_string()).collect();
+            names.push(path.to_string());
+            let message = format!("interpolations go in a circle: {}", names.join(" → "));
+            let mut problem = Problem::error("interpolation::cycle", message)
+                .about(path.clone())
+                .at(place, "needs its own value")
+                .help("give one of them a value of its own");
+            for (_, place) in circle.iter().skip(1) {
+                problem = problem.with(place.as_ref(), "on the way");
+            }
+            self.open.extend(circle);
+            return Err(self.report(problem));
+        }
+        if self.open.len() == MAX_OPEN || self.problems.len() >= MAX_PROBLEMS {
+            let message = format!("more than {MAX_OPEN} interpolations need each other in a row");
+            let problem = Problem::error("interpolation::too_deep", message).about(path.clone());
+            return Err(self.report(problem.at(place, "the last one")));
+        }
+        self.open.push((path.clone(), place.cloned()));
+        Ok(())
+    }
+
+    fn parse(&mut self, holder: Holder) -> Outcome<Vec<Part>> {
+        let text = holder.node.text().unwrap_or_default();
+        self.spend(1 + text.len() / TEXT_PER_FUEL, holder)?;
+        grammar::parts(text).map_err(|error| self.syntax(&error, holder))
+    }
+
+    pub(super) fn syntax(&mut self, error: &SyntaxError, holder: Holder) -> Stuck {
+        let text = holder.node.text().unwrap_or_default();
+        let length =
+            text.get(error.at..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
+        let span = error.at..error.at + length;
+        let message = format!("cannot read this interpolation: {}", error.message);
+        let help = "quote what is text: ${name:'text'}; a literal `${` is written `\\${`";
+        self.fail(Problem::error("interpolation::syntax", message).help(help), span, holder)
+    }
+
+    fn parts(&mut self, parts: &[Part], holder: Holder) -> Outcome<Node> {
+        if let [Part::Interpolation(only)] = parts {
+            return self.interpolation(only, holder);
+        }
+        let text = self.text(parts, holder)?;
+        Ok(Node::scalar(Value::String(text), holder.node.origin.clone()))
+    }
+
+    /// Parts put together, values written as Python's `str` does.
+    fn text(&mut self, parts: &[Part], holder: Holder) -> Outcome<String> {
+        let mut text = String::new();
+        for part in parts {
+            match part {
+                Part::Text(part) => text.push_str(part),
+                Part::Interpolation(part) => {
+                    let value = self.interpolation(part, holder)?;
+                    text.push_str(&python_text(&value.to_value()));
+                }
+            }
+            self.spend(1 + text.len() / TEXT_PER_FUEL, holder)?;
+        }
+        Ok(text)
+    }
+
+    fn interpolation(&mut self, part: &Interpolation, holder: Holder) -> Outcome<Node> {
+        match &part.kind {
+            Kind::Node { dots, keys } => {
+                let reached = self.select(*dots, keys, &part.span, holder)?;
+                self.read(reached, holder)
+            }
+            Kind::Resolver { name, arguments } => {
+                let arguments: Outcome<Vec<_>> =
+                    arguments.iter().map(|argument| self.element(argument, holder)).collect();
+                let call =
+                    resolvers::Call { name, arguments: arguments?, span: &part.span, holder };
+                let value = resolvers::call(self, &call)?;
+                self.charge(&value, holder)?;
+                Ok(value)
+            }
+        }
+    }
+
+    pub(super) fn element(&mut self, element: &Element, holder: Holder) -> Outcome<Node> {
+        let origin = || holder.node.origin.clone();
+        match element {
+            Element::Literal(value) => Ok(Node::scalar(value.clone(), origin())),
+            Element::Text(parts) => {
+                let text = self.text(parts, holder)?;
+                Ok(Node::scalar(Value::String(text), origin()))
+            }
+            Element::Interpolation(part) => self.interpolation(part, holder),
+            Element::List(items) => {
+                let items: Outcome<Vec<_>> =
+                    items.iter().map(|item| self.element(item, holder)).collect();
+                Ok(Node { data: Data::List(items?), key: None, origin: origin() })
+            }
+            Element::Map(pairs) => {
+                let mut map = Map::default();
+                for (key, value) in pairs {
+                    map.insert(key.clone(), self.element(value, holder)?);
+                }
+                Ok(Node { data: Data::Map(map), key: None, origin: origin() })
+            }
+        }
+    }
+
+    /// The value below a path written as text, for resolvers; none when there is none.
+    pub(super) fn find(&mut self, path: &str, holder: Holder) -> Outcome<Option<Node>> {
+        let dots = path.len() - path.trim_start_matches('.').len();
+        let spelled = path.get(dots..).unwrap_or_default().replace('[', ".").replace(']', "");
+        let keys: Vec<_> = spelled.split('.').map(str::to_owned).collect();
+        let Some(base) = base(dots, holder.path) else { return Ok(None) };
+        match self.descend(&base, &keys, holder)? {
+            Ok(reached) => self.read(reached, holder).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Where `${a.b}` leads.
+    fn select(
+        &mut self,
+        dots: usize,
+        keys: &[Key],
+        span: &Range<usize>,
+        holder: Holder,
+    ) -> Outcome<Reached<'t>> {
+        let mut names = Vec::new();
+        for key in keys {
+            match key {
+                Key::Name(name) => names.push(name.clone()),
+                Key::Nested(part) => {
+                    let value = self.interpolation(part, holder)?;
+                    let Some(text) = value.text() else {
+                        let message = "a key that is taken from another value must be a text";
+                        let problem = Problem::error("interpolation::key", message);
+                        return Err(self.fail(problem, part.span.clone(), holder));
+                    };
+                    names.extend(text.split('.').map(str::to_owned));
+                }
+            }
+        }
+        let spelled = format!("{}{}", ".".repeat(dots), names.join("."));
+        let Some(base) = base(dots, holder.path) else {
+            let message = format!("`${{{spelled}}}` leads above the root of the recipe");
+            let problem = Problem::error("interpolation::not_found", message)
+                .help("one dot is the mapping that holds the value, each further dot is one up");
+            return Err(self.fail(problem, span.clone(), holder));
+        };
+        self.descend(&base, &names, holder)?.map_err(|stop| {
+            let at = if stop.path.0.is_empty() {
+                "the recipe".to_owned()
+            } else {
+                format!("`{}`", stop.path)
+            };
+            let message = format!("`${{{spelled}}}` leads nowhere: {at} has no `{}`", stop.step);
+            let known = stop.known.iter().map(String::as_str);
+            let problem = Problem::error("interpolation::not_found", message)
+                .help_if(did_you_mean(&stop.step, known));
+            self.fail(problem, span.clone(), holder)
+        })
+    }
+
+    /// Goes down by keys, through interpolations on the way.
+    fn descend(
+        &mut self,
+        base: &Path,
+        keys: &[String],
+        holder: Holder,
+    ) -> Outcome<Result<Reached<'t>, Stop>> {
+        let Some(node) = self.root.at(base) else {
+            return Ok(Err(Stop { path: Path::default(), step: base.to_string(), known: vec![] }));
+        };
+        let mut reached = Reached::Tree(base.clone(), node);
+        let mut so_far = base.clone();
+        for key in keys {
+            self.spend(1, holder)?;
+            reached = self.follow(reached)?;
+            let next = match &reached {
+                Reached::Tree(path, node) => {
+                    node.child(key).map(|child| Reached::Tree(below(path, node, key), child))
+                }
+                Reached::Made(node) => node.child(key).cloned().map(Reached::Made),
+            };
+            let Some(next) = next else {
+                let known = match &reached.node().data {
+                    Data::Map(map) => map.keys().map(str::to_owned).collect(),
+                    _ => Vec::new(),
+                };
+                return Ok(Err(Stop { path: so_far, step: key.clone(), known }));
+            };
+            so_far = so_far.key(key);
+            reached = next;
+        }
+        Ok(Ok(reached))
+    }
+
+    /// If an interpolation was reached: where it leads, without reading what is below.
+    fn follow(&mut self, reached: Reached<'t>) -> Outcome<Reached<'t>> {
+        let Reached::Tree(path, node) = &reached else { return Ok(reached) };
+        if !node.text().is_some_and(is_interpolated) {
+            return Ok(reached);
+        }
+        let holder = Holder { path, node };
+        let parts = self.parse(holder)?;
+        let [Part::Interpolation(Interpolation { span, kind: Kind::Node { dots, keys } })] =
+            parts.as_slice()
+        else {
+            return self.interpolated(path, node).map(Reached::Made);
+        };
+        self.enter(path, node)?;
+        let next = self.select(*dots, keys, span, holder).and_then(|next| self.follow(next));
+        self.open.pop();
+        next
+    }
+
+    /// The whole value of what was reached.
+    fn read(&mut self, reached: Reached<'t>, holder: Holder) -> Outcome<Node> {
+        match reached {
+            Reached::Made(node) => Ok(node),
+            Reached::Tree(path, node) if node.text() == Some(MISSING) => {
+                Err(Stuck::Missing(path, node.origin.place().cloned()))
+            }
+            Reached::Tree(path, node) => self.read_tree(&path, node, holder),
+        }
+    }
+
+    fn read_tree(&mut self, path: &Path, node: &Node, holder: Holder) -> Outcome<Node> {
+        self.spend(1, holder)?;
+        let data = match &node.data {
+            Data::Scalar(Value::String(text)) if is_interpolated(text) => {
+                return self.interpolated(path, node);
+            }
+            Data::Scalar(Value::String(text)) => {
+                self.spend(text.len() / TEXT_PER_FUEL, holder)?;
+                return Ok(node.clone());
+            }
+            Data::Scalar(_) => return Ok(node.clone()),
+            Data::List(_) | Data::Map(_) => &node.data,
+        };
+        // A collection that holds a reference to itself has no end.
+        self.enter(path, node)?;
+        let below = self.read_below(path, data, holder);
+        self.open.pop();
+        Ok(Node { data: below?, key: node.key.clone(), origin: node.origin.clone() })
+    }
+
+    fn read_below(&mut self, path: &Path, data: &Data, holder: Holder) -> Outcome<Data> {
+        match data {
+            Data::Scalar(value) => Ok(Data::Scalar(value.clone())),
+            Data::List(items) => {
+                let items = items.iter().enumerate();
+                let items = items.map(|(at, item)| self.read_tree(&path.index(at), item, holder));
+                items.collect::<Outcome<Vec<_>>>().map(Data::List)
+            }
+            Data::Map(entries) => {
+                let mut map = Map::default();
+                for (key, item) in entries.iter() {
+                    let item = self.read_tree(&path.key(&key_text(key)), item, holder)?;
+                    map.insert(key.clone(), item);
+                }
+                Ok(Data::Map(map))
+            }
+        }
+    }
+
+    fn charge(&mut self, node: &Node, holder: Holder) -> Outcome<()> {
+        let text = node.text().map_or(0, str::len);
+        self.spend(1 + text / TEXT_PER_FUEL, holder)?;
+        for (_, child) in node.children() {
+            self.charge(child, holder)?;
+        }
+        Ok(())
+    }
+
+    fn spend(&mut self, fuel: usize, holder: Holder) -> Outcome<()> {
+        if let Some(left) = self.fuel.checked_sub(fuel) {
+            self.fuel = left;
+            return Ok(());
+        }
+        self.fuel = 0;
+        if self.problems.iter().any(|problem| problem.code == "interpolation::too_much") {
+            return Err(Stuck::Failed);
+        }
+        let problem =
+            Problem::error("interpolation::too_much", "interpolations make too much of this")
+                .help("values that copy each other grow with every step");
+        Err(self.fail(problem, 0..0, holder))
+    }
+
+    /// Reports a problem with a part of the text at a path.
+    pub(super) fn fail(&mut self, problem: Problem, span: Range<usize>, holder: Holder) -> Stuck {
+        let place = holder.node.origin.place();
+        let text = holder.node.text().unwrap_or_default();
+        let place = place.map(|place| place.inside(text, span));
+        let label = "in this interpolation";
+        self.report(problem.about(holder.path.clone()).at(place.as_ref(), label))
+    }
+
+    fn report(&mut self, problem: Problem) -> Stuck {
+        if self.problems.len() <= MAX_PROBLEMS {
+            self.problems.push(problem);
+        }
+        Stuck::Failed
+    }
+}
+
+/// Where a path stopped.
+struct Stop {
+    path: Path,
+    step: String,
+    known: Vec<String>,
+}
+
+/// Where a relative path starts: one dot is the collection that holds the value.
+fn base(dots: usize, holder: &Path) -> Option<Path> {
+    let Some(up) = dots.checked_sub(1) else { return Some(Path::default()) };
+    let length = holder.0.len().checked_sub(up + 1)?;
+    Some(Path(holder.0.get(..length)?.to_vec()))
+}
+
+/// The path of a child, by the kind of its parent.
+fn below(path: &Path, parent: &Node, step: &str) -> Path {
+    let mut path = path.clone();
+    let index = if matches!(parent.data, Data::List(_)) { list_index(step) } else { None };
+    path.0.push(index.map_or_else(|| Step::Key(step.to_owned()), Step::Index));
+    path
+}
+
+/// The place of a value for a related note, when it is not the place of the reader.
+pub(super) fn foreign_place<'n>(node: &'n Node, holder: Holder<'_>) -> Option<&'n Place> {
+    match &node.origin {
+        origin if *origin == holder.node.origin => None,
+        Origin::Default => None,
+        origin => origin.place(),
+    }
+}
