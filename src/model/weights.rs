@@ -55,6 +55,14 @@ impl Weights {
         Ok(Some(Slot { value: view(&self.values)?, gradient: view(&self.gradients)? }))
     }
 
+    /// [`slot`](Weights::slot) of a parameter that the architecture must have.
+    pub fn expect(&self, name: &str) -> Result<Slot> {
+        match self.slot(name)? {
+            Some(slot) => Ok(slot),
+            None => candle_core::bail!("the table has no parameter `{name}`"),
+        }
+    }
+
     /// The parameters with their ranges in the flat buffers.
     pub fn parameters(&self) -> impl Iterator<Item = (&Parameter, Range<usize>)> {
         self.table.iter().zip(self.ranges.iter().cloned())

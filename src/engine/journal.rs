@@ -1,0 +1,108 @@
+//! `metrics.jsonl`: one line for each logged step and each validation, cut back when a run resumes.
+
+use crate::base::atomic_file;
+use crate::spec::event::{StepMetrics, ValidationMetrics};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// The open file.
+#[derive(Debug)]
+pub struct Journal(File);
+
+impl Journal {
+    /// Opens the file at `path` with what it says of the first `steps` steps; the rest is cut off.
+    pub fn open(path: &Path, steps: u64) -> io::Result<Journal> {
+        let kept = if path.exists() {
+            kept_lines(&fs::read_to_string(path)?, steps)
+        } else {
+            String::new()
+        };
+        atomic_file::write(path, kept.as_bytes())?;
+        Ok(Journal(OpenOptions::new().append(true).open(path)?))
+    }
+
+    /// Adds a step.
+    pub fn step(&mut self, metrics: &StepMetrics) -> io::Result<()> {
+        self.line(metrics)
+    }
+
+    /// Adds a validation.
+    pub fn validation(&mut self, metrics: &ValidationMetrics) -> io::Result<()> {
+        self.line(metrics)
+    }
+
+    /// Makes the lines durable; called before a checkpoint takes its name.
+    pub fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    /// One write for a line, so that a killed process leaves at most its last line broken.
+    fn line(&mut self, metrics: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_vec(metrics)?;
+        line.push(b'\n');
+        self.0.write_all(&line)
+    }
+}
+
+/// The part of every line that tells its step.
+#[derive(Deserialize)]
+struct Stamp {
+    step: u64,
+}
+
+fn kept_lines(text: &str, steps: u64) -> String {
+    let is_kept =
+        |line: &&str| serde_json::from_str::<Stamp>(line).is_ok_and(|stamp| stamp.step <= steps);
+    text.split_inclusive('\n').filter(|line| line.ends_with('\n')).filter(is_kept).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(step: u64) -> StepMetrics {
+        StepMetrics {
+            step,
+            consumed_samples: step * 8,
+            reduced_train_loss: 1.5,
+            lr: 0.1,
+            grad_norm: 2.0,
+            tokens: 64,
+            learned_tokens: 20,
+            tokens_per_second: 1e3,
+        }
+    }
+
+    #[test]
+    fn lines_after_the_checkpoint_are_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut journal = Journal::open(&path, 0).unwrap();
+        for number in 1..=4 {
+            journal.step(&step(number)).unwrap();
+        }
+        journal
+            .validation(&ValidationMetrics { step: 2, consumed_samples: 16, val_loss: 1.0 })
+            .unwrap();
+        journal.0.write_all(b"{\"step\": 2, \"half a li").unwrap();
+        let mut journal = Journal::open(&path, 2).unwrap();
+        journal.step(&step(3)).unwrap();
+        let steps: Vec<u64> = fs::read_to_string(&path)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str::<Stamp>(line).unwrap().step)
+            .collect();
+        assert_eq!(steps, [1, 2, 2, 3]);
+    }
+
+    #[test]
+    fn a_line_is_the_event_as_json() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        Journal::open(&path, 0).unwrap().step(&step(1)).unwrap();
+        let line = fs::read_to_string(&path).unwrap();
+        assert_eq!(serde_json::from_str::<StepMetrics>(&line).unwrap(), step(1));
+    }
+}

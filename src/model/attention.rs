@@ -1,0 +1,129 @@
+//! Self-attention: fused query, key and value, rotary positions, the core, the output layer.
+
+use super::batch::Pass;
+use super::linear::Linear;
+use super::weights::Weights;
+use crate::kernels::attention::{self, Cache, Continued, ProbabilityDropout, Shape};
+use crate::kernels::rotary::{self, Rotary, Table};
+use crate::spec::architecture::{Architecture, PositionEmbedding};
+use candle_core::{Result, Tensor};
+use std::sync::Arc;
+
+/// Heads and positions, equal in every block.
+#[derive(Clone, Debug)]
+pub(super) struct Geometry {
+    pub(super) shape: Shape,
+    rotary: Option<Arc<Table>>,
+    dropout: f64,
+}
+
+impl Geometry {
+    pub(super) fn new(model: &Architecture) -> Result<Geometry> {
+        let shape = Shape {
+            heads: model.num_attention_heads,
+            groups: model.num_query_groups,
+            head_dim: model.kv_channels,
+            scale: 1.0 / (model.kv_channels as f64).sqrt(),
+        };
+        let rotary = match model.position_embedding_type {
+            PositionEmbedding::Rope => Some(Arc::new(rotary_table(model)?)),
+            PositionEmbedding::LearnedAbsolute => None,
+        };
+        Ok(Geometry { shape, rotary, dropout: model.attention_dropout })
+    }
+
+    /// Turns queries and keys of `qkv` in place, if positions are rotary.
+    fn turn(&self, qkv: &Tensor, positions: &[u32]) -> Result<()> {
+        match &self.rotary {
+            Some(table) => rotary::forward(qkv, &self.shape, table, positions),
+            None => Ok(()),
+        }
+    }
+}
+
+fn rotary_table(model: &Architecture) -> Result<Table> {
+    let rotary = Rotary {
+        rotated: (model.kv_channels as f64 * model.rotary_percentage) as usize,
+        base: model.rotary_base,
+        interpolation: model.seq_len_interpolation_factor.unwrap_or(1.0),
+    };
+    Table::new(model.max_position_embeddings, &rotary)
+}
+
+/// The attention layer of one block.
+#[derive(Debug)]
+pub(super) struct Attention {
+    geometry: Geometry,
+    /// `layers.3/attention`: where its dropout is addressed.
+    name: String,
+    query_key_value: Linear,
+    pub(super) dense: Linear,
+}
+
+/// What its backward needs.
+#[derive(Debug)]
+pub(super) struct Saved {
+    input: Tensor,
+    core: attention::Saved,
+    context: Tensor,
+}
+
+impl Attention {
+    pub(super) fn new(geometry: &Geometry, weights: &Weights, layer: usize) -> Result<Attention> {
+        let prefix = format!("encoder.layers.{layer}.self_attention");
+        Ok(Attention {
+            geometry: geometry.clone(),
+            name: format!("layers.{layer}/attention"),
+            query_key_value: Linear::new(weights, &format!("{prefix}.query_key_value"))?,
+            dense: Linear::new(weights, &format!("{prefix}.dense"))?,
+        })
+    }
+
+    /// `[tokens, hidden]` to `[tokens, hidden]`, without the output layer's bias.
+    pub(super) fn forward(&self, x: Tensor, pass: &Pass<'_>) -> Result<(Tensor, Saved)> {
+        let qkv = self.query_key_value.forward_with_bias(&x)?;
+        self.geometry.turn(&qkv, pass.batch.positions)?;
+        let dropout = self.dropout(pass);
+        let (context, core) =
+            attention::forward(&qkv, pass.batch.starts, &self.geometry.shape, dropout.as_ref())?;
+        let y = self.dense.forward(&context)?;
+        Ok((y, Saved { input: x, core, context }))
+    }
+
+    /// The gradient of `x`; `dy` is the gradient after the output layer's bias.
+    pub(super) fn backward(&self, saved: &Saved, pass: &Pass<'_>, dy: &Tensor) -> Result<Tensor> {
+        let geometry = &self.geometry;
+        let d_context = self.dense.backward(&saved.context, dy)?;
+        let (starts, dropout) = (pass.batch.starts, self.dropout(pass));
+        let d_qkv = attention::backward(
+            &saved.core,
+            starts,
+            &geometry.shape,
+            dropout.as_ref(),
+            &d_context,
+        )?;
+        if let Some(table) = &geometry.rotary {
+            rotary::backward(&d_qkv, &geometry.shape, table, pass.batch.positions)?;
+        }
+        self.query_key_value.backward(&saved.input, &d_qkv)
+    }
+
+    /// The forward of tokens that follow those in `cache`, without the output layer's bias.
+    pub(super) fn continued(
+        &self,
+        x: &Tensor,
+        positions: &[u32],
+        cache: &Cache,
+        continued: &Continued<'_>,
+    ) -> Result<Tensor> {
+        let qkv = self.query_key_value.forward_with_bias(x)?;
+        self.geometry.turn(&qkv, positions)?;
+        let context = attention::cached(&qkv, cache, continued, &self.geometry.shape)?;
+        self.dense.forward(&context)
+    }
+
+    fn dropout<'a>(&self, pass: &Pass<'a>) -> Option<ProbabilityDropout<'a>> {
+        let dropout = pass.dropout(self.geometry.dropout, &self.name)?;
+        Some(ProbabilityDropout { dropout, first_head: 0, all_heads: self.geometry.shape.heads })
+    }
+}

@@ -1,0 +1,113 @@
+//! A transformer block with its norms before its layers (pre-LN).
+
+use super::attention::{self, Attention, Geometry};
+use super::batch::Pass;
+use super::linear::Linear;
+use super::mlp::{self, Mlp};
+use super::norm::Norm;
+use super::weights::Weights;
+use crate::kernels::attention::{Cache, Continued};
+use crate::kernels::{dropout, norm, residual};
+use crate::spec::architecture::Architecture;
+use candle_core::{Result, Tensor};
+
+/// `x1 = x + attention(norm(x))`, `y = x1 + mlp(norm(x1))`.
+#[derive(Debug)]
+pub struct Block {
+    /// Number of the block in the whole model.
+    layer: usize,
+    hidden_dropout: f64,
+    input_norm: Norm,
+    attention: Attention,
+    post_attention_norm: Norm,
+    mlp: Mlp,
+}
+
+/// What its backward needs.
+#[derive(Debug)]
+pub struct Saved {
+    input_norm: norm::Saved,
+    attention: attention::Saved,
+    post_attention_norm: norm::Saved,
+    mlp: mlp::Saved,
+}
+
+impl Block {
+    pub(super) fn new(
+        model: &Architecture,
+        geometry: &Geometry,
+        weights: &Weights,
+        layer: usize,
+    ) -> Result<Block> {
+        let norm = |name: &str| {
+            Norm::new(model, weights, &format!("encoder.layers.{layer}.{name}_layernorm"))
+        };
+        Ok(Block {
+            layer,
+            hidden_dropout: model.hidden_dropout,
+            input_norm: norm("input")?,
+            attention: Attention::new(geometry, weights, layer)?,
+            post_attention_norm: norm("post_attention")?,
+            mlp: Mlp::new(model, weights, layer)?,
+        })
+    }
+
+    /// `[tokens, hidden]` to `[tokens, hidden]`.
+    pub fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Result<(Tensor, Saved)> {
+        let (normalized, input_norm) = self.input_norm.forward(x)?;
+        let (update, attention) = self.attention.forward(normalized, pass)?;
+        let x = self.add(&update, &self.attention.dense, x, ("attention_output", pass))?;
+        let (normalized, post_attention_norm) = self.post_attention_norm.forward(&x)?;
+        let (update, mlp) = self.mlp.forward(normalized, pass)?;
+        let y = self.add(&update, &self.mlp.down, &x, ("mlp_output", pass))?;
+        Ok((y, Saved { input_norm, attention, post_attention_norm, mlp }))
+    }
+
+    /// The gradient of `x`; adds those of the parameters.
+    pub fn backward(&self, saved: &Saved, pass: &Pass<'_>, dy: &Tensor) -> Result<Tensor> {
+        let update = self.masked(dy, "mlp_output", pass)?;
+        let normalized = self.mlp.backward(&saved.mlp, pass, &update)?;
+        let dy =
+            self.post_attention_norm.backward(&saved.post_attention_norm, &normalized, Some(dy))?;
+        let update = self.masked(&dy, "attention_output", pass)?;
+        let normalized = self.attention.backward(&saved.attention, pass, &update)?;
+        self.input_norm.backward(&saved.input_norm, &normalized, Some(&dy))
+    }
+
+    /// The forward of tokens that follow those in `cache`; nothing is dropped or saved.
+    pub(super) fn continued(
+        &self,
+        x: &Tensor,
+        pass: &Pass<'_>,
+        cache: &Cache,
+        continued: &Continued<'_>,
+    ) -> Result<Tensor> {
+        let (normalized, _) = self.input_norm.forward(x)?;
+        let positions = pass.batch.positions;
+        let update = self.attention.continued(&normalized, positions, cache, continued)?;
+        let x = self.add(&update, &self.attention.dense, x, ("attention_output", pass))?;
+        let (normalized, _) = self.post_attention_norm.forward(&x)?;
+        let (update, _) = self.mlp.forward(normalized, pass)?;
+        self.add(&update, &self.mlp.down, &x, ("mlp_output", pass))
+    }
+
+    /// `x + dropout(update + bias of last)`.
+    fn add(
+        &self,
+        update: &Tensor,
+        last: &Linear,
+        x: &Tensor,
+        (name, pass): (&str, &Pass<'_>),
+    ) -> Result<Tensor> {
+        let dropout = pass.dropout(self.hidden_dropout, &format!("layers.{}/{name}", self.layer));
+        residual::forward(update, last.bias(), dropout.as_ref(), x)
+    }
+
+    /// The gradient of what [`Block::add`] added, bias included.
+    fn masked(&self, dy: &Tensor, name: &str, pass: &Pass<'_>) -> Result<Tensor> {
+        match pass.dropout(self.hidden_dropout, &format!("layers.{}/{name}", self.layer)) {
+            Some(dropout) => dropout::apply(dy, &dropout),
+            None => Ok(dy.clone()),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! A model that reads a few rows of text token by token, remembering keys and values.
+
+use super::Model;
+use super::batch::{Batch, Pass};
+use crate::kernels::attention::{Cache, Continued};
+use candle_core::{Result, Tensor};
+
+/// Rows being read.
+#[derive(Debug)]
+pub struct Decoder<'a> {
+    model: &'a Model,
+    /// Keys and values of every block.
+    caches: Vec<Cache>,
+    /// Tokens that each row has read.
+    lengths: Vec<usize>,
+}
+
+impl<'a> Decoder<'a> {
+    /// Room for `rows` rows of up to `capacity` tokens each.
+    pub fn new(model: &'a Model, rows: usize, capacity: usize) -> Result<Decoder<'a>> {
+        let (shape, dtype) = (&model.geometry.shape, model.weights().dtype());
+        let cache = |_: &_| Cache::new(rows, capacity, shape, dtype);
+        let caches = model.blocks.iter().map(cache).collect::<Result<_>>()?;
+        Ok(Decoder { model, caches, lengths: vec![0; rows] })
+    }
+
+    /// Reads new tokens of some rows, each row at most once and each with at least one token.
+    ///
+    /// Gives the logits after the last token of each, `[rows given, padded vocabulary]`; columns
+    /// from `vocab_size` on mean nothing.
+    pub fn extend(&mut self, new: &[(usize, &[u32])]) -> Result<Tensor> {
+        let (mut tokens, mut positions, mut starts) = (Vec::new(), Vec::new(), vec![0]);
+        let (mut slots, mut lengths, mut places) = (Vec::new(), Vec::new(), Vec::new());
+        for &(row, read) in new {
+            let Some(&length) = self.lengths.get(row).filter(|_| !read.is_empty()) else {
+                candle_core::bail!("row {row} is not there, or has no new token")
+            };
+            tokens.extend_from_slice(read);
+            positions.extend((length..length + read.len()).map(|position| position as u32));
+            starts.push(tokens.len());
+            slots.push(row);
+            lengths.push(length);
+            places.push(tokens.len() as u32 - 1);
+        }
+        let batch =
+            Batch { tokens: &tokens, positions: &positions, starts: &starts, addresses: &[] };
+        let pass = Pass { batch, noise: None };
+        let continued = Continued { starts: &starts, slots: &slots, lengths: &lengths };
+        let mut x = self.model.embedding.forward(&pass)?;
+        for (block, cache) in self.model.blocks.iter().zip(&self.caches) {
+            x = block.continued(&x, &pass, cache, &continued)?;
+        }
+        for &(row, read) in new {
+            self.lengths[row] += read.len();
+        }
+        self.model.head.logits(&x, &places)
+    }
+
+    /// Forgets what a row has read.
+    pub fn release(&mut self, row: usize) {
+        self.lengths[row] = 0;
+    }
+
+    /// Tokens that a row has read.
+    pub fn length(&self, row: usize) -> usize {
+        self.lengths[row]
+    }
+
+    /// The most tokens that a row can read.
+    pub fn capacity(&self) -> usize {
+        self.caches.first().map_or(0, Cache::capacity)
+    }
+}

@@ -1,0 +1,54 @@
+//! A normalization of the hidden vector.
+
+use super::weights::{Slot, Weights};
+use crate::kernels::norm;
+use crate::spec::architecture::{Architecture, Normalization};
+use candle_core::{Result, Tensor};
+
+/// layernorm, layernorm1p or rmsnorm with its parameters.
+#[derive(Debug)]
+pub(super) struct Norm {
+    kind: norm::Kind,
+    epsilon: f64,
+    weight: Slot,
+    bias: Option<Slot>,
+}
+
+impl Norm {
+    pub(super) fn new(model: &Architecture, weights: &Weights, prefix: &str) -> Result<Norm> {
+        let kind = match model.normalization {
+            Normalization::Layernorm => norm::Kind::LayerNorm,
+            Normalization::Layernorm1p => norm::Kind::LayerNorm1p,
+            Normalization::Rmsnorm => norm::Kind::RmsNorm,
+        };
+        let weight = weights.expect(&format!("{prefix}.weight"))?;
+        let bias = weights.slot(&format!("{prefix}.bias"))?;
+        Ok(Norm { kind, epsilon: model.layernorm_epsilon, weight, bias })
+    }
+
+    /// The normalized `x` `[tokens, hidden]`.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<(Tensor, norm::Saved)> {
+        norm::forward(x, &self.kernel())
+    }
+
+    /// The gradient of the input, plus `residual` where the input also went on unnormalized.
+    pub(super) fn backward(
+        &self,
+        saved: &norm::Saved,
+        dy: &Tensor,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(|bias| &bias.gradient);
+        let gradients = norm::Gradients { weight: &self.weight.gradient, bias };
+        norm::backward(saved, &self.kernel(), &gradients, dy, residual)
+    }
+
+    fn kernel(&self) -> norm::Norm<'_> {
+        norm::Norm {
+            kind: self.kind,
+            epsilon: self.epsilon,
+            weight: &self.weight.value,
+            bias: self.bias.as_ref().map(|bias| &bias.value),
+        }
+    }
+}
