@@ -3,4 +3,3 @@
 pub mod format;
 pub mod manifest;
 pub mod native;
-pub mod whole;

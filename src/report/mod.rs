@@ -3,6 +3,7 @@
 pub mod curve;
 pub mod metrics_jsonl;
 pub mod numbers;
+pub mod html;
 pub mod record;
 pub mod samples;
 pub mod summary;

@@ -13,8 +13,8 @@ pub fn count(number: u64) -> String {
     text
 }
 
-/// A measurement: whole numbers as [`count`], others with four digits after the point, or in
-/// scientific form where those would show nothing.
+/// A measurement: whole numbers as [`count`], others with four digits after the point (fewer from 10
+/// on), or in scientific form where those would show nothing.
 pub fn quantity(number: f64) -> String {
     if !number.is_finite() {
         return number.to_string();
@@ -27,7 +27,11 @@ pub fn quantity(number: f64) -> String {
     if size >= 1e4 {
         return count(whole(number.round().abs()));
     }
-    if size < 1e-3 { format!("{number:.3e}") } else { format!("{number:.4}") }
+    if size < 1e-3 {
+        return format!("{number:.3e}");
+    }
+    let digits = if size < 10.0 { 4 } else { 2 };
+    format!("{number:.digits$}")
 }
 
 /// Seconds as `0.42 s`, `12.3 s`, `2m 03s` or `1h 05m`.
@@ -85,6 +89,7 @@ mod tests {
         assert_eq!(quantity(2500.0), "2,500");
         assert_eq!(quantity(-3.0), "-3");
         assert_eq!(quantity(0.5312), "0.5312");
+        assert_eq!(quantity(31.25), "31.25");
         assert_eq!(quantity(12_345.6), "12,346");
         assert_eq!(quantity(3e-5), "3.000e-5");
         assert_eq!(quantity(f64::NAN), "NaN");

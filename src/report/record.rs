@@ -30,6 +30,14 @@ pub enum Error {
         /// What is wrong.
         source: serde_json::Error,
     },
+    /// The page cannot be written.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The page's template failed.
     #[error("cannot make the page")]
     Template(#[from] minijinja::Error),

@@ -2,4 +2,5 @@
 
 mod batch;
 mod metrics;
+mod report;
 mod sampling;
