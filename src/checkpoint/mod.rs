@@ -3,3 +3,4 @@
 pub mod format;
 pub mod manifest;
 pub mod native;
+pub mod whole;

@@ -56,6 +56,9 @@ pub enum Error {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// The tensors cannot be handled.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
 }
 
 /// A tensor to be saved: f32, row-major.
