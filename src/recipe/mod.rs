@@ -3,6 +3,7 @@
 mod check;
 mod interpolate;
 mod literal;
+pub mod overrides;
 pub mod path;
 pub mod place;
 pub mod problem;

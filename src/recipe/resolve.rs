@@ -1,10 +1,12 @@
 //! A recipe file and a command line to resolved values: the language from end to end.
 
 use super::interpolate::interpolate;
+use super::overrides;
 use super::path::Path;
 use super::place::{Place, SourceFile, SourceMap};
 use super::problem::{self, Problem};
 use super::source;
+use super::tree::Node;
 use serde_yaml::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,20 +65,49 @@ pub struct Resolved {
 
 /// Reads, renders, overrides and resolves a recipe.
 pub fn resolve(request: &Request) -> Result<Resolved, Vec<Problem>> {
-    let source = source::load(request.path)?;
-    if !request.overrides.is_empty() || request.hparams.is_some() || !request.variables.is_empty() {
-        let message = "overrides, --hparams and --var are not read yet";
-        return Err(vec![Problem::error("recipe::unsupported", message)]);
-    }
-    let interpolated = interpolate(&source.tree, request.environment);
+    let composed = compose(request)?;
+    let interpolated = interpolate(&composed.tree, request.environment);
     let mut problems = interpolated.problems;
     problems.extend(missing(&interpolated.missing));
     if !problems.is_empty() {
-        problem::sort(&mut problems);
-        return Err(problems);
+        return Err(sorted(problems, &composed.files));
     }
     let tree = interpolated.tree;
-    Ok(Resolved { values: tree.to_value(), marks: tree.marks(), files: vec![source.file] })
+    Ok(Resolved { values: tree.to_value(), marks: tree.marks(), files: composed.files })
+}
+
+/// A recipe with everything applied except its interpolations.
+pub(crate) struct Composed {
+    pub(crate) tree: Node,
+    pub(crate) files: Vec<Arc<SourceFile>>,
+}
+
+/// Reads, renders and overrides a recipe.
+pub(crate) fn compose(request: &Request) -> Result<Composed, Vec<Problem>> {
+    let source = source::load(request.path)?;
+    let (mut tree, mut files) = (source.tree, vec![source.file]);
+    let mut problems = Vec::new();
+    if !request.variables.is_empty() {
+        let message = "--var is not read yet";
+        problems.push(Problem::error("recipe::unsupported", message));
+    }
+    if let Some(json) = request.hparams {
+        problems.extend(overrides::apply_hparams(&mut tree, json));
+    }
+    problems.extend(overrides::apply_all(&mut tree, request.overrides, &mut files));
+    if problems.is_empty() { Ok(Composed { tree, files }) } else { Err(sorted(problems, &files)) }
+}
+
+/// Problems in the order of the files as they were read; those of the command line come last.
+fn sorted(mut problems: Vec<Problem>, files: &[Arc<SourceFile>]) -> Vec<Problem> {
+    problem::sort(&mut problems);
+    problems.sort_by_key(|problem| {
+        let file = problem.place.as_ref().map(|(place, _)| &place.file);
+        file.map(|file| {
+            files.iter().position(|known| known.name == file.name).unwrap_or(files.len())
+        })
+    });
+    problems
 }
 
 /// One problem for all values that somebody must set.
