@@ -1,0 +1,9 @@
+//! The plan: fingerprints, order, reasons, the cache and the lock, walked with stand-ins for stages.
+
+mod fingerprints;
+mod fixture;
+mod graphs;
+mod locks;
+mod processes;
+mod reasons;
+mod walks;

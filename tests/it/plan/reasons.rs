@@ -1,0 +1,80 @@
+//! What a plan says before it runs.
+
+use super::fixture::*;
+use serde_json::json;
+use std::fs;
+
+/// The text, with what depends on the day's hashes left out.
+fn text(shop: &Workshop, stages: Vec<sft_run::plan::Stage>) -> String {
+    let text = shop.preview(&seal(stages)).to_string();
+    let hash = regex::Regex::new(r"\b[0-9a-f]{8}\b").unwrap();
+    hash.replace_all(&text, "[hash]").into_owned()
+}
+
+#[test]
+fn of_a_first_run() {
+    let shop = Workshop::new();
+    insta::assert_snapshot!(text(&shop, stages(&shop.rows)));
+}
+
+#[test]
+fn of_a_finished_run() {
+    let shop = Workshop::new();
+    shop.run(&seal(stages(&shop.rows)));
+    insta::assert_snapshot!(text(&shop, stages(&shop.rows)));
+}
+
+#[test]
+fn of_changed_settings_with_the_place_of_the_new_value() {
+    let shop = Workshop::new();
+    shop.run(&seal(stages(&shop.rows)));
+    let mut changed = stages(&shop.rows);
+    changed[3].job = job(
+        "train",
+        &[
+            ("/train/model/optim/lr", json!(1e-4)),
+            ("/train/trainer/max_steps", json!(500)),
+            ("/train/model/optim/betas", json!([0.9, 0.99])),
+        ],
+    );
+    let origins = [("model.optim.lr", "override 1"), ("trainer.max_steps", "recipes/small.yaml:7")];
+    changed[3].origins =
+        origins.iter().map(|(path, place)| ((*path).to_owned(), (*place).to_owned())).collect();
+    insta::assert_snapshot!(text(&shop, changed));
+}
+
+#[test]
+fn of_changed_inputs_stages_and_devices() {
+    let shop = Workshop::new();
+    shop.run(&seal(stages(&shop.rows)));
+    fs::write(&shop.rows, "other rows\n").unwrap();
+    let mut changed = stages(&shop.rows);
+    changed[2].job = job("load", &[("/load/model/seed", json!(7))]);
+    changed[4].backend = Some(sft_run::plan::Backend::Cuda);
+    changed.push(stage("before", "evaluate", &[("data", "tokenize"), ("model", "load")]));
+    insta::assert_snapshot!(text(&shop, changed));
+}
+
+#[test]
+fn of_an_emptied_cache() {
+    let shop = Workshop::new();
+    shop.run(&seal(stages(&shop.rows)));
+    fs::remove_dir_all(shop.folder.path().join("cache/train")).unwrap();
+    insta::assert_snapshot!(text(&shop, stages(&shop.rows)));
+}
+
+#[test]
+fn for_programs() {
+    let shop = Workshop::new();
+    shop.run(&seal(stages(&shop.rows)));
+    let mut changed = stages(&shop.rows);
+    changed[3].job = job("train", &[("/train/model/optim/lr", json!(1e-4))]);
+    let preview = shop.preview(&seal(changed));
+    let train = serde_json::to_value(&preview.stages[3]).unwrap();
+    assert_eq!(train["decision"], "run");
+    assert_eq!(train["reasons"][0]["reason"], "setting");
+    assert_eq!(train["reasons"][0]["path"], "model.optim.lr");
+    assert_eq!(train["reasons"][0]["old"], 6e-5);
+    assert_eq!(train["reasons"][0]["new"], 1e-4);
+    assert_eq!(serde_json::to_value(&preview.stages[0]).unwrap()["decision"], "up_to_date");
+}
