@@ -2,7 +2,7 @@
 
 use super::stage::{Missing, Stage};
 use super::{Header, Plan, graph};
-use crate::recipe::problem::{Problem, Severity};
+use crate::recipe::problem::Problem;
 use std::path::PathBuf;
 
 /// What [`Draft::seal`] makes a [`Plan`] of.
@@ -14,10 +14,12 @@ pub struct Draft {
     pub stages: Vec<Stage>,
     /// What a run would lack.
     pub missing: Vec<Missing>,
-    /// Layout, size and length of the training.
-    pub header: Option<Header>,
+    /// Layout, size and length of each training.
+    pub headers: Vec<Header>,
     /// Where people find what the run made.
     pub run_folder: PathBuf,
+    /// Whether checkpoints are put there.
+    pub keeps_checkpoints: bool,
 }
 
 impl Draft {
@@ -40,8 +42,9 @@ impl Draft {
             name: self.name,
             stages,
             missing: self.missing,
-            header: self.header,
+            headers: self.headers,
             run_folder: self.run_folder,
+            keeps_checkpoints: self.keeps_checkpoints,
         })
     }
 }
@@ -53,13 +56,8 @@ fn bad_name(stage: &Stage) -> Option<Problem> {
     if name.chars().all(fine) && name.starts_with(|first: char| first.is_ascii_alphanumeric()) {
         return None;
     }
-    Some(Problem {
-        code: "plan::stage_name",
-        severity: Severity::Error,
-        message: format!("`{name}` cannot be a stage's name"),
-        path: Some(crate::recipe::path::Path::default().key("stages").key(name)),
-        place: None,
-        related: Vec::new(),
-        help: Some("use letters, digits, `-`, `_` and `.`, a letter or digit first".to_owned()),
-    })
+    let path = crate::recipe::path::Path::default().key("stages").key(name);
+    let message = format!("`{name}` cannot be a stage's name");
+    let help = "use letters, digits, `-`, `_` and `.`, a letter or digit first";
+    Some(Problem::error("plan::stage_name", message).about(path).help(help))
 }

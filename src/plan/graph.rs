@@ -2,7 +2,7 @@
 
 use super::stage::{Source, Stage};
 use crate::recipe::path::Path;
-use crate::recipe::problem::{Problem, Severity};
+use crate::recipe::problem::Problem;
 use petgraph::algo::tarjan_scc;
 use petgraph::graphmap::DiGraphMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -174,13 +174,5 @@ fn stage_path(name: &str) -> Path {
 }
 
 fn problem(code: &'static str, message: String, stage: &str) -> Problem {
-    Problem {
-        code,
-        severity: Severity::Error,
-        message,
-        path: Some(stage_path(stage)),
-        place: None,
-        related: Vec::new(),
-        help: None,
-    }
+    Problem::error(code, message).about(stage_path(stage))
 }

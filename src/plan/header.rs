@@ -7,6 +7,8 @@ use std::fmt;
 /// Numbers about the training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Header {
+    /// The train stage.
+    pub stage: String,
     /// Machines.
     pub num_nodes: usize,
     /// Devices of each.
@@ -27,8 +29,8 @@ pub struct Header {
     pub parameters: u64,
     /// Whether the vocabulary's size is known.
     pub vocabulary_known: bool,
-    /// Bytes on one device, when the formulas cover this layout.
-    pub bytes_per_device: Option<u64>,
+    /// Bytes on the fullest device, by formula.
+    pub bytes_per_device: u64,
 }
 
 impl Header {
@@ -54,15 +56,9 @@ impl fmt::Display for Header {
         )?;
         let unknown = if self.vocabulary_known { "" } else { " without the embedding" };
         write!(formatter, "{} parameters{unknown}", count(self.parameters))?;
-        if let Some(bytes) = self.bytes_per_device {
-            let device = self.device_kind;
-            write!(
-                formatter,
-                "   about {:.1} GiB per {device}",
-                bytes as f64 / (1u64 << 30) as f64
-            )?;
-        }
-        write!(formatter, "   {} steps of {} tokens", self.steps, self.step_tokens())
+        let bytes = bytes(self.bytes_per_device);
+        write!(formatter, "   about {bytes} on each {}", self.device_kind)?;
+        write!(formatter, "   {} steps of at most {} tokens", self.steps, self.step_tokens())
     }
 }
 
@@ -71,6 +67,19 @@ impl Header {
     pub fn step_tokens(&self) -> usize {
         self.global_batch_size * self.sequence_length
     }
+}
+
+/// Bytes with three digits and a unit.
+pub fn bytes(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = usize::from(unit > 0 && value < 100.0);
+    format!("{value:.digits$} {}", units[unit])
 }
 
 /// A count with three digits and a letter for thousand, million, milliard.

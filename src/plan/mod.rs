@@ -1,15 +1,23 @@
 //! A checked recipe to a sealed plan: stages in order, each with its fingerprint.
 
-pub mod draft;
+mod compile;
+mod draft;
 pub mod draw;
 pub mod fingerprint;
-pub mod graph;
+mod graph;
 pub mod header;
-pub mod stage;
+mod jobs;
+mod lacks;
+mod origins;
+mod outside;
+mod shape;
+mod stage;
 
+pub use compile::compile;
 pub use draft::Draft;
 pub use header::Header;
-pub use stage::{Backend, Missing, Source, Stage};
+pub use outside::{Facts, Wanted, wanted};
+pub use stage::{Backend, Missing, Outside, Source, Stage};
 
 use std::path::{Path, PathBuf};
 
@@ -22,8 +30,9 @@ pub struct Plan {
     name: String,
     stages: Vec<Stage>,
     missing: Vec<Missing>,
-    header: Option<Header>,
+    headers: Vec<Header>,
     run_folder: PathBuf,
+    keeps_checkpoints: bool,
 }
 
 impl Plan {
@@ -47,14 +56,19 @@ impl Plan {
         &self.missing
     }
 
-    /// Layout, size and length of the training, when the recipe trains.
-    pub fn header(&self) -> Option<&Header> {
-        self.header.as_ref()
+    /// Layout, size and length of each training.
+    pub fn headers(&self) -> &[Header] {
+        &self.headers
     }
 
     /// Where people find what the run made, as `exp_manager` names it; relative paths are relative
     /// to the folder in which the program was started.
     pub fn run_folder(&self) -> &Path {
         &self.run_folder
+    }
+
+    /// Whether checkpoints are put into the run folder (`exp_manager.create_checkpoint_callback`).
+    pub fn keeps_checkpoints(&self) -> bool {
+        self.keeps_checkpoints
     }
 }

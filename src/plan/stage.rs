@@ -4,7 +4,7 @@ use crate::base::digest::Digest;
 use crate::spec::job::Job;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A stage of a plan.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,14 +35,7 @@ pub enum Source {
     /// The output of the stage of this name.
     Stage(String),
     /// A file or folder from outside.
-    File {
-        /// Where it lies.
-        path: PathBuf,
-        /// How the recipe writes it; this stands in the lock file.
-        written: String,
-        /// Hash of its content; none when it is missing.
-        digest: Option<Digest>,
-    },
+    File(Outside),
 }
 
 impl Source {
@@ -50,8 +43,45 @@ impl Source {
     pub fn describe(&self) -> String {
         match self {
             Source::Stage(name) => format!("stage {name}"),
-            Source::File { written, .. } => format!("file {written}"),
+            Source::File(outside) => format!("file {}", outside.written),
         }
+    }
+}
+
+/// A file or folder from outside, or several files that differ in their endings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outside {
+    /// Where it lies; without the ending when there are several.
+    pub path: PathBuf,
+    /// How the recipe writes it; this stands in the lock file.
+    pub written: String,
+    /// Endings of the files (`.bin`, `.idx`); empty for one file.
+    pub endings: &'static [&'static str],
+    /// Hash of its content; none when it is missing.
+    pub digest: Option<Digest>,
+}
+
+impl Outside {
+    /// The files that it consists of.
+    pub fn files(&self) -> Vec<PathBuf> {
+        if self.endings.is_empty() {
+            return vec![self.path.clone()];
+        }
+        let with = |ending: &&str| {
+            let mut path = self.path.clone().into_os_string();
+            path.push(ending);
+            PathBuf::from(path)
+        };
+        self.endings.iter().map(with).collect()
+    }
+
+    /// The hash of its content, when `digest` knows all its files.
+    pub fn digest_by(&self, digest: impl Fn(&Path) -> Option<Digest>) -> Option<Digest> {
+        if self.endings.is_empty() {
+            return digest(&self.path);
+        }
+        let digests: Option<Vec<_>> = self.files().iter().map(|path| digest(path)).collect();
+        Some(Digest::of_files(self.endings.iter().copied().zip(digests?)))
     }
 }
 

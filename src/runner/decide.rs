@@ -76,7 +76,7 @@ pub(super) fn known_inputs(
 ) -> BTreeMap<String, Digest> {
     let digest = |source: &Source| match source {
         Source::Stage(name) => outputs.get(name).copied(),
-        Source::File { digest, .. } => *digest,
+        Source::File(file) => file.digest,
     };
     let known = stage.inputs.iter().filter_map(|(name, from)| Some((name.clone(), digest(from)?)));
     known.collect()
@@ -93,9 +93,10 @@ pub(super) fn decide(
     let before = previous.stage(&stage.name);
     let differences = || before.map_or(vec![Reason::New], |old| compare(old, stage, inputs));
     if inputs.len() < stage.inputs.len() {
-        let waits = waits_for(stage, inputs);
-        let mut reasons = if before.is_none() { vec![Reason::New] } else { differences() };
-        reasons.extend(waits);
+        let mut reasons = differences();
+        if before.is_some() {
+            reasons.extend(waits_for(stage, inputs));
+        }
         return Decided { decision: Decision::Run(reasons), fingerprint: None, artifact: None };
     }
     let name = fingerprint::of(stage, inputs);
@@ -122,16 +123,16 @@ pub(super) fn decide(
     }
 }
 
-fn waits_for(stage: &Stage, inputs: &BTreeMap<String, Digest>) -> Vec<Reason> {
+/// The stages whose outputs are not known yet. (Files that are missing are told by the plan.)
+fn waits_for(stage: &Stage, inputs: &BTreeMap<String, Digest>) -> Option<Reason> {
     let unknown = stage.inputs.iter().filter(|(name, _)| !inputs.contains_key(*name));
-    unknown
-        .map(|(input, source)| match source {
-            Source::Stage(name) => Reason::Upstream { input: input.clone(), stage: name.clone() },
-            Source::File { written, .. } => Reason::Input {
-                input: input.clone(),
-                old: None,
-                new: Some(format!("file {written}, which is missing")),
-            },
-        })
-        .collect()
+    let mut stages: Vec<String> = Vec::new();
+    for (_, source) in unknown {
+        if let Source::Stage(name) = source
+            && !stages.contains(name)
+        {
+            stages.push(name.clone());
+        }
+    }
+    (!stages.is_empty()).then_some(Reason::Upstream { stages })
 }

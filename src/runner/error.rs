@@ -11,6 +11,18 @@ pub enum Error {
     /// The plan names things that are not there; nothing was begun.
     #[error("{}", list(.0))]
     Missing(Vec<Missing>),
+    /// A file that the recipe names cannot be read.
+    #[error("cannot read `{}`: {error}", path.display())]
+    Input {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        error: io::Error,
+    },
+    /// The tokenizer's files are there and cannot be used.
+    #[error("cannot use the tokenizer of the recipe (`model.tokenizer`): {0}")]
+    Tokenizer(#[source] stages::Error),
     /// An option names a stage that the plan does not have.
     #[error("{option} names `{name}`, which is not a stage: the stages are {known}")]
     UnknownStage {

@@ -2,6 +2,7 @@
 
 mod decide;
 mod error;
+mod facts;
 mod preview;
 mod publish;
 mod reason;
@@ -10,8 +11,9 @@ mod walk;
 
 pub use decide::{Decision, Previous};
 pub use error::Error;
+pub use facts::facts;
 pub use preview::{Preview, StagePreview, preview};
-pub use reason::{Change, Reason};
+pub use reason::{Change, InputState, Reason};
 pub use walk::{Done, Execute, Report, run};
 
 use crate::artifacts::Store;

@@ -4,6 +4,7 @@ use super::decide::{Decided, Decision, Previous, decide, known_inputs};
 use super::scope::Scope;
 use super::{Error, Settings};
 use crate::base::digest::Digest;
+use crate::plan::header::bytes;
 use crate::plan::{Header, Missing, Plan};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -14,8 +15,8 @@ use std::fmt;
 pub struct Preview {
     /// The recipe's name.
     pub recipe: String,
-    /// Layout, size and length of the training.
-    pub header: Option<Header>,
+    /// Layout, size and length of each training.
+    pub trainings: Vec<Header>,
     /// The stages in execution order.
     pub stages: Vec<StagePreview>,
     /// What a run would lack.
@@ -76,22 +77,26 @@ pub fn preview(plan: &Plan, settings: &Settings<'_>) -> Result<Preview, Error> {
         });
     }
     settings.store.save()?;
-    let header = plan.header().cloned();
-    let missing = plan.missing().to_vec();
-    Ok(Preview { recipe: plan.name().to_owned(), header, stages, missing })
+    let (recipe, missing) = (plan.name().to_owned(), plan.missing().to_vec());
+    Ok(Preview { recipe, trainings: plan.headers().to_vec(), stages, missing })
 }
 
 impl fmt::Display for Preview {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(formatter, "recipe {}", self.recipe)?;
-        if let Some(header) = &self.header {
-            for line in header.to_string().lines() {
-                writeln!(formatter, "  {line}")?;
+        for training in &self.trainings {
+            let name = if self.trainings.len() > 1 { &training.stage } else { "" };
+            for (at, line) in training.to_string().lines().enumerate() {
+                let name =
+                    if at == 0 && !name.is_empty() { format!("{name}: ") } else { String::new() };
+                writeln!(formatter, "  {name}{line}")?;
             }
         }
-        let width = self.stages.iter().map(|stage| stage.stage.chars().count()).max();
+        let widest = |width: &dyn Fn(&StagePreview) -> usize| self.stages.iter().map(width).max();
+        let names = widest(&|stage| stage.stage.chars().count()).unwrap_or_default();
+        let hashes = widest(&|stage| stage.hashes().chars().count()).unwrap_or_default();
         for stage in &self.stages {
-            stage.write(formatter, width.unwrap_or_default())?;
+            stage.write(formatter, names, hashes)?;
         }
         for missing in &self.missing {
             writeln!(formatter, "  ! {missing}")?;
@@ -106,45 +111,41 @@ impl fmt::Display for Preview {
 }
 
 impl StagePreview {
-    fn write(&self, formatter: &mut fmt::Formatter<'_>, width: usize) -> fmt::Result {
-        let name = &self.stage;
-        let new = self.fingerprint.map_or_else(|| "?".to_owned(), |digest| digest.short());
-        match &self.decision {
-            Decision::UpToDate => writeln!(
-                formatter,
-                "  ✓ {name:width$}  up to date  {new}  {}",
-                size(self.bytes.unwrap_or_default())
-            ),
-            Decision::Restore => writeln!(
-                formatter,
-                "  ✓ {name:width$}  restored    {new}  {}",
-                size(self.bytes.unwrap_or_default())
-            ),
-            Decision::Run(reasons) => {
-                let names = match self.previous.map(|digest| digest.short()) {
-                    Some(old) if old != new => format!("{old} → {new}"),
-                    _ => new,
-                };
-                let first = reasons.first().map(ToString::to_string).unwrap_or_default();
-                writeln!(formatter, "  ● {name:width$}  run         {names}  {first}")?;
-                for reason in reasons.iter().skip(1) {
-                    writeln!(formatter, "    {:width$}              {reason}", "")?;
-                }
-                Ok(())
+    /// The fingerprint, with the one before when it is another; `?` while it is not known.
+    fn hashes(&self) -> String {
+        let short = |digest: Option<Digest>| digest.map_or("?".to_owned(), |digest| digest.short());
+        let new = short(self.fingerprint);
+        match self.previous {
+            Some(old) if self.decision.runs() && Some(old) != self.fingerprint => {
+                format!("{} → {new}", old.short())
             }
+            _ => new,
         }
     }
-}
 
-/// Bytes with three digits and a unit.
-fn size(bytes: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
+    fn write(
+        &self,
+        formatter: &mut fmt::Formatter<'_>,
+        names: usize,
+        hashes: usize,
+    ) -> fmt::Result {
+        let (mark, word, texts) = match &self.decision {
+            Decision::UpToDate => ('✓', "up to date", vec![bytes(self.bytes.unwrap_or(0))]),
+            Decision::Restore => ('✓', "restored", vec![bytes(self.bytes.unwrap_or(0))]),
+            Decision::Run(reasons) => {
+                ('●', "run", reasons.iter().map(ToString::to_string).collect())
+            }
+        };
+        let (name, hash) = (&self.stage, self.hashes());
+        for (at, text) in texts.iter().enumerate() {
+            match at {
+                0 => writeln!(
+                    formatter,
+                    "  {mark} {name:names$}  {word:10}  {hash:hashes$}  {text}"
+                )?,
+                _ => writeln!(formatter, "    {:names$}  {:10}  {:hashes$}  {text}", "", "", "")?,
+            }
+        }
+        Ok(())
     }
-    let digits = usize::from(unit > 0 && value < 100.0);
-    format!("{value:.digits$} {}", units[unit])
 }

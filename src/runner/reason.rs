@@ -21,16 +21,14 @@ pub enum Reason {
         /// The input's name.
         input: String,
         /// What it was; none when it is new.
-        old: Option<String>,
+        old: Option<InputState>,
         /// What it is; none when it is gone.
-        new: Option<String>,
+        new: Option<InputState>,
     },
-    /// A stage it reads from runs; should that one's output come out as before, this one is reused.
+    /// Stages it reads from run; should their outputs come out as before, this one is reused.
     Upstream {
-        /// The input's name.
-        input: String,
-        /// The stage.
-        stage: String,
+        /// The stages.
+        stages: Vec<String>,
     },
     /// The stage's kind was of another kind, or computed otherwise, in the version that ran before.
     Version {
@@ -60,6 +58,24 @@ pub enum Reason {
     },
     /// Interrupted work of the same fingerprint is continued.
     Continues,
+}
+
+/// What an input is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct InputState {
+    /// `stage NAME` or `file PATH`.
+    pub from: String,
+    /// Hash of its content; none when it is not known or the file is missing.
+    pub digest: Option<Digest>,
+}
+
+impl fmt::Display for InputState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.digest {
+            Some(digest) => write!(formatter, "{} ({})", self.from, digest.short()),
+            None => formatter.write_str(&self.from),
+        }
+    }
 }
 
 /// A setting that differs.
@@ -151,15 +167,9 @@ fn input_changes(
         if same_content || (same_place && digest.is_none()) {
             continue;
         }
-        let word = |from: &str, digest: Option<&Digest>| match digest {
-            Some(digest) => format!("{from} ({})", digest.short()),
-            None => from.to_owned(),
-        };
-        reasons.push(Reason::Input {
-            input: name.clone(),
-            old: was.map(|was| word(&was.from, Some(&was.digest))),
-            new: is.map(|is| word(&is, digest)),
-        });
+        let old = was.map(|was| InputState { from: was.from.clone(), digest: Some(was.digest) });
+        let new = is.map(|from| InputState { from, digest: digest.copied() });
+        reasons.push(Reason::Input { input: name.clone(), old, new });
     }
     reasons
 }
@@ -167,7 +177,7 @@ fn input_changes(
 impl fmt::Display for Change {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = |value: &Option<Value>| match value {
-            Some(value) => shorten(&value.to_string()),
+            Some(value) => shorten(&number(value).unwrap_or_else(|| value.to_string())),
             None => "(none)".to_owned(),
         };
         write!(formatter, "{}  {} → {}", self.path, word(&self.old), word(&self.new))?;
@@ -176,6 +186,13 @@ impl fmt::Display for Change {
             None => Ok(()),
         }
     }
+}
+
+/// A small or large number as recipes write it: `6e-5`, not `0.00006`.
+fn number(value: &Value) -> Option<String> {
+    let number = value.as_f64().filter(|_| value.is_f64())?;
+    let plain = number == 0.0 || (1e-4..1e15).contains(&number.abs());
+    (!plain).then(|| format!("{number:e}"))
 }
 
 /// Long texts, such as prompts, are cut for the line.
@@ -193,18 +210,27 @@ impl fmt::Display for Reason {
         match self {
             Reason::New => formatter.write_str("not run before"),
             Reason::Setting(change) => change.fmt(formatter),
+            Reason::Input { input, old: Some(old), new: Some(new) } if old.from == new.from => {
+                let short = |state: &InputState| {
+                    state.digest.map_or_else(|| "missing".to_owned(), |digest| digest.short())
+                };
+                let (from, old, new) = (&new.from, short(old), short(new));
+                write!(formatter, "input {input}  {from} changed ({old} → {new})")
+            }
             Reason::Input { input, old: Some(old), new: Some(new) } => {
                 write!(formatter, "input {input}  {old} → {new}")
             }
-            Reason::Input { input, new: Some(new), .. } => {
-                write!(formatter, "input {input} is new: {new}")
-            }
-            Reason::Input { input, old, .. } => {
-                let old = old.as_deref().unwrap_or("unknown");
+            Reason::Input { input, old: Some(old), new: None } => {
                 write!(formatter, "input {input} is gone: it was {old}")
             }
-            Reason::Upstream { input, stage } => {
-                write!(formatter, "input {input}  from `{stage}`, which runs")
+            Reason::Input { input, new, .. } => {
+                let new = new.as_ref().map(ToString::to_string).unwrap_or_default();
+                write!(formatter, "input {input} is new: {new}")
+            }
+            Reason::Upstream { stages } => {
+                let names: Vec<_> = stages.iter().map(|name| format!("`{name}`")).collect();
+                let verb = if names.len() == 1 { "runs" } else { "run" };
+                write!(formatter, "reads from {}, which {verb}", names.join(" and "))
             }
             Reason::Version { old, new } => write!(formatter, "{old} → {new}"),
             Reason::Backend { old, new } => write!(formatter, "device  {old} → {new}"),

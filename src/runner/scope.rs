@@ -68,7 +68,7 @@ fn needs(plan: &Plan, name: &str) -> BTreeSet<String> {
 pub(super) fn sources(stage: &Stage) -> impl Iterator<Item = &str> {
     stage.inputs.values().filter_map(|source| match source {
         Source::Stage(name) => Some(name.as_str()),
-        Source::File { .. } => None,
+        Source::File(_) => None,
     })
 }
 

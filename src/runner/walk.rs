@@ -8,7 +8,7 @@ use crate::artifacts::{
     Artifact, Claim, Found, Guard, Lock, LockedInput, LockedStage, Made, Standing, Work, lock,
 };
 use crate::base::digest::Digest;
-use crate::plan::{Plan, Source, Stage, fingerprint};
+use crate::plan::{Missing, Plan, Source, Stage, fingerprint};
 use crate::spec::event::{Event, Sink};
 use crate::spec::job::Job;
 use crate::stages::{self, Folders, Outcome};
@@ -74,8 +74,16 @@ pub fn run(
     };
     // What is known of stages that this walk does not reach stays known.
     let mut last = Lock { stages: previous.of(plan), ..empty.clone() };
-    let mut walk =
-        Walk { settings, execute, sink, stop, previous, outputs: BTreeMap::new(), new: empty };
+    let mut walk = Walk {
+        settings,
+        execute,
+        sink,
+        stop,
+        keeps_checkpoints: plan.keeps_checkpoints(),
+        previous,
+        outputs: BTreeMap::new(),
+        new: empty,
+    };
     let mut done = Vec::new();
     for stage in &scope.stages {
         done.push(walk.stage(stage, scope.forced.get(&stage.name).copied())?);
@@ -97,6 +105,7 @@ struct Walk<'a> {
     execute: &'a Execute<'a>,
     sink: &'a dyn Sink,
     stop: &'a AtomicBool,
+    keeps_checkpoints: bool,
     previous: Previous,
     /// The outputs so far, by stage.
     outputs: BTreeMap<String, Artifact>,
@@ -114,7 +123,10 @@ impl Walk<'_> {
                 self.reused(stage, &artifact);
                 (decision, artifact)
             }
-            Decided { decision, .. } => self.make(stage, &inputs, decision, forced)?,
+            Decided { decision, fingerprint: Some(name), .. } => {
+                self.make(stage, &inputs, (name, decision), forced)?
+            }
+            Decided { fingerprint: None, .. } => return Err(unknown_input(stage, &inputs)),
         };
         let seconds = if decision.runs() { started.elapsed().as_secs_f64() } else { 0.0 };
         if decision.runs() {
@@ -141,11 +153,10 @@ impl Walk<'_> {
         &self,
         stage: &Stage,
         inputs: &BTreeMap<String, Digest>,
-        decision: Decision,
+        (name, decision): (Digest, Decision),
         forced: Option<&'static str>,
     ) -> Result<(Decision, Artifact), Error> {
         let (store, kind) = (self.settings.store, stage.job.kind());
-        let name = fingerprint::of(stage, inputs);
         let guard = self.claim(stage, name)?;
         let before = store.find(kind, name);
         if let (Found::Whole(artifact), None) = (&before, forced) {
@@ -244,7 +255,7 @@ impl Walk<'_> {
     fn places(&self, stage: &Stage) -> BTreeMap<String, PathBuf> {
         let place = |source: &Source| match source {
             Source::Stage(name) => self.outputs.get(name).map(|made| made.output.clone()),
-            Source::File { path, .. } => Some(path.clone()),
+            Source::File(file) => Some(file.path.clone()),
         };
         let named =
             stage.inputs.iter().filter_map(|(name, from)| Some((name.clone(), place(from)?)));
@@ -254,16 +265,17 @@ impl Walk<'_> {
     /// The first input from outside whose content is not what the plan was made on.
     fn changed_input(&self, stage: &Stage) -> Option<(String, PathBuf)> {
         stage.inputs.iter().find_map(|(name, source)| match source {
-            Source::File { path, digest, .. } => {
-                let now = self.settings.store.digest(path).ok();
-                (now != *digest).then(|| (name.clone(), path.clone()))
+            Source::File(file) => {
+                let now = file.digest_by(|path| self.settings.store.digest(path).ok());
+                (now != file.digest).then(|| (name.clone(), file.path.clone()))
             }
             Source::Stage(_) => None,
         })
     }
 
     fn publish(&self, stage: &Stage, artifact: &Artifact) -> Result<Option<PathBuf>, Error> {
-        let Some(folder) = self.settings.run_folder.filter(|_| stage.job.kind() == "train") else {
+        let trained = stage.job.kind() == "train" && self.keeps_checkpoints;
+        let Some(folder) = self.settings.run_folder.filter(|_| trained) else {
             return Ok(None);
         };
         let placed = publish::checkpoint(artifact, folder, &stage.name);
@@ -305,6 +317,17 @@ impl Walk<'_> {
     fn note(&self, text: String) {
         self.sink.emit(Event::Note { text });
     }
+}
+
+/// A file that the plan was made without and does not list as missing.
+fn unknown_input(stage: &Stage, inputs: &BTreeMap<String, Digest>) -> Error {
+    let unknown = stage.inputs.iter().filter(|(name, _)| !inputs.contains_key(*name));
+    let missing = unknown.map(|(name, source)| Missing {
+        what: source.describe(),
+        key: format!("stages.{}.{}.{name}", stage.name, stage.job.kind()),
+        help: "name one that exists".to_owned(),
+    });
+    Error::Missing(missing.collect())
 }
 
 fn locked(stage: &Stage, artifact: &Artifact) -> LockedStage {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sft_run::artifacts::{Artifact, Store};
 use sft_run::base::atomic_file;
 use sft_run::base::digest::Digest;
-use sft_run::plan::{Backend, Draft, Plan, Source, Stage};
+use sft_run::plan::{Backend, Draft, Outside, Plan, Source, Stage};
 use sft_run::runner::{self, Decision, Error, Preview, Report, Settings};
 use sft_run::spec::event::{Event, Sink};
 use sft_run::spec::job::Job;
@@ -48,7 +48,7 @@ pub(super) fn job_json(kind: &str) -> Value {
                         "prompt_template": "{input} {output}", "label_key": "output",
                         "truncation_field": ["input"], "truncate_left": true,
                         "tokens_to_generate": 4}}))]},
-                {"split": {"all": "validation"}, "tasks": [task("rest", json!({"text": {"field": "x"}}))]}]}}}),
+                {"split": {"all": "validation"}, "tasks": [task("rest", json!({"text": {"field": "rest"}}))]}]}}}),
         "shard" => json!({"shard": {"model": {"encoder_seq_length": 256, "seed": 1234},
                                     "stage": {"packing": true}}}),
         "load" => json!({"load": {"model": {
@@ -104,11 +104,12 @@ pub(super) fn stage(name: &str, kind: &str, inputs: &[(&str, &str)]) -> Stage {
 
 /// A file from outside, hashed now.
 pub(super) fn file(path: &Path) -> Source {
-    Source::File {
+    Source::File(Outside {
         path: path.to_owned(),
         written: "data/rows.jsonl".to_owned(),
+        endings: &[],
         digest: Digest::of_file(path).ok(),
-    }
+    })
 }
 
 /// The stages of the quickstart, in a recipe's order, over `rows`.
@@ -127,7 +128,9 @@ pub(super) fn stages(rows: &Path) -> Vec<Stage> {
 
 /// Seals a plan of `stages`.
 pub(super) fn seal(stages: Vec<Stage>) -> Plan {
-    Draft { name: "small".to_owned(), stages, ..Draft::default() }.seal().unwrap()
+    Draft { name: "small".to_owned(), stages, keeps_checkpoints: true, ..Draft::default() }
+        .seal()
+        .unwrap()
 }
 
 /// Keeps all events.

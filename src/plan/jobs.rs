@@ -1,0 +1,213 @@
+//! Stages of the recipe to jobs: what each is asked to do, every default filled in.
+
+use super::lacks::blend;
+use super::outside::{self, Facts};
+use super::shape::{architecture, degrees, sequence_length};
+use crate::recipe::path::Path;
+use crate::recipe::problem::Problem;
+use crate::recipe::{CheckedRecipe, NamedStage};
+use crate::spec::job::{
+    DataSource, EvaluateJob, EvaluateStage, Format, GenerateJob, GenerateStage, Job, LoadJob,
+    LoadModel, RowSource, ShardJob, ShardModel, ShardStage, Split, SplitRule, Task, TokenizeJob,
+    TokenizeModel, TokenizeStage, TokenizerKind, TrainData, TrainJob, TrainModel, TrainStage,
+    TrainTrainer,
+};
+use crate::spec::optimization::{Optimizer, OptimizerName, Schedule};
+use crate::spec::recipe::choice::TruncationMethod;
+use crate::spec::recipe::stage::SplitChoice;
+use crate::spec::recipe::{self, DataPrefix, Stage, Trainer};
+
+/// The job of `stage`.
+pub(super) fn job(
+    recipe: &CheckedRecipe,
+    stage: &NamedStage,
+    facts: &Facts,
+) -> Result<Job, Problem> {
+    let model = &stage.settings.model;
+    let job = match &stage.stage {
+        Stage::Tokenize(settings) => Job::Tokenize(TokenizeJob {
+            model: TokenizeModel {
+                // Without a tokenizer the run is refused; the plan shows the usual one.
+                tokenizer: outside::tokenizer(model)
+                    .map_or(TokenizerKind::HuggingFace, |(kind, _)| kind),
+                encoder_seq_length: sequence_length(model)?,
+            },
+            stage: TokenizeStage { sources: settings.sources.iter().map(source).collect() },
+        }),
+        Stage::Shard(settings) => Job::Shard(ShardJob {
+            model: ShardModel { encoder_seq_length: sequence_length(model)?, seed: model.seed() },
+            stage: ShardStage { packing: settings.packing.unwrap_or(false) },
+        }),
+        Stage::Load(_) => Job::Load(LoadJob {
+            model: LoadModel {
+                architecture: architecture(stage, facts)?,
+                seed: model.seed(),
+                restore: outside::checkpoint(recipe, stage).is_some(),
+            },
+        }),
+        Stage::Train(settings) => Job::Train(train(stage, settings, facts)?),
+        Stage::Evaluate(settings) => Job::Evaluate(EvaluateJob {
+            stage: EvaluateStage {
+                split: settings.split.unwrap_or(Split::Test),
+                task: settings.task.clone(),
+                limit: settings.limit,
+                metrics: settings.metrics.clone(),
+                gen_kwargs: generation(settings.gen_kwargs.as_ref(), stage),
+            },
+        }),
+        Stage::Generate(settings) => Job::Generate(GenerateJob {
+            stage: GenerateStage {
+                prompts: settings.prompts.clone().unwrap_or_default(),
+                gen_kwargs: generation(settings.gen_kwargs.as_ref(), stage),
+            },
+        }),
+    };
+    Ok(job)
+}
+
+fn generation(
+    given: Option<&recipe::GenKwargs>,
+    stage: &NamedStage,
+) -> crate::spec::generation::Generation {
+    given.cloned().unwrap_or_default().filled(stage.settings.model.seed())
+}
+
+fn source(source: &recipe::Source) -> RowSource {
+    let split = match &source.split {
+        SplitChoice::All(split) => SplitRule::All(*split),
+        SplitChoice::By(by) => {
+            SplitRule::ByHash { field: by.by.clone(), validation: by.validation, test: by.test }
+        }
+    };
+    RowSource { split, tasks: source.tasks.iter().map(task).collect() }
+}
+
+fn task(task: &recipe::Task) -> Task {
+    let is_text = task.text.is_some();
+    Task {
+        name: task.name.clone().unwrap_or_else(|| "default".to_owned()),
+        share: task.share.unwrap_or(1.0),
+        format: format(task),
+        answer_only_loss: task.answer_only_loss.unwrap_or(!is_text),
+        add_bos: task.add_bos.unwrap_or(false),
+        add_eos: task.add_eos.unwrap_or(true),
+    }
+}
+
+fn format(task: &recipe::Task) -> Format {
+    if let Some(field) = &task.text {
+        return Format::Text { field: field.clone() };
+    }
+    if let Some(template) = &task.prompt_template {
+        let fields = task.truncation_field.as_deref().unwrap_or_default().split(',');
+        let fields = fields.map(str::trim).filter(|field| !field.is_empty());
+        return Format::Nemo {
+            prompt_template: template.clone(),
+            label_key: task.label_key.clone().unwrap_or_else(|| "output".to_owned()),
+            truncation_field: fields.map(str::to_owned).collect(),
+            truncate_left: task.truncation_method == Some(TruncationMethod::Left),
+            tokens_to_generate: task.tokens_to_generate.unwrap_or(0),
+        };
+    }
+    Format::Templates {
+        prompt: task.prompt.clone().unwrap_or_default(),
+        answer: task.answer.clone().unwrap_or_default(),
+    }
+}
+
+fn train(stage: &NamedStage, settings: &recipe::Train, facts: &Facts) -> Result<TrainJob, Problem> {
+    let (model, trainer) = (&stage.settings.model, &stage.settings.trainer);
+    let needed = |key: &str| lacking("model", key, "give it a value");
+    let max_steps = steps(trainer)?;
+    Ok(TrainJob {
+        model: TrainModel {
+            architecture: architecture(stage, facts)?,
+            encoder_seq_length: sequence_length(model)?,
+            global_batch_size: model
+                .global_batch_size
+                .ok_or_else(|| needed("global_batch_size"))?,
+            micro_batch_size: model.micro_batch_size.ok_or_else(|| needed("micro_batch_size"))?,
+            seed: model.seed(),
+            optim: optimizer(model, max_steps)?,
+            megatron_amp_o2: model.megatron_amp_o2.unwrap_or(false),
+            data: train_data(model, settings)?,
+        },
+        trainer: TrainTrainer {
+            max_steps,
+            val_check_interval: trainer.validation_interval(),
+            limit_val_batches: trainer.validation_batches(),
+            gradient_clip_val: trainer.gradient_clip_val.unwrap_or(0.0),
+            precision: trainer.precision(),
+            degrees: degrees(&stage.settings),
+            log_every_n_steps: trainer.log_every_n_steps.unwrap_or(1),
+        },
+        stage: TrainStage { checkpoint_every: settings.checkpoint_every.unwrap_or(0) },
+    })
+}
+
+fn steps(trainer: &Trainer) -> Result<u64, Problem> {
+    trainer
+        .steps()
+        .ok_or_else(|| lacking("trainer", "max_steps", "set it to the number of optimizer steps"))
+}
+
+fn optimizer(model: &recipe::Model, max_steps: u64) -> Result<Optimizer, Problem> {
+    let optim = model.optim.as_ref().ok_or_else(|| lacking("model", "optim", "give it a `lr`"))?;
+    let unbuilt = |key: &str| lacking("model.optim", key, "name one that is built");
+    let name = optim.name.map_or(Some(OptimizerName::Adamw), |name| name.built());
+    let schedule = |sched: &recipe::Sched| {
+        let name = sched.name.and_then(|name| name.built());
+        Ok(Schedule {
+            name: name.ok_or_else(|| unbuilt("sched.name"))?,
+            warmup_steps: sched.warmup(max_steps),
+            constant_steps: sched.constant(max_steps),
+            min_lr: sched.min_lr.unwrap_or(0.0),
+            max_steps: sched.length(max_steps),
+        })
+    };
+    Ok(Optimizer {
+        name: name.ok_or_else(|| unbuilt("name"))?,
+        lr: optim.lr.ok_or_else(|| lacking("model.optim", "lr", "give it a value"))?,
+        weight_decay: optim.weight_decay.unwrap_or(0.0),
+        betas: optim.betas(),
+        eps: optim.eps.unwrap_or(1e-8),
+        do_layer_norm_weight_decay: model.do_layer_norm_weight_decay.unwrap_or(false),
+        sched: optim.sched.as_ref().map(schedule).transpose()?,
+    })
+}
+
+fn train_data(model: &recipe::Model, settings: &recipe::Train) -> Result<TrainData, Problem> {
+    let data = model.data.clone().unwrap_or_default();
+    let source = match (&settings.data, &data.data_prefix) {
+        (Some(_), _) => DataSource::Shards,
+        (None, Some(DataPrefix::Splits { .. })) => {
+            let help = "write one blend, `[weight, path, …]`, and cut it by `splits_string`";
+            let message = "token files for each split are not built";
+            return Err(problem("plan::not_built", message, "model.data", "data_prefix").help(help));
+        }
+        (None, _) => DataSource::Prefixes {
+            weights: blend(model).unwrap_or_default().iter().map(|file| file.weight).collect(),
+            splits: data.splits().ok_or_else(|| {
+                lacking("model.data", "splits_string", "write three shares, such as `900,50,50`")
+            })?,
+        },
+    };
+    Ok(TrainData {
+        source,
+        reset_position_ids: data.reset_position_ids.unwrap_or(false),
+        reset_attention_mask: data.reset_attention_mask.unwrap_or(false),
+        eod_mask_loss: data.eod_mask_loss.unwrap_or(false),
+        shuffle: data.shuffle(),
+    })
+}
+
+fn lacking(section: &str, key: &str, help: &str) -> Problem {
+    let message = format!("training needs `{section}.{key}`");
+    problem("plan::needed", &message, section, key).help(help)
+}
+
+fn problem(code: &'static str, message: &str, section: &str, key: &str) -> Problem {
+    let keys = section.split('.').chain(key.split('.'));
+    let path = keys.fold(Path::default(), |path, key| path.key(key));
+    Problem::error(code, message).about(path)
+}

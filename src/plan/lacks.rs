@@ -1,0 +1,139 @@
+//! What a run of the plan would need and does not have.
+
+use super::outside::{self, Facts};
+use super::stage::Missing;
+use crate::recipe::{CheckedRecipe, NamedStage};
+use crate::spec::recipe::{DataPrefix, Model, Stage, Weighted};
+
+/// The ready token files of a blend; none when the recipe names no such files.
+pub(super) fn blend(model: &Model) -> Option<Vec<Weighted>> {
+    match model.data.as_ref()?.data_prefix.as_ref()? {
+        DataPrefix::Blend(files) if !files.is_empty() => Some(files.clone()),
+        _ => None,
+    }
+}
+
+/// Everything that a run would lack, in the order in which stages need it.
+pub(super) fn missing(recipe: &CheckedRecipe, facts: &Facts) -> Vec<Missing> {
+    let mut found = Vec::new();
+    for stage in recipe.stages() {
+        found.extend(devices(stage, facts));
+        found.extend(files(recipe, stage, facts));
+        found.extend(data(stage));
+        found.extend(tokenizer(recipe, stage));
+    }
+    let mut once: Vec<Missing> = Vec::new();
+    for one in found {
+        if !once.contains(&one) {
+            once.push(one);
+        }
+    }
+    once
+}
+
+fn devices(stage: &NamedStage, facts: &Facts) -> Option<Missing> {
+    let trainer = &stage.settings.trainer;
+    let computes = !matches!(stage.stage, Stage::Tokenize(_) | Stage::Shard(_) | Stage::Load(_));
+    let wanted = trainer.devices.unwrap_or(1);
+    if !computes || !trainer.on_gpu() || facts.gpus >= wanted {
+        return None;
+    }
+    let here = match facts.gpus {
+        0 => "none that this program can use is here".to_owned(),
+        gpus => format!("{gpus} here"),
+    };
+    let s = if wanted == 1 { "" } else { "s" };
+    Some(Missing {
+        what: format!("{wanted} GPU{s} per node, {here}"),
+        key: "trainer.accelerator".to_owned(),
+        help: "run it on such a machine, or set trainer.accelerator=cpu trainer.devices=1 \
+               trainer.num_nodes=1 and the model parallel sizes to 1"
+            .to_owned(),
+    })
+}
+
+fn files(recipe: &CheckedRecipe, stage: &NamedStage, facts: &Facts) -> Vec<Missing> {
+    let mut found = Vec::new();
+    for (name, input) in outside::inputs(recipe, stage) {
+        let gone: Vec<_> =
+            input.files().into_iter().filter(|path| !outside::exists(facts, path)).collect();
+        let Some(first) = gone.first() else { continue };
+        let key = key(stage, &name);
+        found.push(Missing {
+            what: format!("{} `{}`", noun(&name), first.display()),
+            help: format!(
+                "put it there, or set {key} (a path relative to `{}`)",
+                shown(recipe.folder())
+            ),
+            key,
+        });
+    }
+    found
+}
+
+fn shown(folder: &std::path::Path) -> String {
+    if folder.as_os_str().is_empty() { ".".to_owned() } else { folder.display().to_string() }
+}
+
+fn noun(input: &str) -> &'static str {
+    match input.split('.').next() {
+        Some("rows") => "row file",
+        Some("prefix") => "token file",
+        Some("tokenizer") => "tokenizer file",
+        Some("checkpoint") => "checkpoint",
+        _ => "file",
+    }
+}
+
+/// The recipe's key that names an input.
+fn key(stage: &NamedStage, input: &str) -> String {
+    let own = stage.path.as_ref().map(ToString::to_string);
+    match (input.split_once('.').unwrap_or((input, "")), own) {
+        (("rows", at), Some(own)) => format!("{own}.sources.{at}.rows"),
+        (("rows", _), None) => "model.data.train_ds.file_names".to_owned(),
+        (("prefix", _), _) => "model.data.data_prefix".to_owned(),
+        (("tokenizer", file), _) => format!("model.tokenizer.{file}"),
+        (("checkpoint", _), _) => "restore_from_path".to_owned(),
+        ((input, _), Some(own)) => format!("{own}.{input}_file"),
+        ((input, _), None) => input.to_owned(),
+    }
+}
+
+fn data(stage: &NamedStage) -> Option<Missing> {
+    let Stage::Train(train) = &stage.stage else { return None };
+    if train.data.is_some() || blend(&stage.settings.model).is_some() {
+        return None;
+    }
+    let data = stage.settings.model.data.as_ref();
+    let what = match data.and_then(|data| data.data_prefix.as_ref()) {
+        Some(DataPrefix::Placeholder(name)) => format!(
+            "training data: `{name}` is a name that trlx's scripts gave a meaning, no files"
+        ),
+        _ => "training data: the recipe names none".to_owned(),
+    };
+    Some(Missing {
+        what,
+        key: "model.data.data_prefix".to_owned(),
+        help: "set it to ready token files, `[1.0, PATH]` without `.bin`, or name rows in \
+               model.data.train_ds.file_names"
+            .to_owned(),
+    })
+}
+
+fn tokenizer(recipe: &CheckedRecipe, stage: &NamedStage) -> Option<Missing> {
+    let needs = match &stage.stage {
+        Stage::Tokenize(_) | Stage::Load(_) => true,
+        Stage::Train(train) => train.data.is_none(),
+        _ => false,
+    };
+    if !needs || outside::tokenizer(&recipe.recipe().model).is_some() {
+        return None;
+    }
+    Some(Missing {
+        what: "the tokenizer's files: the recipe names none".to_owned(),
+        key: "model.tokenizer".to_owned(),
+        help: "set model.tokenizer.vocab_file and model.tokenizer.merge_file (library megatron), \
+               or model.tokenizer.model (huggingface, sentencepiece)"
+            .to_owned(),
+    })
+}

@@ -1,0 +1,139 @@
+//! What planning must know of the world outside the recipe: which files it asks for, and the facts.
+
+use super::lacks::blend;
+use super::stage::Outside;
+use crate::base::digest::Digest;
+use crate::recipe::{CheckedRecipe, NamedStage};
+use crate::spec::job::TokenizerKind;
+use crate::spec::recipe::choice::TokenizerLibrary;
+use crate::spec::recipe::{Model, Stage, Tokenizer};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// What a recipe asks the outside for.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Every file and folder whose hash planning needs, in name order.
+    pub files: Vec<PathBuf>,
+    /// The tokenizer: its kind and its files by the names that jobs give them.
+    pub tokenizer: Option<(TokenizerKind, BTreeMap<String, PathBuf>)>,
+}
+
+/// What is known of the outside. Planning reads nothing itself.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Hashes of the files of [`Wanted`] that exist.
+    pub digests: BTreeMap<PathBuf, Digest>,
+    /// Number of ids of the tokenizer, when its files exist.
+    pub vocab_size: Option<usize>,
+    /// GPUs that this build of the program can use on this machine.
+    pub gpus: usize,
+}
+
+/// What `recipe` asks the outside for.
+pub fn wanted(recipe: &CheckedRecipe) -> Wanted {
+    let mut files = BTreeSet::new();
+    for stage in recipe.stages() {
+        files.extend(inputs(recipe, stage).values().flat_map(Outside::files));
+    }
+    let tokenizer = tokenizer(&recipe.recipe().model).map(|(kind, named)| {
+        let located = named.into_iter().map(|(name, written)| {
+            let path = recipe.folder().join(written);
+            files.insert(path.clone());
+            (name, path)
+        });
+        (kind, located.collect())
+    });
+    Wanted { files: files.into_iter().collect(), tokenizer }
+}
+
+/// The inputs of a stage that come from files, by name; their hashes are not filled in.
+pub(super) fn inputs(recipe: &CheckedRecipe, stage: &NamedStage) -> BTreeMap<String, Outside> {
+    let mut named: Vec<(String, String)> = Vec::new();
+    let mut prefixes = Vec::new();
+    let needs_tokenizer = match &stage.stage {
+        Stage::Tokenize(tokenize) => {
+            let rows = tokenize.sources.iter().enumerate();
+            named.extend(rows.map(|(at, source)| (format!("rows.{at}"), source.rows.clone())));
+            true
+        }
+        Stage::Load(_) => {
+            let path = checkpoint(recipe, stage);
+            named.extend(path.map(|path| ("checkpoint".to_owned(), path)));
+            false
+        }
+        Stage::Train(train) if train.data.is_none() => {
+            prefixes = blend(&stage.settings.model).unwrap_or_default();
+            true
+        }
+        Stage::Generate(generate) => {
+            let path = generate.prompts_file.clone();
+            named.extend(path.map(|path| ("prompts".to_owned(), path)));
+            !has_tokenizer(recipe, &generate.model)
+        }
+        Stage::Shard(_) | Stage::Train(_) | Stage::Evaluate(_) => false,
+    };
+    if needs_tokenizer {
+        named.extend(tokenizer(&stage.settings.model).into_iter().flat_map(|(_, files)| files));
+    }
+    let one = |written: String, endings| Outside {
+        path: recipe.folder().join(&written),
+        written,
+        endings,
+        digest: None,
+    };
+    let mut inputs: BTreeMap<_, _> =
+        named.into_iter().map(|(name, written)| (name, one(written, &[]))).collect();
+    for (at, file) in prefixes.into_iter().enumerate() {
+        inputs.insert(format!("prefix.{at}"), one(file.prefix, &[".bin", ".idx"]));
+    }
+    inputs
+}
+
+/// The checkpoint that a load stage restores, as the recipe writes it.
+pub(super) fn checkpoint(recipe: &CheckedRecipe, stage: &NamedStage) -> Option<String> {
+    let Stage::Load(load) = &stage.stage else { return None };
+    let given = load.restore_from_path.as_deref();
+    given.or_else(|| recipe.recipe().restore_from_path()).map(str::to_owned)
+}
+
+/// Whether a tokenizer goes along with the output of the load or train stage `name`: one that was
+/// trained on rows has it, one that was only loaded has not.
+fn has_tokenizer(recipe: &CheckedRecipe, name: &str) -> bool {
+    let found = recipe.stages().iter().find(|stage| stage.name == name);
+    matches!(found.map(|stage| &stage.stage), Some(Stage::Train(train)) if train.data.is_some())
+}
+
+/// The tokenizer's kind and the files it needs, as the recipe writes them; none when the recipe
+/// names no tokenizer that we have, or not its files.
+pub(super) fn tokenizer(model: &Model) -> Option<(TokenizerKind, BTreeMap<String, String>)> {
+    let given = model.tokenizer.as_ref()?;
+    let (kind, files): (_, Vec<(&str, &Option<String>)>) = match given.library? {
+        TokenizerLibrary::Megatron => (
+            TokenizerKind::Gpt2Bpe,
+            vec![
+                ("tokenizer.vocab_file", &given.vocab_file),
+                ("tokenizer.merge_file", &given.merge_file),
+            ],
+        ),
+        TokenizerLibrary::HuggingFace => {
+            (TokenizerKind::HuggingFace, vec![("tokenizer.model", hugging_face(given))])
+        }
+        TokenizerLibrary::SentencePiece => {
+            (TokenizerKind::SentencePiece, vec![("tokenizer.model", &given.model)])
+        }
+        _ => return None,
+    };
+    let named = |(name, path): (&str, &Option<String>)| Some((name.to_owned(), path.clone()?));
+    Some((kind, files.into_iter().map(named).collect::<Option<_>>()?))
+}
+
+/// Hugging Face tokenizers are named by file, or by a folder in place of a repository.
+fn hugging_face(tokenizer: &Tokenizer) -> &Option<String> {
+    if tokenizer.model.is_some() { &tokenizer.model } else { &tokenizer.kind }
+}
+
+/// Whether `path` was hashed.
+pub(super) fn exists(facts: &Facts, path: &Path) -> bool {
+    facts.digests.contains_key(path)
+}

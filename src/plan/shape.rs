@@ -1,0 +1,100 @@
+//! The model's shape and layout as jobs have them: every default filled in.
+
+use super::outside::Facts;
+use crate::recipe::path::Path;
+use crate::recipe::problem::Problem;
+use crate::recipe::{NamedStage, Settings};
+use crate::spec::architecture::{Architecture, padded_vocab_size};
+use crate::spec::optimization::{Degrees, Recompute};
+use crate::spec::recipe::Model;
+use crate::spec::recipe::choice::{Granularity, RecomputeMethod, TokenizerLibrary};
+
+/// Ids of GPT-2's vocabulary, which NeMo's `GPT2BPETokenizer` reads.
+const GPT2_VOCABULARY: usize = 50257;
+
+/// The number of ids: the tokenizer's, or what the recipe lets one conclude while its files are
+/// missing; none when nothing does.
+pub(super) fn vocab_size(model: &Model, facts: &Facts) -> Option<usize> {
+    let library = model.tokenizer.as_ref().and_then(|tokenizer| tokenizer.library);
+    let gpt2 = (library == Some(TokenizerLibrary::Megatron)).then_some(GPT2_VOCABULARY);
+    facts.vocab_size.or(model.padded_vocab_size).or(gpt2)
+}
+
+/// Ranks along each axis for a stage.
+pub(super) fn degrees(settings: &Settings) -> Degrees {
+    settings.model.degrees(&settings.trainer)
+}
+
+/// The shape that the settings of `stage` describe.
+///
+/// A vocabulary that is not known (see [`vocab_size`]) counts as empty; the tokenizer is then among
+/// the things that a run lacks.
+pub(super) fn architecture(stage: &NamedStage, facts: &Facts) -> Result<Architecture, Problem> {
+    let model = &stage.settings.model;
+    let lacks = |key: &str| lacking(model, key);
+    let vocab_size = vocab_size(model, facts).unwrap_or(0);
+    let divisor = model.make_vocab_size_divisible_by.unwrap_or(128);
+    let tensor = degrees(&stage.settings).tensor;
+    let padded = padded_vocab_size(vocab_size, divisor, tensor);
+    let [hidden_dropout, attention_dropout, ffn_dropout] = model.dropouts();
+    Ok(Architecture {
+        num_layers: model.num_layers.ok_or_else(|| lacks("num_layers"))?,
+        hidden_size: model.hidden_size.ok_or_else(|| lacks("hidden_size"))?,
+        ffn_hidden_size: model.ffn_width().ok_or_else(|| lacks("ffn_hidden_size"))?,
+        num_attention_heads: model
+            .num_attention_heads
+            .ok_or_else(|| lacks("num_attention_heads"))?,
+        num_query_groups: model.query_groups().ok_or_else(|| lacks("num_query_groups"))?,
+        kv_channels: model.head_width().ok_or_else(|| lacks("kv_channels"))?,
+        vocab_size,
+        padded_vocab_size: model.padded_vocab_size.unwrap_or(padded),
+        max_position_embeddings: model
+            .max_positions()
+            .ok_or_else(|| lacks("max_position_embeddings"))?,
+        position_embedding_type: model
+            .positions()
+            .ok_or_else(|| lacks("position_embedding_type"))?,
+        rotary_percentage: model.rotary_percentage.unwrap_or(1.0),
+        rotary_base: model.rotary_base.unwrap_or(10_000.0),
+        seq_len_interpolation_factor: model.seq_len_interpolation_factor,
+        normalization: model.normalization().ok_or_else(|| lacks("normalization"))?,
+        layernorm_epsilon: model.layernorm_epsilon.unwrap_or(1e-5),
+        activation: model.activation(),
+        bias: model.bias(),
+        share_embeddings_and_output_weights: model
+            .share_embeddings_and_output_weights
+            .unwrap_or(true),
+        hidden_dropout,
+        attention_dropout,
+        ffn_dropout,
+        init_method_std: model.init_method_std.unwrap_or(0.02),
+        use_scaled_init_method: model.use_scaled_init_method.unwrap_or(true),
+    })
+}
+
+/// Tokens per sequence.
+pub(super) fn sequence_length(model: &Model) -> Result<usize, Problem> {
+    model.sequence_length().ok_or_else(|| lacking(model, "encoder_seq_length"))
+}
+
+/// What the backward pass computes again.
+pub(super) fn recompute(model: &Model) -> Recompute {
+    let layers = model.activations_checkpoint_num_layers.unwrap_or(1) as usize;
+    let method = model.activations_checkpoint_method.unwrap_or(RecomputeMethod::Uniform);
+    match (model.activations_checkpoint_granularity, method) {
+        (None, _) => Recompute::None,
+        (Some(Granularity::Selective), _) => Recompute::Selective,
+        (Some(Granularity::Full), RecomputeMethod::Uniform) => Recompute::Uniform(layers),
+        (Some(Granularity::Full), RecomputeMethod::Block) => Recompute::Block(layers),
+    }
+}
+
+/// A setting of the shape that is neither given nor a default, or names what is not built.
+fn lacking(model: &Model, key: &str) -> Problem {
+    let given = model.missing_shape();
+    let message = match given.as_slice() {
+        [] => format!("`model.{key}` names a form that is not built"),
+        missing => format!("the model's shape needs `model.{}`", missing.join("`, `model.")),
+    };
+    Problem::error("plan::shape", message).about(Path::default().key("model").key(key))
+}

@@ -1,0 +1,28 @@
+//! Looks up what planning must know of the outside.
+
+use super::Error;
+use crate::artifacts::Store;
+use crate::plan::{Facts, Wanted};
+use crate::stages;
+use std::collections::BTreeMap;
+
+/// The facts that planning a recipe needs: hashes of its files, the size of its vocabulary.
+///
+/// `gpus` is how many GPUs this build can use here. Files that do not exist are left out; the plan
+/// then lists them as missing.
+pub fn facts(wanted: &Wanted, store: &Store, gpus: usize) -> Result<Facts, Error> {
+    let mut digests = BTreeMap::new();
+    for path in wanted.files.iter().filter(|path| path.exists()) {
+        let digest =
+            store.digest(path).map_err(|error| Error::Input { path: path.clone(), error })?;
+        digests.insert(path.clone(), digest);
+    }
+    store.save()?;
+    let there =
+        |(_, files): &&(_, BTreeMap<_, _>)| files.values().all(|path| digests.contains_key(path));
+    let vocab_size = match wanted.tokenizer.as_ref().filter(there) {
+        Some((kind, files)) => Some(stages::vocab_size(*kind, files).map_err(Error::Tokenizer)?),
+        None => None,
+    };
+    Ok(Facts { digests, vocab_size, gpus })
+}
