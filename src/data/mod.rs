@@ -8,5 +8,11 @@
 pub mod feed;
 pub mod indexed;
 pub mod microbatch;
+pub mod nemo_template;
+pub mod packing;
+pub mod rows;
 pub mod sampler;
+pub mod samples;
 pub mod sequences;
+pub mod template;
+pub mod tokenizer;

@@ -7,6 +7,8 @@ pub mod shard;
 pub mod tokenize;
 pub mod train;
 
+pub use tokenize::{TrainRequest, TrainText};
+
 use crate::spec::event::Sink;
 use crate::spec::job::{Job, TokenizerKind};
 use std::collections::BTreeMap;
@@ -89,4 +91,10 @@ pub fn run(
 /// `files` are named as [`Job`] names them (`tokenizer.model`, `tokenizer.vocab_file`, …).
 pub fn vocab_size(kind: TokenizerKind, files: &BTreeMap<String, PathBuf>) -> Result<usize, Error> {
     Ok(tokenize::vocab_size(kind, files)?)
+}
+
+/// Trains a byte-level BPE tokenizer on texts and writes it to `output`, a `tokenizer.json`; returns
+/// its number of ids.
+pub fn train_tokenizer(request: &TrainRequest, output: &Path) -> Result<usize, Error> {
+    Ok(tokenize::train_tokenizer(request, output)?)
 }

@@ -1,0 +1,214 @@
+//! Text to ids and back: GPT-2 BPE, Hugging Face `tokenizer.json`, SentencePiece.
+//!
+//! A tokenizer is opened from the user's files ([`Tokenizer::load`]), kept in a stage's output as a
+//! folder with a descriptor ([`Tokenizer::save`]) and opened again from there
+//! ([`Tokenizer::open`]). Ids are those of the original programs.
+
+mod files;
+mod huggingface;
+mod sentencepiece;
+mod text_stream;
+mod train;
+
+pub use text_stream::TextStream;
+pub use train::{TrainRequest, TrainText, train};
+
+use crate::base::atomic_file;
+use crate::spec::job::TokenizerKind;
+use files::{Descriptor, TokenizerFiles};
+use huggingface::HuggingFace;
+use sentencepiece::SentencePiece;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What can go wrong with a tokenizer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read or written.
+    #[error("cannot use `{}`: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A file does not hold a tokenizer of the expected kind.
+    #[error("`{}` does not hold a usable tokenizer: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file was not named.
+    #[error("the tokenizer needs `{0}`: set `model.{0}` in the recipe")]
+    Missing(&'static str),
+    /// A text cannot be tokenized.
+    #[error("cannot tokenize: {0}")]
+    Encode(String),
+    /// A tokenizer cannot be trained.
+    #[error("cannot train a tokenizer: {0}")]
+    Train(String),
+}
+
+/// Ids with a meaning of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// Beginning of a sequence.
+    pub bos: Option<u32>,
+    /// End of a sequence.
+    pub eos: Option<u32>,
+    /// Padding.
+    pub pad: Option<u32>,
+    /// What unknown text becomes.
+    pub unk: Option<u32>,
+}
+
+/// A tokenizer, ready to use from several threads.
+#[derive(Debug)]
+pub struct Tokenizer {
+    engine: Engine,
+    special: SpecialIds,
+    vocab_size: usize,
+    space_sensitive: bool,
+    files: TokenizerFiles,
+}
+
+#[derive(Debug)]
+enum Engine {
+    HuggingFace(Box<HuggingFace>),
+    SentencePiece(Box<SentencePiece>),
+}
+
+impl Tokenizer {
+    /// Opens a tokenizer from the files of a recipe, named as [`crate::spec::job::Job`] names them:
+    /// `tokenizer.model`, or `tokenizer.vocab_file` and `tokenizer.merge_file`.
+    pub fn load(
+        kind: TokenizerKind,
+        inputs: &BTreeMap<String, PathBuf>,
+    ) -> Result<Tokenizer, Error> {
+        Tokenizer::from_files(TokenizerFiles::of_recipe(kind, inputs)?)
+    }
+
+    /// Opens a folder that [`save`](Tokenizer::save) wrote.
+    pub fn open(folder: &Path) -> Result<Tokenizer, Error> {
+        let descriptor = Descriptor::read(folder)?;
+        Tokenizer::from_files(TokenizerFiles::saved(descriptor.kind, folder))
+    }
+
+    /// Writes the tokenizer's files and their descriptor, `kind.json`, into `folder`.
+    pub fn save(&self, folder: &Path) -> Result<(), Error> {
+        for (name, path) in self.files.all() {
+            let bytes = files::read(path)?;
+            let target = folder.join(name);
+            atomic_file::write(&target, &bytes)
+                .map_err(|source| Error::File { path: target, source })?;
+        }
+        Descriptor { version: files::VERSION, kind: self.files.kind }.write(folder)
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> TokenizerKind {
+        self.files.kind
+    }
+
+    /// The ids of `text` as the beginning of a text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        match &self.engine {
+            Engine::HuggingFace(engine) => engine.encode(text),
+            Engine::SentencePiece(engine) => Ok(engine.encode(text)),
+        }
+    }
+
+    /// The ids of `text` as something that follows other text.
+    ///
+    /// Tokenizers that put a space of their own before a text (SentencePiece's dummy prefix) do not
+    /// put it here: ` word` continues a text with one space, not with two.
+    pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>, Error> {
+        match &self.engine {
+            Engine::HuggingFace(engine) => engine.encode_continuation(text),
+            Engine::SentencePiece(engine) => Ok(engine.encode_continuation(text)),
+        }
+    }
+
+    /// The text of `ids`; special tokens have none. Bytes that are not UTF-8 become U+FFFD.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
+        match &self.engine {
+            Engine::HuggingFace(engine) => engine.decode(ids),
+            Engine::SentencePiece(engine) => Ok(engine.decode(ids)),
+        }
+    }
+
+    /// Decodes ids as they come.
+    pub fn stream(&self) -> TextStream<'_> {
+        TextStream::new(self)
+    }
+
+    /// The spelling of one id in the vocabulary; none when there is no such id.
+    pub fn piece(&self, id: u32) -> Option<String> {
+        match &self.engine {
+            Engine::HuggingFace(engine) => engine.piece(id),
+            Engine::SentencePiece(engine) => engine.piece(id),
+        }
+    }
+
+    /// Number of ids: one more than the largest.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// Ids with a meaning of their own.
+    pub fn special(&self) -> SpecialIds {
+        self.special
+    }
+
+    /// The beginning-of-sequence id.
+    pub fn bos(&self) -> Option<u32> {
+        self.special.bos
+    }
+
+    /// The end-of-sequence id.
+    pub fn eos(&self) -> Option<u32> {
+        self.special.eos
+    }
+
+    /// The padding id.
+    pub fn pad(&self) -> Option<u32> {
+        self.special.pad
+    }
+
+    /// Whether a space before a piece of text changes its ids: `x y` is not `x` and `y`
+    /// (NeMo, `sentencepiece_tokenizer.py`, `space_sensitive`).
+    pub fn space_sensitive(&self) -> bool {
+        self.space_sensitive
+    }
+
+    fn from_files(files: TokenizerFiles) -> Result<Tokenizer, Error> {
+        let (engine, special) = match files.kind {
+            TokenizerKind::Gpt2Bpe => {
+                let engine = HuggingFace::gpt2(&files)?;
+                let special = engine.special_ids(&files)?;
+                (Engine::HuggingFace(Box::new(engine)), special)
+            }
+            TokenizerKind::HuggingFace => {
+                let engine = HuggingFace::from_json(&files)?;
+                let special = engine.special_ids(&files)?;
+                (Engine::HuggingFace(Box::new(engine)), special)
+            }
+            TokenizerKind::SentencePiece => {
+                let engine = SentencePiece::read(files.first())?;
+                let special = engine.special_ids();
+                (Engine::SentencePiece(Box::new(engine)), special)
+            }
+        };
+        let vocab_size = match &engine {
+            Engine::HuggingFace(engine) => engine.vocab_size(),
+            Engine::SentencePiece(engine) => engine.vocab_size(),
+        };
+        let mut tokenizer = Tokenizer { engine, special, vocab_size, space_sensitive: true, files };
+        let apart = [tokenizer.encode("x")?, tokenizer.encode("y")?].concat();
+        tokenizer.space_sensitive = tokenizer.encode("x y")? != apart;
+        Ok(tokenizer)
+    }
+}
