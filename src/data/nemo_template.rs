@@ -258,13 +258,15 @@ mod tests {
 
     #[test]
     fn the_label_is_last_and_fields_to_cut_are_there() {
-        let fields = |name: &str| vec![name.to_owned()];
-        let parse = |template, cut| NemoTemplate::parse(template, "output", cut);
-        assert!(parse("{input} {output}", &fields("input")).is_ok());
+        let parse = |template, cut: &[&str]| {
+            let cut: Vec<_> = cut.iter().map(|field| (*field).to_owned()).collect();
+            NemoTemplate::parse(template, "output", &cut)
+        };
+        assert!(parse("{input} {output}", &["input"]).is_ok());
         assert!(matches!(parse("{output} {input}", &[]), Err(Error::LabelNotLast { .. })));
-        let missing = parse("{input} {output}", &fields("context"));
+        let missing = parse("{input} {output}", &["context"]);
         assert!(matches!(missing, Err(Error::TruncationField { .. })));
-        let twice = parse("{input} {input} {output}", &fields("input"));
+        let twice = parse("{input} {input} {output}", &["input"]);
         assert!(matches!(twice, Err(Error::TruncationField { .. })));
     }
 
