@@ -1,24 +1,136 @@
-//! The train stage.
+//! The train stage: a checkpoint and shards to a fine-tuned checkpoint.
 
 use super::{Folders, Outcome};
-use crate::spec::event::Sink;
-use crate::spec::job::TrainJob;
+use crate::base::digest::files_below;
+use crate::data::feed::{self, Feed, Ordering};
+use crate::data::sampler;
+use crate::engine::training::{self, Finished, Run};
+use crate::spec::event::{Event, Sink};
+use crate::spec::job::{DataSource, Split, TrainJob};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::{fs, io};
 
 /// Why train failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The stage is not in this build.
-    #[error("the train stage is not built yet: take it out of `stages`")]
-    NotBuilt,
+    /// The data cannot be opened.
+    #[error("cannot open the {split} data")]
+    Data {
+        /// Which split.
+        split: &'static str,
+        /// Why.
+        source: feed::Error,
+    },
+    /// Token streams are of a later version.
+    #[error(
+        "model.data.data_prefix cannot be trained from yet: \
+         give the stage `data`, the name of a shard stage"
+    )]
+    Prefixes,
+    /// Training failed.
+    #[error(transparent)]
+    Training(#[from] training::Error),
+    /// The tokenizer cannot be copied.
+    #[error("cannot copy {path}")]
+    Copy {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }
 
-/// Runs the stage.
+/// Trains, and writes `checkpoint/`, `metrics.jsonl` and the data's `tokenizer/`.
 pub fn run(
-    _job: &TrainJob,
-    _folders: &Folders,
-    _sink: &dyn Sink,
-    _stop: &AtomicBool,
+    job: &TrainJob,
+    folders: &Folders,
+    sink: &dyn Sink,
+    stop: &AtomicBool,
 ) -> Result<Outcome, super::Error> {
-    Err(Error::NotBuilt.into())
+    training::check_is_built(job).map_err(Error::from)?;
+    let start = folders.input("model")?;
+    let data = open(job, folders, Split::Train)?;
+    let validation = open_validation(job, folders, sink)?;
+    copy_tokenizer(folders)?;
+    let run = Run { job, start, output: &folders.output, data, validation };
+    match training::train(run, sink, stop) {
+        Ok(finished) => Ok(Outcome { facts: facts(&finished) }),
+        Err(training::Error::Stopped { step }) => {
+            Err(super::Error::Stopped(format!("step {step}; the next run goes on from there")))
+        }
+        Err(error) => Err(Error::Training(error).into()),
+    }
+}
+
+/// The sequences of `split` in the order of the run.
+pub(super) fn open(job: &TrainJob, folders: &Folders, split: Split) -> Result<Feed, super::Error> {
+    let ordering = Ordering {
+        seed: job.model.seed,
+        shuffle: job.model.data.shuffle && split == Split::Train,
+        seq_length: job.model.encoder_seq_length,
+    };
+    match &job.model.data.source {
+        DataSource::Shards => {
+            let folder = folders.input("data")?;
+            let opened = Feed::shards(folder, split, ordering);
+            Ok(opened.map_err(|source| Error::Data { split: split.name(), source })?)
+        }
+        DataSource::Prefixes { .. } => Err(Error::Prefixes.into()),
+    }
+}
+
+/// The validation split, if the recipe looks at it and it holds anything.
+fn open_validation(
+    job: &TrainJob,
+    folders: &Folders,
+    sink: &dyn Sink,
+) -> Result<Option<Feed>, super::Error> {
+    if job.trainer.val_check_interval == 0 || job.trainer.limit_val_batches == Some(0) {
+        return Ok(None);
+    }
+    match open(job, folders, Split::Validation) {
+        Err(super::Error::Train(Error::Data {
+            source: feed::Error::Sampler(sampler::Error::Empty(_)),
+            ..
+        })) => {
+            let text = "no validation: the validation split is empty".to_owned();
+            sink.emit(Event::Note { text });
+            Ok(None)
+        }
+        opened => Ok(Some(opened?)),
+    }
+}
+
+fn facts(finished: &Finished) -> BTreeMap<String, f64> {
+    let mut facts = BTreeMap::from([
+        ("steps".to_owned(), finished.progress.step as f64),
+        ("consumed_samples".to_owned(), finished.progress.consumed_samples as f64),
+    ]);
+    let losses =
+        [("reduced_train_loss", finished.train_loss), ("val_loss", finished.validation_loss)];
+    facts.extend(losses.into_iter().filter_map(|(name, loss)| Some((name.to_owned(), loss?))));
+    facts
+}
+
+/// Copies `tokenizer/` of the data, so that the checkpoint can be used with nothing else.
+fn copy_tokenizer(folders: &Folders) -> Result<(), Error> {
+    let Some(data) = folders.inputs.get("data") else { return Ok(()) };
+    let from = data.join("tokenizer");
+    if !from.is_dir() {
+        return Ok(());
+    }
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Copy { path, source }
+    };
+    let to = folders.output.join("tokenizer");
+    for (name, path) in files_below(&from).map_err(failed(&from))? {
+        let target = to.join(name);
+        let folder = target.parent().unwrap_or(&to);
+        fs::create_dir_all(folder).map_err(failed(folder))?;
+        fs::copy(&path, &target).map_err(failed(&path))?;
+    }
+    Ok(())
 }

@@ -1,0 +1,207 @@
+//! One optimizer step: micro-batches, the sum of their gradients, clipping, AdamW.
+//!
+//! The loss is a sum over learned tokens, its gradient is divided once by their number in the whole
+//! step, so the result does not depend on how the step was cut into micro-batches.
+
+use super::optimizer::{OptimizerState, StepSettings};
+use super::schedule::learning_rate;
+use crate::data::feed;
+use crate::data::microbatch::MicroBatch;
+use crate::kernels::reduce;
+use crate::model::Model;
+use crate::model::batch::{Batch, Noise, Targets};
+use crate::spec::optimization::Optimizer;
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A batch cannot be read.
+    #[error("cannot read the batch of step {step}")]
+    Data {
+        /// The step, from 1.
+        step: u64,
+        /// Why.
+        source: feed::Error,
+    },
+    /// The computation cannot be carried out.
+    #[error("the computation failed")]
+    Tensor(#[from] candle_core::Error),
+    /// The loss or the gradient is not a number.
+    #[error(
+        "the {what} of step {step} is {value}: lower model.optim.lr, or look at the data of this step"
+    )]
+    NotFinite {
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// The step, from 1.
+        step: u64,
+        /// What it is.
+        value: f64,
+    },
+    /// There is nothing to learn from.
+    #[error(
+        "no token of step {step} is learned: look at answer_only_loss and at the rows of the data"
+    )]
+    NothingLearned {
+        /// The step, from 1.
+        step: u64,
+    },
+    /// Gradients got lost.
+    #[error("these parameters received no gradient in the first step: {0} (a bug of this program)")]
+    NoGradient(String),
+}
+
+/// The model and its optimizer.
+#[derive(Debug)]
+pub struct Trainer {
+    /// The model.
+    pub model: Model,
+    /// Its optimizer's state.
+    pub optimizer: OptimizerState,
+    settings: Settings,
+    /// Whether every parameter has been seen to receive a gradient.
+    gradients_checked: bool,
+}
+
+/// What a step depends on beside the data.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The optimizer.
+    pub optimizer: Optimizer,
+    /// Largest gradient norm; 0 leaves gradients as they are.
+    pub gradient_clip_val: f64,
+    /// Seed of dropout.
+    pub seed: u64,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcome {
+    /// Mean loss per learned token, in nats.
+    pub loss: f64,
+    /// Norm of the mean loss's gradient, before clipping.
+    pub grad_norm: f64,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Tokens of the batch.
+    pub tokens: u64,
+    /// Tokens that were learned from.
+    pub learned_tokens: u64,
+}
+
+impl Trainer {
+    /// A trainer at any point of a run.
+    pub fn new(model: Model, optimizer: OptimizerState, settings: Settings) -> Trainer {
+        Trainer { model, optimizer, settings, gradients_checked: false }
+    }
+
+    /// Runs the step after `done` steps on the micro-batches that `next` gives by number.
+    pub fn step(
+        &mut self,
+        done: u64,
+        micro_batches: usize,
+        mut next: impl FnMut(usize) -> Result<MicroBatch, feed::Error>,
+    ) -> Result<Outcome, Error> {
+        let step = done + 1;
+        reduce::clear(self.model.weights().gradients())?;
+        let mut sums = Sums::default();
+        for number in 0..micro_batches {
+            let batch = next(number).map_err(|source| Error::Data { step, source })?;
+            let noise = Noise { seed: self.settings.seed, step: done };
+            sums.add(&batch, learn(&self.model, &batch, noise)?);
+        }
+        let outcome = self.outcome(step, &sums)?;
+        self.check_gradients()?;
+        let clip = self.settings.gradient_clip_val;
+        let factor = if clip > 0.0 { (clip / (outcome.grad_norm + 1e-6)).min(1.0) } else { 1.0 };
+        let by = StepSettings {
+            number: step,
+            learning_rate: outcome.learning_rate,
+            gradient_scale: factor / sums.learned_tokens as f64,
+        };
+        self.optimizer.step(self.model.weights(), by)?;
+        Ok(outcome)
+    }
+
+    fn outcome(&self, step: u64, sums: &Sums) -> Result<Outcome, Error> {
+        if sums.learned_tokens == 0 {
+            return Err(Error::NothingLearned { step });
+        }
+        let share = 1.0 / sums.learned_tokens as f64;
+        let squares = reduce::sum_of_squares(self.model.weights().gradients())?;
+        let outcome = Outcome {
+            loss: sums.loss * share,
+            grad_norm: squares.sqrt() * share,
+            learning_rate: learning_rate(&self.settings.optimizer, step - 1),
+            tokens: sums.tokens,
+            learned_tokens: sums.learned_tokens,
+        };
+        for (what, value) in [("loss", outcome.loss), ("gradient norm", outcome.grad_norm)] {
+            if !value.is_finite() {
+                return Err(Error::NotFinite { what, step, value });
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Sees once that no parameter's gradient is all zeros: a lost gradient is silent otherwise.
+    fn check_gradients(&mut self) -> Result<(), Error> {
+        if self.gradients_checked {
+            return Ok(());
+        }
+        let weights = self.model.weights();
+        let mut missing = Vec::new();
+        for (parameter, range) in weights.parameters() {
+            let gradient = weights.gradients().narrow(0, range.start, range.len())?;
+            if reduce::sum_of_squares(&gradient)? == 0.0 {
+                missing.push(parameter.name.clone());
+            }
+        }
+        if !missing.is_empty() {
+            return Err(Error::NoGradient(missing.join(", ")));
+        }
+        self.gradients_checked = true;
+        Ok(())
+    }
+}
+
+/// Sums over the micro-batches of a step.
+#[derive(Debug, Default)]
+struct Sums {
+    loss: f64,
+    tokens: u64,
+    learned_tokens: u64,
+}
+
+impl Sums {
+    fn add(&mut self, batch: &MicroBatch, loss: f64) {
+        self.loss += loss;
+        self.tokens += batch.len() as u64;
+        self.learned_tokens += batch.learned_count() as u64;
+    }
+}
+
+/// Adds the gradients of one micro-batch; gives the sum of its loss.
+fn learn(model: &Model, batch: &MicroBatch, noise: Noise) -> Result<f64, candle_core::Error> {
+    let (places, labels) = targets(batch);
+    let targets = Targets { places: &places, labels: &labels };
+    // Without a target the sum is empty, and so is its gradient.
+    if places.is_empty() { Ok(0.0) } else { model.learn(&view(batch), &targets, noise) }
+}
+
+/// The micro-batch as the model takes it.
+pub fn view(batch: &MicroBatch) -> Batch<'_> {
+    Batch {
+        tokens: &batch.tokens,
+        positions: &batch.positions,
+        starts: &batch.segments,
+        addresses: &batch.global_positions,
+    }
+}
+
+/// Places and labels of the micro-batch's learned tokens.
+pub fn targets(batch: &MicroBatch) -> (Vec<u32>, Vec<u32>) {
+    let places = batch.learned();
+    let labels = places.iter().map(|place| batch.labels[*place as usize]).collect();
+    (places, labels)
+}

@@ -1,0 +1,324 @@
+//! The training loop: steps, validations, checkpoints, and going on where an interrupted run stopped.
+
+use super::journal::Journal;
+use super::optimizer::OptimizerState;
+use super::step::{self, Outcome, Settings, Trainer};
+use super::validation;
+use crate::checkpoint::manifest::Progress;
+use crate::checkpoint::native::{self, Checkpoint};
+use crate::checkpoint::whole;
+use crate::data::feed::Feed;
+use crate::data::sampler::{self, Share};
+use crate::spec::event::{Event, Sink, StepMetrics, ValidationMetrics};
+use crate::spec::job::TrainJob;
+use crate::spec::optimization::Precision;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Why training did not finish.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting of a later version.
+    #[error("{key} is {value}, which this version cannot train with: set {instead}")]
+    NotBuilt {
+        /// The recipe's key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What to set.
+        instead: &'static str,
+    },
+    /// The batch cannot be cut.
+    #[error(transparent)]
+    Cut(#[from] sampler::Error),
+    /// A step failed.
+    #[error(transparent)]
+    Step(#[from] step::Error),
+    /// A validation failed.
+    #[error(transparent)]
+    Validation(#[from] validation::Error),
+    /// A checkpoint cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] native::Error),
+    /// The optimizer's state cannot be made.
+    #[error("cannot make the optimizer's state")]
+    Tensor(#[from] candle_core::Error),
+    /// A file of the output folder.
+    #[error("cannot write {path}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The stop flag was set; the work is saved.
+    #[error("stopped after step {step}; the next run goes on from there")]
+    Stopped {
+        /// Steps done.
+        step: u64,
+    },
+}
+
+/// What a run reads and where it writes.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// The job.
+    pub job: &'a TrainJob,
+    /// The checkpoint whose weights training starts from.
+    pub start: &'a Path,
+    /// The output folder.
+    pub output: &'a Path,
+    /// The training data.
+    pub data: Feed,
+    /// The validation data, if it is looked at.
+    pub validation: Option<Feed>,
+}
+
+/// Numbers of a finished run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Finished {
+    /// Where training stands.
+    pub progress: Progress,
+    /// Loss of the last step of this process; none when there was nothing left to do.
+    pub train_loss: Option<f64>,
+    /// The last validation's loss in this process, if there was one.
+    pub validation_loss: Option<f64>,
+}
+
+/// Name of the metrics file in the output folder.
+pub const METRICS_FILE: &str = "metrics.jsonl";
+/// Name of the finished checkpoint in the output folder.
+pub const CHECKPOINT_FOLDER: &str = "checkpoint";
+/// Folder of the checkpoints that an interrupted run goes on from.
+const RESUME_FOLDER: &str = "resume";
+
+/// Trains to the end, or to the end of the step in which `stop` is set.
+pub fn train(run: Run<'_>, sink: &dyn Sink, stop: &AtomicBool) -> Result<Finished, Error> {
+    check_is_built(run.job)?;
+    let mut session = Session::open(run, sink)?;
+    session.go_on(stop)?;
+    session.finish()
+}
+
+/// Refuses what only later versions can do.
+pub fn check_is_built(job: &TrainJob) -> Result<(), Error> {
+    let refuse = |key, value: String, instead| Err(Error::NotBuilt { key, value, instead });
+    match job.trainer.precision {
+        Precision::Fp32 => {}
+        Precision::Bf16 => return refuse("trainer.precision", "bf16".to_owned(), "it to 32"),
+        Precision::Fp16 => return refuse("trainer.precision", "16".to_owned(), "it to 32"),
+    }
+    let degrees = &job.trainer.degrees;
+    for (key, degree, instead) in [
+        ("model.tensor_model_parallel_size", degrees.tensor, "it to 1"),
+        ("model.pipeline_model_parallel_size", degrees.pipeline, "it to 1"),
+        ("the data-parallel size", degrees.data, "trainer.devices and trainer.num_nodes to 1"),
+    ] {
+        if degree != 1 {
+            return refuse(key, degree.to_string(), instead);
+        }
+    }
+    Ok(())
+}
+
+/// A trainer with the weights of checkpoint `path`, and with its moments when it goes on from there.
+pub fn trainer(job: &TrainJob, path: &Path, resumes: bool) -> Result<(Trainer, Progress), Error> {
+    let checkpoint = Checkpoint::open(path)?;
+    let architecture = &job.model.architecture;
+    let model = whole::build(architecture, whole::read_weights(&checkpoint, architecture)?)?;
+    let optim = &job.model.optim;
+    let (optimizer, progress) = if resumes {
+        let moments = whole::read_moments(&checkpoint, architecture)?;
+        let state = OptimizerState::with_moments(optim, model.weights(), moments)?;
+        (state, checkpoint.manifest().progress)
+    } else {
+        (OptimizerState::new(optim, model.weights())?, Progress::default())
+    };
+    let settings = Settings {
+        optimizer: optim.clone(),
+        gradient_clip_val: job.trainer.gradient_clip_val,
+        seed: job.model.seed,
+    };
+    Ok((Trainer::new(model, optimizer, settings), progress))
+}
+
+/// How the job's global batch is cut on one replica.
+pub fn share(job: &TrainJob) -> Result<Share, Error> {
+    let model = &job.model;
+    Ok(Share::new(model.global_batch_size, model.micro_batch_size, 1, 0)?)
+}
+
+/// A run under way.
+struct Session<'a> {
+    run: Run<'a>,
+    sink: &'a dyn Sink,
+    trainer: Trainer,
+    share: Share,
+    progress: Progress,
+    journal: Journal,
+    train_loss: Option<f64>,
+    validation_loss: Option<f64>,
+}
+
+impl<'a> Session<'a> {
+    /// The run at its start, or where an interrupted one left off.
+    fn open(run: Run<'a>, sink: &'a dyn Sink) -> Result<Session<'a>, Error> {
+        let resumed = newest_checkpoint(run.output)?;
+        let (trainer, progress) = match &resumed {
+            Some(path) => trainer(run.job, path, true)?,
+            None => trainer(run.job, run.start, false)?,
+        };
+        let path = run.output.join(METRICS_FILE);
+        let journal = Journal::open(&path, progress.step).map_err(io_error(&path))?;
+        if resumed.is_some() {
+            sink.emit(Event::Resumed { step: progress.step });
+        }
+        Ok(Session {
+            share: share(run.job)?,
+            run,
+            sink,
+            trainer,
+            progress,
+            journal,
+            train_loss: None,
+            validation_loss: None,
+        })
+    }
+
+    fn go_on(&mut self, stop: &AtomicBool) -> Result<(), Error> {
+        let trainer = &self.run.job.trainer;
+        let (last, every) = (trainer.max_steps, self.run.job.stage.checkpoint_every);
+        let interval = trainer.val_check_interval;
+        while self.progress.step < last {
+            self.step()?;
+            let step = self.progress.step;
+            if interval > 0 && (step % interval == 0 || step == last) {
+                self.validate()?;
+            }
+            let stopping = stop.load(Ordering::Relaxed);
+            if step < last && (stopping || (every > 0 && step % every == 0)) {
+                self.save_for_resuming()?;
+            }
+            if step < last && stopping {
+                return Err(Error::Stopped { step });
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), Error> {
+        let started = Instant::now();
+        let (share, consumed) = (self.share, self.progress.consumed_samples);
+        let data = &mut self.run.data;
+        let next = |number| data.micro_batch(share.numbers(consumed, number));
+        let outcome = self.trainer.step(self.progress.step, share.micro_batches(), next)?;
+        self.progress.step += 1;
+        self.progress.consumed_samples += share.global_batch_size() as u64;
+        self.train_loss = Some(outcome.loss);
+        self.report(&outcome, started.elapsed().as_secs_f64())
+    }
+
+    fn report(&mut self, outcome: &Outcome, seconds: f64) -> Result<(), Error> {
+        let Progress { step, consumed_samples } = self.progress;
+        let trainer = &self.run.job.trainer;
+        let metrics = StepMetrics {
+            step,
+            consumed_samples,
+            reduced_train_loss: outcome.loss,
+            lr: outcome.learning_rate,
+            grad_norm: outcome.grad_norm,
+            tokens: outcome.tokens,
+            learned_tokens: outcome.learned_tokens,
+            tokens_per_second: outcome.tokens as f64 / seconds,
+        };
+        if step % trainer.log_every_n_steps.max(1) == 0 || step == trainer.max_steps {
+            let path = self.run.output.join(METRICS_FILE);
+            self.journal.step(&metrics).map_err(io_error(&path))?;
+        }
+        self.sink.emit(Event::Step(metrics));
+        Ok(())
+    }
+
+    fn validate(&mut self) -> Result<(), Error> {
+        let job = self.run.job;
+        let Some(feed) = &mut self.run.validation else { return Ok(()) };
+        let count = feed.count() as u64;
+        let limit = job.trainer.limit_val_batches;
+        let global = job.model.global_batch_size as u64;
+        let sequences = limit.map_or(count, |limit| count.min(limit.saturating_mul(global)));
+        let micro = job.model.micro_batch_size;
+        let val_loss = validation::loss(&self.trainer.model, feed, sequences, micro)?;
+        self.validation_loss = Some(val_loss);
+        let Progress { step, consumed_samples } = self.progress;
+        let metrics = ValidationMetrics { step, consumed_samples, val_loss };
+        let path = self.run.output.join(METRICS_FILE);
+        self.journal.validation(&metrics).map_err(io_error(&path))?;
+        self.sink.emit(Event::Validation(metrics));
+        Ok(())
+    }
+
+    /// Saves the state under the step's number; the one before goes when the new one is whole.
+    fn save_for_resuming(&mut self) -> Result<(), Error> {
+        let folder = self.run.output.join(RESUME_FOLDER);
+        let before = checkpoints(&folder)?;
+        self.save(&folder.join(format!("step-{:08}", self.progress.step)))?;
+        for path in before {
+            std::fs::remove_dir_all(&path).map_err(io_error(&path))?;
+        }
+        Ok(())
+    }
+
+    fn save(&self, target: &Path) -> Result<(), Error> {
+        let path = self.run.output.join(METRICS_FILE);
+        self.journal.sync().map_err(io_error(&path))?;
+        let moments = self.trainer.optimizer.moments();
+        whole::save(target, &self.trainer.model, self.progress, Some(moments))?;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Finished, Error> {
+        let target = self.run.output.join(CHECKPOINT_FOLDER);
+        if !target.exists() {
+            self.save(&target)?;
+        }
+        let resume = self.run.output.join(RESUME_FOLDER);
+        if resume.exists() {
+            std::fs::remove_dir_all(&resume).map_err(io_error(&resume))?;
+        }
+        let Session { progress, train_loss, validation_loss, .. } = self;
+        Ok(Finished { progress, train_loss, validation_loss })
+    }
+}
+
+/// The checkpoint of this output folder that is furthest on.
+fn newest_checkpoint(output: &Path) -> Result<Option<PathBuf>, Error> {
+    let finished = output.join(CHECKPOINT_FOLDER);
+    if finished.exists() {
+        return Ok(Some(finished));
+    }
+    Ok(checkpoints(&output.join(RESUME_FOLDER))?.pop())
+}
+
+/// Whole checkpoints in `folder`, by step.
+fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in folder.read_dir().map_err(io_error(folder))? {
+        let path = entry.map_err(io_error(folder))?.path();
+        // A folder still being written is called `step-N.partial`.
+        if path.extension().is_none() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { path, source }
+}
