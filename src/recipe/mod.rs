@@ -1,6 +1,8 @@
 //! Text to a checked recipe: read, render, override, resolve, type, check.
 
 mod check;
+mod config;
+mod emit;
 mod interpolate;
 mod literal;
 pub mod overrides;
@@ -16,5 +18,6 @@ mod tree;
 mod yaml;
 
 pub use check::{CheckedRecipe, load};
+pub use config::{View, config_text};
 pub use resolve::{Git, Gpus, Request, Resolved, resolve};
 pub use stages::{NamedStage, Settings};

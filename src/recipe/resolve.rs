@@ -99,7 +99,7 @@ pub(crate) fn compose(request: &Request) -> Result<Composed, Vec<Problem>> {
 }
 
 /// Problems in the order of the files as they were read; those of the command line come last.
-fn sorted(mut problems: Vec<Problem>, files: &[Arc<SourceFile>]) -> Vec<Problem> {
+pub(crate) fn sorted(mut problems: Vec<Problem>, files: &[Arc<SourceFile>]) -> Vec<Problem> {
     problem::sort(&mut problems);
     problems.sort_by_key(|problem| {
         let file = problem.place.as_ref().map(|(place, _)| &place.file);

@@ -7,7 +7,7 @@ mod sweep;
 
 #[expect(unused_imports, reason = "extends is the next step")]
 pub(crate) use apply::merge;
-pub use sweep::expand_sweep;
+pub use sweep::{Form, Tried, expand_sweep, tried};
 
 use super::place::{Origin, Place, SourceFile};
 use super::problem::Problem;

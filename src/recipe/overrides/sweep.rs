@@ -7,6 +7,7 @@ use crate::recipe::place::{Place, SourceFile};
 use crate::recipe::problem::Problem;
 use crate::recipe::scalar::{python_float, python_text};
 use serde_yaml::Value;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The most values of one range, and the most runs of one sweep.
@@ -41,23 +42,85 @@ pub fn expand_sweep(overrides: &[String]) -> Result<Vec<Vec<String>>, Vec<Proble
     if problems.is_empty() { Ok(runs) } else { Err(problems) }
 }
 
-/// The overrides with one value each that one override stands for.
-fn choices(text: &str, number: usize) -> Result<Vec<String>, Box<Problem>> {
-    let file = Arc::new(SourceFile { name: format!("override {number}"), text: text.to_owned() });
-    let problem = |code, message: String, span| {
-        let place = Place { file: Arc::clone(&file), span };
-        Box::new(Problem::error(code, message).at(Some(&place), "here"))
+/// What an override tries.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tried {
+    /// The dotted key.
+    pub key: String,
+    /// How the values are given.
+    pub form: Form,
+    /// Words of `tag(word,…)` for the search.
+    pub tags: Vec<String>,
+    /// The values as they are typed; none for an interval or a glob.
+    pub values: Option<Vec<String>>,
+}
+
+/// How the values of a sweep are given.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Form {
+    /// `a,b`.
+    Simple,
+    /// `choice(a,b)`.
+    Choice,
+    /// `range(0,10)`.
+    Range,
+    /// `interval(0,1)`: everything from the first number to the second.
+    Interval(f64, f64),
+    /// `int(interval(0,10))`: whole numbers.
+    IntegerInterval(i64, i64),
+    /// `glob(a*)`.
+    Glob,
+}
+
+/// Reads one override; none when it has a single value.
+pub fn tried(text: &str) -> Result<Option<Tried>, Box<Problem>> {
+    let parsed = parse(text, 1)?;
+    let Some(Element::Sweep(sweep)) = &parsed.value else { return Ok(None) };
+    let form = match &sweep.kind {
+        SweepKind::Choice { simple: true, .. } => Form::Simple,
+        SweepKind::Choice { .. } => Form::Choice,
+        SweepKind::Range { .. } => Form::Range,
+        SweepKind::Glob { .. } => Form::Glob,
+        SweepKind::Interval { start, end } => match (start.as_i64(), end.as_i64()) {
+            (Some(start), Some(end)) => Form::IntegerInterval(start, end),
+            _ => {
+                let float = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+                Form::Interval(float(start), float(end))
+            }
+        },
     };
-    let parsed = grammar::parse(text).map_err(|error| {
+    let (key, tags) = (parsed.key.join("."), sweep.tags.clone());
+    Ok(Some(Tried { key, form, tags, values: values(sweep).ok() }))
+}
+
+fn parse(text: &str, number: usize) -> Result<grammar::Parsed, Box<Problem>> {
+    grammar::parse(text).map_err(|error| {
         let message = format!("cannot read the override `{}`: {}", shown(text), error.message);
-        let mut found = problem("override::syntax", message, error.at..error.at);
+        let mut found = problem("override::syntax", message, text, number, error.at..error.at);
         found.help = error.help.map(str::to_owned);
         found
-    })?;
+    })
+}
+
+fn problem(
+    code: &'static str,
+    message: String,
+    text: &str,
+    number: usize,
+    span: Range<usize>,
+) -> Box<Problem> {
+    let file = Arc::new(SourceFile { name: format!("override {number}"), text: text.to_owned() });
+    Box::new(Problem::error(code, message).at(Some(&Place { file, span }), "here"))
+}
+
+/// The overrides with one value each that one override stands for.
+fn choices(text: &str, number: usize) -> Result<Vec<String>, Box<Problem>> {
+    let parsed = parse(text, number)?;
     let Some(Element::Sweep(sweep)) = &parsed.value else { return Ok(vec![text.to_owned()]) };
     let key = text.get(..parsed.value_span.start).unwrap_or_default().trim_end();
-    let values = values(sweep)
-        .map_err(|message| problem("sweep::values", message, parsed.value_span.clone()))?;
+    let values = values(sweep).map_err(|message| {
+        problem("sweep::values", message, text, number, parsed.value_span.clone())
+    })?;
     Ok(values.into_iter().map(|value| format!("{key}{value}")).collect())
 }
 
