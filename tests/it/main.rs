@@ -14,6 +14,8 @@ mod data;
 mod kernels;
 // The model and the engine against an independent float64 reference; layouts and batch cuts.
 mod engine;
+// The first training steps against the float64 reference of tests/golden.
+mod golden;
 // Decoding and metrics against recorded cases.
 mod generation;
 // The binary from outside: commands, exit codes, reruns, interruption.

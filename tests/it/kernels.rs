@@ -1,0 +1,1 @@
+//! Tests of this subject; see main.rs.
