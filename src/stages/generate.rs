@@ -1,24 +1,186 @@
-//! The generate stage.
+//! The generate stage, and text from a checkpoint for the command of the same name.
 
+use super::evaluate::{lines, progress};
 use super::{Folders, Outcome};
-use crate::spec::event::Sink;
+use crate::base::atomic_file;
+use crate::checkpoint::{native, whole};
+use crate::data::tokenizer::{self, Tokenizer};
+use crate::engine::generation::{Generated, Listener, Session, SessionError, Update, batch};
+use crate::spec::event::{Event, Sample, Sink};
+use crate::spec::generation::Generation;
 use crate::spec::job::GenerateJob;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-/// Why generate failed.
+/// Samples that are sent as events, for people to see.
+const SHOWN_SAMPLES: usize = 20;
+
+/// Why text could not be generated.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The stage is not in this build.
-    #[error("the generate stage is not built yet: take it out of `stages`")]
-    NotBuilt,
+    /// The checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] native::Error),
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] tokenizer::Error),
+    /// No tokenizer lies beside the model.
+    #[error(
+        "no `tokenizer` folder lies beside the model in `{}`: give the stage an input `data` (a \
+         tokenize stage), or generate from a trained model", path.display()
+    )]
+    NoTokenizer {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// There is nothing to do.
+    #[error("there are no prompts: set `prompts` of the stage to a list of texts or to a file")]
+    NoPrompts,
+    /// A file of prompts cannot be read.
+    #[error("cannot read prompts from `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A line holds no prompt.
+    #[error(
+        "`{}` line {line} holds no prompt: a line is a JSON object with the key `prompt`",
+        path.display()
+    )]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// Decoding.
+    #[error("cannot generate")]
+    Generate(#[from] SessionError),
+    /// The output.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }
 
-/// Runs the stage.
+/// Writes `generations.jsonl` (a [`Sample`] a line, in the prompts' order) into the output folder.
 pub fn run(
-    _job: &GenerateJob,
-    _folders: &Folders,
-    _sink: &dyn Sink,
-    _stop: &AtomicBool,
+    job: &GenerateJob,
+    folders: &Folders,
+    sink: &dyn Sink,
+    stop: &AtomicBool,
 ) -> Result<Outcome, super::Error> {
-    Err(Error::NotBuilt.into())
+    let model = folders.input("model")?;
+    let data = folders.inputs.get("data").map(PathBuf::as_path);
+    let speaker = Speaker::open(model, data)?;
+    let prompts = match folders.inputs.get("prompts") {
+        Some(path) => read_prompts(path)?,
+        None => job.stage.prompts.clone(),
+    };
+    let mut done = 0;
+    let mut listener = |update: Update<'_>| {
+        if let Update::Done { .. } = update {
+            done += 1;
+            sink.emit(progress("generating", done, prompts.len()));
+        }
+    };
+    let samples = speaker.generate(&prompts, &job.stage.gen_kwargs, stop, &mut listener)?;
+    for sample in samples.iter().take(SHOWN_SAMPLES) {
+        sink.emit(Event::Sample(sample.clone()));
+    }
+    let path = folders.output.join("generations.jsonl");
+    let written = atomic_file::write(&path, lines(&samples).as_bytes());
+    written.map_err(|source| Error::Write { path, source })?;
+    let tokens: usize = samples.iter().map(|sample| sample.tokens).sum();
+    let facts = [("prompts", samples.len()), ("tokens", tokens)];
+    Ok(Outcome { facts: facts.map(|(name, value)| (name.to_owned(), value as f64)).into() })
+}
+
+/// A checkpoint with its tokenizer, ready to continue prompts.
+#[derive(Debug)]
+pub struct Speaker(Session);
+
+impl Speaker {
+    /// Opens the checkpoint at `model`: a stage's output folder, or the checkpoint folder in it.
+    ///
+    /// The tokenizer is the folder `tokenizer` in it or beside it, else that of `data`, a tokenize
+    /// or shard output.
+    pub fn open(model: &Path, data: Option<&Path>) -> Result<Speaker, Error> {
+        let places = [Some(model), model.parent(), data];
+        let folders = places.into_iter().flatten().map(|place| place.join("tokenizer"));
+        let found = folders.into_iter().find(|folder| folder.is_dir());
+        let folder = found.ok_or_else(|| Error::NoTokenizer { path: model.to_owned() })?;
+        let tokenizer = Tokenizer::open(&folder)?;
+        Ok(Speaker(Session::new(whole::load_model(model)?, tokenizer)?))
+    }
+
+    /// Continues every prompt; the samples are in the prompts' order.
+    ///
+    /// `listener` hears of every piece of text as it comes ([`Update::Text`]) and of every prompt
+    /// that is done ([`Update::Done`]).
+    pub fn generate(
+        &self,
+        prompts: &[String],
+        settings: &Generation,
+        stop: &AtomicBool,
+        listener: &mut Listener<'_>,
+    ) -> Result<Vec<Sample>, super::Error> {
+        if prompts.is_empty() {
+            return Err(Error::NoPrompts.into());
+        }
+        let encode = |prompt: &String| self.0.encode(prompt, settings.add_bos);
+        let tokens = prompts.iter().map(encode).collect::<Result<Vec<_>, _>>();
+        let tokens = tokens.map_err(Error::from)?;
+        let generated = self.0.decode(&tokens, settings, stop, listener);
+        let generated = generated.map_err(stopped_or_failed)?;
+        let pairs = prompts.iter().zip(generated);
+        Ok(pairs.map(|(prompt, generated)| sample(prompt, generated)).collect())
+    }
+}
+
+/// The prompts of a file with a JSON object a line, each with the key `prompt`.
+pub fn read_prompts(path: &Path) -> Result<Vec<String>, Error> {
+    #[derive(Deserialize)]
+    struct Line {
+        prompt: String,
+    }
+    let text = fs::read_to_string(path);
+    let text = text.map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let parse = |(index, line): (usize, &str)| {
+        let at = |source| Error::Line { path: path.to_owned(), line: index + 1, source };
+        serde_json::from_str(line).map(|line: Line| line.prompt).map_err(at)
+    };
+    text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(parse).collect()
+}
+
+fn sample(prompt: &str, generated: Generated) -> Sample {
+    Sample {
+        task: None,
+        prompt: prompt.to_owned(),
+        expected: None,
+        output: generated.text,
+        stop_reason: generated.stop_reason,
+        tokens: generated.tokens.len(),
+        scores: BTreeMap::new(),
+    }
+}
+
+fn stopped_or_failed(error: SessionError) -> super::Error {
+    match error {
+        SessionError::Decode(batch::Error::Stopped { done, total }) => {
+            super::Error::Stopped(format!("{done} of {total} prompts continued"))
+        }
+        error => Error::Generate(error).into(),
+    }
 }

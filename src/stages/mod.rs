@@ -2,6 +2,7 @@
 
 pub mod evaluate;
 pub mod generate;
+mod held_out;
 pub mod load;
 pub mod shard;
 pub mod tokenize;

@@ -47,6 +47,14 @@ pub enum Error {
     /// The model failed.
     #[error("the model's forward pass failed")]
     Model(#[source] ModelError),
+    /// The tokens have no text.
+    #[error("cannot decode the text of prompt {prompt}")]
+    Text {
+        /// The prompt's number, from 0.
+        prompt: usize,
+        /// Why.
+        source: ModelError,
+    },
     /// The stop flag was set.
     #[error("stopped with {done} of {total} prompts decoded")]
     Stopped {
@@ -224,7 +232,8 @@ impl<'a> Batch<'a> {
             return Ok(Some(StopReason::EndString));
         }
         row.tokens.push(token);
-        row.text = vocabulary.text(&row.tokens);
+        let text = vocabulary.text(&prompts[prompt], &row.tokens);
+        row.text = text.map_err(|source| Error::Text { prompt, source })?;
         if let Some(end) = endings::end_string(&row.text, &rules.settings().end_strings) {
             row.text.truncate(end);
             return Ok(Some(StopReason::EndString));

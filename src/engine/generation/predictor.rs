@@ -1,6 +1,6 @@
 //! What decoding needs of a model and of a tokenizer.
 
-/// Whatever made a model fail.
+/// Whatever made a model or a tokenizer fail.
 pub type ModelError = Box<dyn std::error::Error + Send + Sync>;
 
 /// New tokens of one row.
@@ -35,8 +35,8 @@ pub trait Predictor {
 
 /// Tokens to text.
 pub trait Vocabulary {
-    /// The text of `tokens`.
-    fn text(&self, tokens: &[u32]) -> String;
+    /// The text that `tokens` add after the tokens `before`.
+    fn text(&self, before: &[u32], tokens: &[u32]) -> Result<String, ModelError>;
 
     /// The token that `text` is, when it is exactly one.
     fn single_token(&self, text: &str) -> Option<u32>;

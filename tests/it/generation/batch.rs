@@ -48,8 +48,8 @@ impl Predictor for Hashing {
 struct Letters;
 
 impl Vocabulary for Letters {
-    fn text(&self, tokens: &[u32]) -> String {
-        tokens.iter().map(|token| char::from(b'a' + *token as u8)).collect()
+    fn text(&self, _before: &[u32], tokens: &[u32]) -> Result<String, ModelError> {
+        Ok(tokens.iter().map(|token| char::from(b'a' + *token as u8)).collect())
     }
 
     fn single_token(&self, text: &str) -> Option<u32> {

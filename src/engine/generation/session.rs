@@ -1,0 +1,122 @@
+//! A model and its tokenizer, opened together to turn prompts into text.
+
+use super::batch::{self, Generated, Listener, Request};
+use super::cached::Cached;
+use super::predictor::{ModelError, Vocabulary};
+use super::sampling::{Rules, SettingsError};
+use crate::data::tokenizer::{self, Tokenizer};
+use crate::model::Model;
+use crate::spec::generation::Generation;
+use std::sync::atomic::AtomicBool;
+
+/// Why prompts could not be decoded.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The settings cannot be followed.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The tokenizer has no such token.
+    #[error(
+        "`add_BOS` is true, but the tokenizer has no beginning-of-sequence token: set it to false"
+    )]
+    NoBos,
+    /// Tokenizer and model do not belong together.
+    #[error("the tokenizer has {tokenizer} ids, the model {model}: they do not belong together")]
+    OtherTokenizer {
+        /// Ids of the tokenizer.
+        tokenizer: usize,
+        /// Ids of the model.
+        model: usize,
+    },
+    /// A prompt cannot be tokenized.
+    #[error(transparent)]
+    Tokenizer(#[from] tokenizer::Error),
+    /// The model failed.
+    #[error("cannot prepare the model")]
+    Model(#[source] ModelError),
+    /// Decoding ended early.
+    #[error(transparent)]
+    Decode(#[from] batch::Error),
+}
+
+/// A model with its tokenizer.
+#[derive(Debug)]
+pub struct Session {
+    model: Model,
+    tokenizer: Tokenizer,
+}
+
+impl Session {
+    /// Puts a model and a tokenizer together, which must have the same ids.
+    pub fn new(model: Model, tokenizer: Tokenizer) -> Result<Session, SessionError> {
+        let (ids, known) = (tokenizer.vocab_size(), model.architecture().vocab_size);
+        if ids != known {
+            return Err(SessionError::OtherTokenizer { tokenizer: ids, model: known });
+        }
+        Ok(Session { model, tokenizer })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The tokens of a prompt, with the beginning-of-sequence token when `add_bos` is set.
+    pub fn encode(&self, prompt: &str, add_bos: bool) -> Result<Vec<u32>, SessionError> {
+        let bos = self.tokenizer.bos();
+        if add_bos && bos.is_none() {
+            return Err(SessionError::NoBos);
+        }
+        let mut tokens: Vec<u32> = bos.filter(|_| add_bos).into_iter().collect();
+        tokens.extend(self.tokenizer.encode(prompt)?);
+        Ok(tokens)
+    }
+
+    /// Decodes every prompt by `settings`; the results are in the prompts' order.
+    pub fn decode(
+        &self,
+        prompts: &[Vec<u32>],
+        settings: &Generation,
+        stop: &AtomicBool,
+        listener: &mut Listener<'_>,
+    ) -> Result<Vec<Generated>, SessionError> {
+        let rules = Rules::new(settings, self.tokenizer.vocab_size(), self.tokenizer.eos())?;
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + settings.max_length;
+        let rows = settings.batch_size.min(prompts.len());
+        let mut cached = Cached::new(&self.model, rows, longest).map_err(SessionError::Model)?;
+        let vocabulary = Texts(&self.tokenizer);
+        let request = Request { prompts, rules: &rules, vocabulary: &vocabulary, stop };
+        Ok(batch::decode(&mut cached, &request, listener)?)
+    }
+}
+
+/// A tokenizer's texts.
+struct Texts<'a>(&'a Tokenizer);
+
+/// Tokens before a text that are decoded with it: enough for a tokenizer that treats the first
+/// token of a text in its own way, and for a character that is spread over several tokens.
+const TOKENS_BEFORE: usize = 8;
+
+impl Vocabulary for Texts<'_> {
+    fn text(&self, before: &[u32], tokens: &[u32]) -> Result<String, ModelError> {
+        let before = &before[before.len().saturating_sub(TOKENS_BEFORE)..];
+        let given = self.0.decode(before)?;
+        let mut all = self.0.decode(&[before, tokens].concat())?;
+        if all.starts_with(&given) {
+            return Ok(all.split_off(given.len()));
+        }
+        // The prompt ends inside a character, which the new tokens complete.
+        Ok(self.0.decode(tokens)?)
+    }
+
+    fn single_token(&self, text: &str) -> Option<u32> {
+        // A text that cannot be tokenized is no single token.
+        let tokens = self.0.encode_continuation(text).ok()?;
+        if let [token] = tokens.as_slice() { Some(*token) } else { None }
+    }
+}
