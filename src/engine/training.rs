@@ -104,23 +104,29 @@ pub fn train(run: Run<'_>, sink: &dyn Sink, stop: &AtomicBool) -> Result<Finishe
 
 /// Refuses what only later versions can do.
 pub fn check_is_built(job: &TrainJob) -> Result<(), Error> {
-    let refuse = |key, value: String, instead| Err(Error::NotBuilt { key, value, instead });
-    match job.trainer.precision {
-        Precision::Fp32 => {}
-        Precision::Bf16 => return refuse("trainer.precision", "bf16".to_owned(), "it to 32"),
-        Precision::Fp16 => return refuse("trainer.precision", "16".to_owned(), "it to 32"),
+    match not_built(job).into_iter().next() {
+        Some((key, value, instead)) => Err(Error::NotBuilt { key, value, instead }),
+        None => Ok(()),
     }
+}
+
+/// Everything that only later versions can do: the key, its value, and what to set instead.
+pub fn not_built(job: &TrainJob) -> Vec<(&'static str, String, &'static str)> {
+    let precision = match job.trainer.precision {
+        Precision::Fp32 => None,
+        Precision::Bf16 => Some("bf16"),
+        Precision::Fp16 => Some("16"),
+    };
+    let precision = precision.map(|value| ("trainer.precision", value.to_owned(), "it to 32"));
     let degrees = &job.trainer.degrees;
-    for (key, degree, instead) in [
+    let sizes = [
         ("model.tensor_model_parallel_size", degrees.tensor, "it to 1"),
         ("model.pipeline_model_parallel_size", degrees.pipeline, "it to 1"),
         ("the data-parallel size", degrees.data, "trainer.devices and trainer.num_nodes to 1"),
-    ] {
-        if degree != 1 {
-            return refuse(key, degree.to_string(), instead);
-        }
-    }
-    Ok(())
+    ];
+    let split = sizes.into_iter().filter(|(_, degree, _)| *degree != 1);
+    let split = split.map(|(key, degree, instead)| (key, degree.to_string(), instead));
+    precision.into_iter().chain(split).collect()
 }
 
 /// A trainer with the weights of checkpoint `path`, and with its moments when it goes on from there.

@@ -37,10 +37,11 @@ pub fn compile(recipe: &CheckedRecipe, facts: &Facts) -> Result<Plan, Vec<Proble
     if !problems.is_empty() {
         return Err(placed(recipe, problems));
     }
+    let missing = lacks::missing(recipe, stages.iter().map(|stage| &stage.job), facts);
     let draft = Draft {
         name: recipe.name().to_owned(),
         stages,
-        missing: lacks::missing(recipe, facts),
+        missing,
         headers,
         run_folder: run_folder(recipe),
         keeps_checkpoints: recipe.recipe().exp_manager.create_checkpoint_callback.unwrap_or(true),
@@ -106,6 +107,7 @@ fn header(named: &NamedStage, stage: &Stage, facts: &Facts) -> Option<Header> {
         parameters: parameters::element_count(&job.model.architecture) as u64,
         vocabulary_known: shape::vocab_size(model, facts).is_some(),
         bytes_per_device: memory.total(),
+        sequences: None,
     })
 }
 

@@ -26,12 +26,10 @@ impl Draft {
     /// Orders the stages and holds them to the rules of a graph; all problems at once.
     pub fn seal(self) -> Result<Plan, Vec<Problem>> {
         let mut problems: Vec<_> = self.stages.iter().filter_map(bad_name).collect();
-        let order = match graph::edges(&self.stages) {
-            Ok(edges) => graph::order(&self.stages, &edges),
-            Err(found) => Err(found),
-        };
-        let order = order.unwrap_or_else(|found| {
-            problems.extend(found);
+        let (edges, unknown) = graph::edges(&self.stages);
+        problems.extend(unknown);
+        let order = graph::order(&self.stages, &edges).unwrap_or_else(|circles| {
+            problems.extend(circles);
             Vec::new()
         });
         if !problems.is_empty() {

@@ -8,7 +8,7 @@ use petgraph::graphmap::DiGraphMap;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Edges from a stage to those that read from it; nodes are positions in the list of stages.
-pub type Edges = DiGraphMap<usize, ()>;
+pub(super) type Edges = DiGraphMap<usize, ()>;
 
 /// Kinds whose output an input may be; inputs not named here come from files.
 fn accepted(kind: &str, input: &str) -> &'static [&'static str] {
@@ -21,8 +21,8 @@ fn accepted(kind: &str, input: &str) -> &'static [&'static str] {
     }
 }
 
-/// The graph of `stages`, or every name in it that cannot be followed.
-pub fn edges(stages: &[Stage]) -> Result<Edges, Vec<Problem>> {
+/// The graph of `stages`, and every name in it that cannot be followed.
+pub(super) fn edges(stages: &[Stage]) -> (Edges, Vec<Problem>) {
     let mut problems = two_writers(stages);
     let places: BTreeMap<&str, usize> =
         stages.iter().enumerate().map(|(at, stage)| (stage.name.as_str(), at)).collect();
@@ -40,11 +40,11 @@ pub fn edges(stages: &[Stage]) -> Result<Edges, Vec<Problem>> {
             }
         }
     }
-    if problems.is_empty() { Ok(graph) } else { Err(problems) }
+    (graph, problems)
 }
 
 /// Positions in execution order: the recipe's, except that a stage waits for those it reads from.
-pub fn order(stages: &[Stage], graph: &Edges) -> Result<Vec<usize>, Vec<Problem>> {
+pub(super) fn order(stages: &[Stage], graph: &Edges) -> Result<Vec<usize>, Vec<Problem>> {
     let cycles = cycles(stages, graph);
     if !cycles.is_empty() {
         return Err(cycles);

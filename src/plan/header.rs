@@ -31,6 +31,8 @@ pub struct Header {
     pub vocabulary_known: bool,
     /// Bytes on the fullest device, by formula.
     pub bytes_per_device: u64,
+    /// Training sequences, once the data has been cut into them.
+    pub sequences: Option<u64>,
 }
 
 impl Header {
@@ -58,11 +60,23 @@ impl fmt::Display for Header {
         write!(formatter, "{} parameters{unknown}", count(self.parameters))?;
         let bytes = bytes(self.bytes_per_device);
         write!(formatter, "   about {bytes} on each {}", self.device_kind)?;
-        write!(formatter, "   {} steps of at most {} tokens", self.steps, self.step_tokens())
+        write!(formatter, "   {} steps of at most {} tokens", self.steps, self.step_tokens())?;
+        match (self.sequences, self.epochs()) {
+            (Some(sequences), Some(epochs)) => {
+                write!(formatter, ", {epochs:.2} epochs of {sequences} sequences")
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 impl Header {
+    /// How often every sequence is seen, once their number is known.
+    pub fn epochs(&self) -> Option<f64> {
+        let sequences = self.sequences.filter(|sequences| *sequences > 0)?;
+        Some(self.steps as f64 * self.global_batch_size as f64 / sequences as f64)
+    }
+
     /// Most tokens that a step reads.
     pub fn step_tokens(&self) -> usize {
         self.global_batch_size * self.sequence_length

@@ -3,6 +3,7 @@
 use super::outside::{self, Facts};
 use super::stage::Missing;
 use crate::recipe::{CheckedRecipe, NamedStage};
+use crate::spec::job::Job;
 use crate::spec::recipe::{DataPrefix, Model, Stage, Weighted};
 
 /// The ready token files of a blend; none when the recipe names no such files.
@@ -13,14 +14,20 @@ pub(super) fn blend(model: &Model) -> Option<Vec<Weighted>> {
     }
 }
 
-/// Everything that a run would lack, in the order in which stages need it.
-pub(super) fn missing(recipe: &CheckedRecipe, facts: &Facts) -> Vec<Missing> {
+/// Everything that a run would lack, in the order in which stages need it; `jobs` are those of the
+/// recipe's stages.
+pub(super) fn missing<'a>(
+    recipe: &CheckedRecipe,
+    jobs: impl Iterator<Item = &'a Job>,
+    facts: &Facts,
+) -> Vec<Missing> {
     let mut found = Vec::new();
-    for stage in recipe.stages() {
+    for (stage, job) in recipe.stages().iter().zip(jobs) {
         found.extend(devices(stage, facts));
         found.extend(files(recipe, stage, facts));
         found.extend(data(stage));
         found.extend(tokenizer(recipe, stage));
+        found.extend(facts.refusals.map(|refusals| refusals(job)).unwrap_or_default());
     }
     let mut once: Vec<Missing> = Vec::new();
     for one in found {

@@ -1,10 +1,10 @@
 //! What planning must know of the world outside the recipe: which files it asks for, and the facts.
 
 use super::lacks::blend;
-use super::stage::Outside;
+use super::stage::{Missing, Outside};
 use crate::base::digest::Digest;
 use crate::recipe::{CheckedRecipe, NamedStage};
-use crate::spec::job::TokenizerKind;
+use crate::spec::job::{Job, TokenizerKind};
 use crate::spec::recipe::choice::TokenizerLibrary;
 use crate::spec::recipe::{Model, Stage, Tokenizer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +28,8 @@ pub struct Facts {
     pub vocab_size: Option<usize>,
     /// GPUs that this build of the program can use on this machine.
     pub gpus: usize,
+    /// What of a job this build of the program cannot do; none refuses nothing.
+    pub refusals: Option<fn(&Job) -> Vec<Missing>>,
 }
 
 /// What `recipe` asks the outside for.

@@ -2,7 +2,8 @@
 
 use super::Error;
 use crate::artifacts::Store;
-use crate::plan::{Facts, Wanted};
+use crate::plan::{Facts, Missing, Wanted};
+use crate::spec::job::Job;
 use crate::stages;
 use std::collections::BTreeMap;
 
@@ -24,5 +25,15 @@ pub fn facts(wanted: &Wanted, store: &Store, gpus: usize) -> Result<Facts, Error
         Some((kind, files)) => Some(stages::vocab_size(*kind, files).map_err(Error::Tokenizer)?),
         None => None,
     };
-    Ok(Facts { digests, vocab_size, gpus })
+    Ok(Facts { digests, vocab_size, gpus, refusals: Some(refusals) })
+}
+
+/// What of a job the stages of this build cannot do.
+fn refusals(job: &Job) -> Vec<Missing> {
+    let named = |refusal: stages::Refusal| Missing {
+        what: refusal.what,
+        key: refusal.key,
+        help: refusal.help,
+    };
+    stages::refusals(job).into_iter().map(named).collect()
 }

@@ -3,9 +3,10 @@
 use super::decide::{Decided, Decision, Previous, decide, known_inputs};
 use super::scope::Scope;
 use super::{Error, Settings};
+use crate::artifacts::Artifact;
 use crate::base::digest::Digest;
 use crate::plan::header::bytes;
-use crate::plan::{Header, Missing, Plan};
+use crate::plan::{Header, Missing, Plan, Source};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -59,6 +60,7 @@ pub fn preview(plan: &Plan, settings: &Settings<'_>) -> Result<Preview, Error> {
     let previous = Previous::read(settings.store, settings.lock)?;
     let mut outputs: BTreeMap<String, Digest> = BTreeMap::new();
     let mut stages = Vec::new();
+    let mut sequences: BTreeMap<String, u64> = BTreeMap::new();
     for stage in scope.stages {
         let inputs = known_inputs(stage, &outputs);
         let forced = scope.forced.get(&stage.name).copied();
@@ -66,6 +68,7 @@ pub fn preview(plan: &Plan, settings: &Settings<'_>) -> Result<Preview, Error> {
             decide(stage, &inputs, settings.store, &previous, forced);
         if let Some(artifact) = &artifact {
             outputs.insert(stage.name.clone(), artifact.record.output);
+            sequences.extend(training_sequences(artifact).map(|count| (stage.name.clone(), count)));
         }
         stages.push(StagePreview {
             stage: stage.name.clone(),
@@ -78,7 +81,21 @@ pub fn preview(plan: &Plan, settings: &Settings<'_>) -> Result<Preview, Error> {
     }
     settings.store.save()?;
     let (recipe, missing) = (plan.name().to_owned(), plan.missing().to_vec());
-    Ok(Preview { recipe, trainings: plan.headers().to_vec(), stages, missing })
+    let trainings = plan.headers().iter().map(|header| {
+        let data = plan.stage(&header.stage).and_then(|stage| stage.inputs.get("data"));
+        let known = match data {
+            Some(Source::Stage(data)) => sequences.get(data).copied(),
+            _ => None,
+        };
+        Header { sequences: known, ..header.clone() }
+    });
+    Ok(Preview { recipe, trainings: trainings.collect(), stages, missing })
+}
+
+/// How many training sequences a shard stage reported.
+#[expect(clippy::cast_sign_loss, reason = "a count")]
+fn training_sequences(artifact: &Artifact) -> Option<u64> {
+    artifact.record.facts.get("train_sequences").map(|count| *count as u64)
 }
 
 impl fmt::Display for Preview {

@@ -87,6 +87,25 @@ pub fn run(
     }
 }
 
+/// Something that a job asks for and this build cannot do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What, a lowercase fragment.
+    pub what: String,
+    /// The recipe's key that asks for it.
+    pub key: String,
+    /// What to set.
+    pub help: String,
+}
+
+/// Everything in `job` that this build cannot do, so that a run can be refused before any work.
+pub fn refusals(job: &Job) -> Vec<Refusal> {
+    match job {
+        Job::Train(job) => train::refusals(job),
+        _ => Vec::new(),
+    }
+}
+
 /// Number of ids that a tokenizer can produce: a fact that planning needs.
 ///
 /// `files` are named as [`Job`] names them (`tokenizer.model`, `tokenizer.vocab_file`, …).

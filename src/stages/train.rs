@@ -1,6 +1,6 @@
 //! The train stage: a checkpoint and shards to a fine-tuned checkpoint.
 
-use super::{Folders, Outcome};
+use super::{Folders, Outcome, Refusal};
 use crate::base::digest::files_below;
 use crate::data::feed::{self, Feed, Ordering};
 use crate::data::sampler;
@@ -62,6 +62,24 @@ pub fn run(
         }
         Err(error) => Err(Error::Training(error).into()),
     }
+}
+
+/// Everything in `job` that this build cannot do.
+pub(super) fn refusals(job: &TrainJob) -> Vec<Refusal> {
+    let settings = training::not_built(job).into_iter().map(|(key, value, instead)| Refusal {
+        what: format!("{key} {value}, which this version cannot train with"),
+        key: key.to_owned(),
+        help: format!("set {instead}"),
+    });
+    let prefixes = matches!(job.model.data.source, DataSource::Prefixes { .. });
+    let prefixes = prefixes.then(|| Refusal {
+        what: "training from ready token files, which this version does not do".to_owned(),
+        key: "model.data.data_prefix".to_owned(),
+        help: "name rows in model.data.train_ds.file_names, or give the train stage `data`, the \
+               name of a shard stage"
+            .to_owned(),
+    });
+    settings.chain(prefixes).collect()
 }
 
 /// The sequences of `split` in the order of the run.

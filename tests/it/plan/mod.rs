@@ -5,5 +5,6 @@ mod fixture;
 mod graphs;
 mod locks;
 mod processes;
+mod projection;
 mod reasons;
 mod walks;

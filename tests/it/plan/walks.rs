@@ -8,7 +8,7 @@ use sft_run::plan::{Draft, Missing, Plan};
 use sft_run::runner::{self, Decision, Error, Reason};
 use sft_run::spec::event::{Event, Sink};
 use sft_run::spec::job::Job;
-use sft_run::stages::{self as real, Folders, Outcome};
+use sft_run::stages::{self as real, Folders};
 use std::fs;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,0 +1,181 @@
+//! Recipes compiled to plans: the jobs with every default, what is missing, where values came from.
+
+use super::fixture::{Events, Workshop};
+use serde_json::Value;
+use sft_run::base::digest::Digest;
+use sft_run::plan::{self, Facts, Plan, fingerprint, wanted};
+use sft_run::recipe::problem::Problem;
+use sft_run::recipe::{CheckedRecipe, Request, load};
+use sft_run::runner;
+use sft_run::spec::event::Sink;
+use sft_run::spec::job::Job;
+use sft_run::stages::{Folders, Outcome};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+fn recipe(name: &str, overrides: &[&str]) -> CheckedRecipe {
+    // Relative, as people give it: this is what origins show.
+    let path = PathBuf::from("tests/fixtures/plan").join(name);
+    let overrides: Vec<_> = overrides.iter().map(|text| (*text).to_owned()).collect();
+    let request = Request {
+        path: &path,
+        overrides: &overrides,
+        variables: &[],
+        environment: &BTreeMap::new(),
+        hparams: None,
+        git: None,
+        gpu: None,
+    };
+    load(&request).unwrap_or_else(|problems| panic!("{problems:#?}")).0
+}
+
+/// Facts of a world in which every file exists, with its path for its content.
+fn whole_world(recipe: &CheckedRecipe) -> Facts {
+    let named = |path: PathBuf| {
+        let digest = Digest::of_bytes(path.as_os_str().as_encoded_bytes());
+        (path, digest)
+    };
+    let digests = wanted(recipe).files.into_iter().map(named).collect();
+    Facts { digests, vocab_size: Some(1000), gpus: 8, ..Facts::default() }
+}
+
+fn compiled(name: &str, overrides: &[&str]) -> Plan {
+    let recipe = recipe(name, overrides);
+    plan::compile(&recipe, &whole_world(&recipe)).unwrap()
+}
+
+fn problems(name: &str, overrides: &[&str]) -> Vec<Problem> {
+    let recipe = recipe(name, overrides);
+    plan::compile(&recipe, &whole_world(&recipe)).unwrap_err()
+}
+
+fn settings(plan: &Plan, stage: &str) -> Value {
+    fingerprint::settings(plan.stage(stage).unwrap())
+}
+
+#[test]
+fn every_default_is_filled_in() {
+    let plan = compiled("small.yaml", &[]);
+    let jobs: BTreeMap<_, _> = plan
+        .stages()
+        .iter()
+        .map(|stage| (stage.name.as_str(), fingerprint::settings(stage)))
+        .collect();
+    insta::assert_json_snapshot!(jobs);
+}
+
+#[test]
+fn a_recipe_without_stages_gets_those_its_data_calls_for() {
+    let plan = compiled("ready_shards.yaml", &[]);
+    let names: Vec<_> = plan.stages().iter().map(|stage| stage.name.as_str()).collect();
+    assert_eq!(names, ["load", "train"]);
+    let train = settings(&plan, "train");
+    assert_eq!(train["model"]["architecture"]["padded_vocab_size"], 1024);
+    assert_eq!(train["trainer"]["degrees"]["data"], 2);
+    assert_eq!(train["model"]["data"]["source"]["prefixes"]["weights"][1], 0.6);
+    let inputs: Vec<_> = plan.stage("train").unwrap().inputs.keys().map(String::as_str).collect();
+    let expected =
+        ["model", "prefix.0", "prefix.1", "tokenizer.merge_file", "tokenizer.vocab_file"];
+    assert_eq!(inputs, expected);
+    assert_eq!(plan.run_folder(), Path::new("/results/ready/3"));
+    assert!(!plan.keeps_checkpoints());
+    insta::assert_snapshot!(plan.headers()[0]);
+}
+
+#[test]
+fn settings_of_one_stage_leave_the_others_alone() {
+    let plan = compiled("small.yaml", &[]);
+    let (base, tuned) = (settings(&plan, "base"), settings(&plan, "tuned"));
+    assert_eq!(
+        (&base["trainer"]["max_steps"], &base["model"]["optim"]["lr"]),
+        (&400.into(), &3e-3.into())
+    );
+    assert_eq!(
+        (&tuned["trainer"]["max_steps"], &tuned["model"]["optim"]["lr"]),
+        (&50.into(), &1e-4.into())
+    );
+    // A ratio counts the steps of its own stage.
+    assert_eq!(base["model"]["optim"]["sched"]["warmup_steps"], 20);
+    assert_eq!(tuned["model"]["optim"]["sched"]["warmup_steps"], 2);
+}
+
+#[test]
+fn values_know_where_they_were_written() {
+    let plan = compiled("small.yaml", &["model.optim.lr=1e-3", "model.num_layers=6"]);
+    let origin = |stage: &str, path: &str| {
+        plan.stage(stage).unwrap().origins.get(path).cloned().unwrap_or_default()
+    };
+    let file = "tests/fixtures/plan/small.yaml";
+    assert_eq!(origin("base", "model.optim.lr"), "override 1");
+    assert_eq!(origin("tuned", "model.optim.lr"), format!("{file}:47"));
+    assert_eq!(origin("base", "model.architecture.num_layers"), "override 2");
+    assert_eq!(origin("base", "model.optim.betas.1"), format!("{file}:27"));
+    assert_eq!(origin("base", "trainer.max_steps"), format!("{file}:3"));
+    assert_eq!(origin("tuned", "trainer.max_steps"), format!("{file}:46"));
+    assert_eq!(origin("tokenize", "stage.sources.0.tasks.1.share"), format!("{file}:37"));
+    assert_eq!(origin("tokenize", "stage.sources.0.split.by_hash.field"), format!("{file}:34"));
+    assert_eq!(
+        origin("tokenize", "stage.sources.0.tasks.0.format.templates.answer"),
+        format!("{file}:36")
+    );
+    assert_eq!(origin("shard", "stage.packing"), format!("{file}:38"));
+    assert_eq!(origin("base", "trainer.degrees.tensor"), format!("{file}:10"));
+    // Nobody wrote these.
+    assert_eq!(origin("base", "model.optim.eps"), "");
+    assert_eq!(origin("base", "model.architecture.ffn_hidden_size"), "");
+    assert_eq!(origin("tokenize", "stage.sources.0.tasks.0.share"), "");
+}
+
+#[test]
+fn a_plan_made_on_other_files_is_refused() {
+    let (shop, plan) = (Workshop::new(), compiled("small.yaml", &[]));
+    let store = shop.store();
+    let nothing = |_: &Job, _: &Folders, _: &dyn Sink, _: &AtomicBool| Ok(Outcome::default());
+    let stop = AtomicBool::new(false);
+    let run = runner::run(&plan, &shop.settings(&store), &nothing, &Events::default(), &stop);
+    assert!(matches!(run, Err(runner::Error::InputChanged { .. })), "{run:?}");
+}
+
+#[test]
+fn what_is_missing_is_listed_with_the_key_to_set() {
+    for name in ["small.yaml", "ready_shards.yaml"] {
+        let recipe = recipe(name, &[]);
+        let plan = plan::compile(&recipe, &Facts::default()).unwrap();
+        let lines: Vec<_> = plan.missing().iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(name, lines.join("\n"));
+    }
+    let nothing = compiled("small.yaml", &[]);
+    assert!(nothing.missing().is_empty());
+}
+
+#[test]
+fn a_name_of_a_data_set_is_no_data() {
+    let plan = compiled("ready_shards.yaml", &["model.data.data_prefix=[{dataset: hh}]"]);
+    let lines: Vec<_> = plan.missing().iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn problems_of_the_graph_point_into_the_recipe() {
+    let found = problems(
+        "small.yaml",
+        &["stages.shard.shard.data=tokenise", "stages.base.train.model=tuned"],
+    );
+    let lines: Vec<_> = found
+        .iter()
+        .map(|problem| {
+            let place = problem
+                .place
+                .as_ref()
+                .map(|(place, _)| format!("{}:{}", place.file.name, place.line_and_column().0));
+            format!(
+                "{}: {} ({})",
+                place.unwrap_or_default(),
+                problem.message,
+                problem.help.clone().unwrap_or_default()
+            )
+        })
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
