@@ -6,3 +6,4 @@ mod metrics;
 mod report;
 mod sampling;
 mod small_model;
+mod stages;
