@@ -1,10 +1,12 @@
 //! The last step from text to a recipe that can be planned: types, rules across fields, lints.
 
+use super::findings::Findings;
 use super::path::{Path, Step};
 use super::place::Marks;
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use super::resolve::{Request, Resolved, resolve};
 use super::stages::{self, NamedStage};
+use super::{keys, lints, plain, rules, schema};
 use crate::spec::recipe::Recipe;
 use std::path::{Path as FilePath, PathBuf};
 
@@ -56,15 +58,55 @@ impl CheckedRecipe {
 }
 
 /// Reads, resolves and checks a recipe. The second part of the answer are lints.
+///
+/// All problems of a step come at once, in the order of the file: values that are missing or do not
+/// fit the schema, then settings that are refused or contradict each other.
 pub fn load(request: &Request) -> Result<(CheckedRecipe, Vec<Problem>), Vec<Problem>> {
     let resolved = resolve(request)?;
+    stop_if_any(mismatches(&resolved))?;
     let recipe = typed(&resolved).map_err(|problem| vec![problem])?;
     let stages = stages::effective(&recipe, &resolved.values)
         .map_err(|error| vec![Problem::error("recipe::wrong_value", error.to_string())])?;
+    let mut findings = Findings::new(&resolved.marks);
+    rules::check(&recipe, &stages, &mut findings);
+    let mut problems = findings.problems;
+    // What is refused as a whole needs no further rules.
+    let mut refused = keys::refused(&resolved);
+    problems.retain(|problem| !refused.iter().any(|other| other.path == problem.path));
+    refused.append(&mut problems);
+    stop_if_any(refused)?;
+    let mut findings = Findings::new(&resolved.marks);
+    lints::check(&recipe, &stages, &mut findings);
+    let mut lints = findings.problems;
+    problem::sort(&mut lints);
     let folder = request.path.parent().map(FilePath::to_path_buf).unwrap_or_default();
     let stem = request.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = recipe.name.clone().or(stem).unwrap_or_default();
-    Ok((CheckedRecipe { recipe, resolved, folder, name, stages }, Vec::new()))
+    Ok((CheckedRecipe { recipe, resolved, folder, name, stages }, lints))
+}
+
+/// A note for each key that the recipe sets and that has no effect here.
+pub fn no_effect(recipe: &CheckedRecipe) -> Vec<Problem> {
+    keys::without_effect(&recipe.resolved)
+}
+
+fn stop_if_any(mut problems: Vec<Problem>) -> Result<(), Vec<Problem>> {
+    problem::sort(&mut problems);
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// Values that stand for nothing yet, and values that do not fit the schema.
+fn mismatches(resolved: &Resolved) -> Vec<Problem> {
+    let (json, mut problems) = plain::convert(resolved);
+    let missing: Vec<Path> = problems.iter().filter_map(|problem| problem.path.clone()).collect();
+    let misfits = schema::errors::check(&json, &resolved.marks);
+    // A value that is reported as missing has no type to complain about.
+    problems.extend(
+        misfits
+            .into_iter()
+            .filter(|problem| problem.path.as_ref().is_none_or(|path| !missing.contains(path))),
+    );
+    problems
 }
 
 fn typed(resolved: &Resolved) -> Result<Recipe, Problem> {

@@ -9,11 +9,19 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     }
     let likeness = |candidate: &str| strsim::damerau_levenshtein(&word, &candidate.to_lowercase());
     let near = candidates.into_iter().filter(|candidate| candidate.len() <= 200).take(2_000);
-    let scored = near.map(|candidate| (likeness(candidate), candidate));
+    let near: Vec<&str> = near.collect();
+    let begun = |candidate: &&&str| word.len() >= 3 && candidate.to_lowercase().starts_with(&word);
+    let scored = near.iter().map(|candidate| (likeness(candidate), *candidate));
     let (distance, best) = scored.min()?;
     let longest = word.chars().count().max(best.chars().count());
     // A third of the letters may be wrong, and one always.
-    (distance <= (longest / 3).max(1) && distance < longest).then_some(best)
+    if distance <= (longest / 3).max(1) && distance < longest {
+        return Some(best);
+    }
+    // `cosine` means `CosineAnnealing` when nothing else begins so.
+    let mut continued = near.iter().filter(begun);
+    let first = continued.next().copied();
+    first.filter(|_| continued.next().is_none())
 }
 
 /// `did you mean `x`?`, when something is near.
@@ -22,4 +30,10 @@ pub fn did_you_mean<'a>(
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<String> {
     nearest(word, candidates).map(|best| format!("did you mean `{best}`?"))
+}
+
+/// Words in back quotes with commas between.
+pub fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let quoted: Vec<String> = words.into_iter().map(|word| format!("`{word}`")).collect();
+    quoted.join(", ")
 }

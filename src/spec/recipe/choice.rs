@@ -346,4 +346,13 @@ impl PrecisionName {
         ("16-mixed", Precision::Fp16),
         ("fp32", Precision::Fp32),
     ];
+
+    /// The shortest way to write it.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Precision::Fp32 => "32",
+            Precision::Bf16 => "bf16",
+            Precision::Fp16 => "16",
+        }
+    }
 }

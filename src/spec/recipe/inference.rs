@@ -46,11 +46,15 @@ pub struct GenKwargs {
 }
 
 impl GenKwargs {
+    /// Whether the most likely token is taken.
+    pub fn is_greedy(&self) -> bool {
+        self.use_greedy.or(self.do_sample.map(|sample| !sample)).unwrap_or(false)
+    }
+
     /// The settings with defaults filled in: trlx's, but for the penalty, which NeMo skips by default.
     pub fn filled(&self, seed: u64) -> Generation {
-        let greedy = self.use_greedy.or(self.do_sample.map(|sample| !sample));
         Generation {
-            use_greedy: greedy.unwrap_or(false),
+            use_greedy: self.is_greedy(),
             temperature: self.temperature.unwrap_or(1.0),
             top_k: self.top_k.unwrap_or(0),
             top_p: self.top_p.unwrap_or(0.9),

@@ -121,12 +121,9 @@ impl JsonSchema for SplitChoice {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let mut schema = SplitBy::json_schema(generator);
-        schema.insert("type".to_owned(), serde_json::json!(["string", "object"]));
         let names: Vec<_> = Split::ALL.iter().map(|split| split.name()).collect();
-        // `pattern` speaks of strings only, so mappings pass it.
-        schema.insert("pattern".to_owned(), format!("^({})$", names.join("|")).into());
-        schema
+        let by = SplitBy::json_schema(generator);
+        json_schema!({"anyOf": [{"type": "string", "enum": names}, by]})
     }
 
     fn inline_schema() -> bool {
@@ -166,6 +163,13 @@ pub struct Task {
     pub add_bos: Option<bool>,
     /// End with the end-of-sequence token, which is learned. Default: true.
     pub add_eos: Option<bool>,
+}
+
+impl Task {
+    /// The name by which evaluation selects its samples.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or("default")
+    }
 }
 
 /// Token ids to training sequences.

@@ -1,0 +1,143 @@
+//! Problems as people read them in a terminal, and as JSON.
+
+use super::place::Place;
+use super::problem::{Problem, Severity};
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
+};
+use serde_json::{Value, json};
+use std::fmt;
+
+/// At most so many problems are drawn; the rest is counted.
+pub const MAX_SHOWN: usize = 20;
+
+/// Problems with their lines and carets, for a terminal of 100 columns.
+pub fn render(problems: &[Problem], color: bool) -> String {
+    render_width(problems, color, 100)
+}
+
+/// The same for a terminal of some width.
+pub fn render_width(problems: &[Problem], color: bool, width: usize) -> String {
+    let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_width(width)
+        .with_links(false)
+        .with_context_lines(1)
+        .with_wrap_lines(true);
+    let mut text = String::new();
+    for problem in problems.iter().take(MAX_SHOWN) {
+        // Writing to a string cannot fail.
+        let _ = handler.render_report(&mut text, &Drawn::new(problem));
+        text.push('\n');
+    }
+    let more = problems.len().saturating_sub(MAX_SHOWN);
+    if more > 0 {
+        text.push_str(&format!("  … and {more} more; the first ones may be their cause\n"));
+    }
+    text
+}
+
+/// Problems as a JSON array: `code`, `severity`, `message`, `path`, `file`, `line`, `column`,
+/// `label`, `related`, `help`. Codes stay the same between versions.
+pub fn json(problems: &[Problem]) -> Value {
+    problems.iter().map(one).collect()
+}
+
+fn one(problem: &Problem) -> Value {
+    let mut object = json!({
+        "code": problem.code,
+        "severity": match problem.severity { Severity::Error => "error", Severity::Lint => "lint" },
+        "message": problem.message,
+        "path": problem.path.as_ref().map(ToString::to_string),
+        "help": problem.help,
+        "related": problem.related.iter().map(|(place, label)| located(place, label)).collect::<Vec<_>>(),
+    });
+    if let (Some((place, label)), Some(object)) = (&problem.place, object.as_object_mut())
+        && let Value::Object(place) = located(place, label)
+    {
+        object.extend(place);
+    }
+    object
+}
+
+fn located(place: &Place, label: &str) -> Value {
+    let (line, column) = place.line_and_column();
+    json!({"file": place.file.name, "line": line, "column": column, "label": label})
+}
+
+/// A problem in the form that miette draws. Its sources own their text, so each drawing copies it.
+struct Drawn<'a> {
+    problem: &'a Problem,
+    source: Option<NamedSource<String>>,
+    help: Option<String>,
+}
+
+impl<'a> Drawn<'a> {
+    fn new(problem: &'a Problem) -> Drawn<'a> {
+        let file = problem.place.as_ref().map(|(place, _)| &place.file);
+        let source = file.map(|file| NamedSource::new(&file.name, file.text.clone()));
+        // A snippet shows one file; places in others are told in words.
+        let elsewhere = problem.related.iter().filter(|(place, _)| Some(&place.file) != file);
+        let mut help: Vec<String> = problem.help.iter().cloned().collect();
+        help.extend(elsewhere.map(|(place, label)| {
+            let (line, column) = place.line_and_column();
+            format!("{}:{line}:{column}: {label}", place.file.name)
+        }));
+        Drawn { problem, source, help: (!help.is_empty()).then(|| help.join("\n")) }
+    }
+
+    fn places(&self) -> impl Iterator<Item = &'a (Place, String)> {
+        let first = self.problem.place.as_ref();
+        let file = first.map(|(place, _)| &place.file);
+        let here = move |other: &&(Place, String)| Some(&other.0.file) == file;
+        first.into_iter().chain(self.problem.related.iter().filter(here))
+    }
+}
+
+impl fmt::Debug for Drawn<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problem.fmt(formatter)
+    }
+}
+
+impl fmt::Display for Drawn<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.problem.message)
+    }
+}
+
+impl std::error::Error for Drawn<'_> {}
+
+impl Diagnostic for Drawn<'_> {
+    fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        Some(Box::new(self.problem.code))
+    }
+
+    fn severity(&self) -> Option<miette::Severity> {
+        Some(match self.problem.severity {
+            Severity::Error => miette::Severity::Error,
+            Severity::Lint => miette::Severity::Warning,
+        })
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.source.as_ref().map(|source| source as &dyn SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let mut first = true;
+        Some(Box::new(self.places().map(move |(place, label)| {
+            let span = (place.span.start, place.span.len());
+            let primary = std::mem::replace(&mut first, false);
+            if primary {
+                LabeledSpan::new_primary_with_span(Some(label.clone()), span)
+            } else {
+                LabeledSpan::new_with_span(Some(label.clone()), span)
+            }
+        })))
+    }
+}

@@ -1,0 +1,319 @@
+//! Written stages: inputs that exist and have the right kind, splits and tasks that give samples.
+
+use super::rows::check_template;
+use crate::recipe::findings::{Findings, number};
+use crate::recipe::path::Path;
+use crate::recipe::stages::NamedStage;
+use crate::recipe::suggest;
+use crate::spec::job::Split;
+use crate::spec::recipe::stage::{SplitBy, SplitChoice};
+use crate::spec::recipe::{Evaluate, Source, Stage, Task, Tokenize};
+
+pub(super) fn check(stages: &[NamedStage], findings: &mut Findings) {
+    for stage in stages {
+        let Some(path) = &stage.path else { continue };
+        name(stage, path, findings);
+        for (key, input, kinds) in inputs(&stage.stage) {
+            check_input(stages, stage, (&path.key(key), input, kinds), findings);
+        }
+        match &stage.stage {
+            Stage::Tokenize(tokenize) => sources(tokenize, path, findings),
+            Stage::Evaluate(evaluate) => evaluation(stages, evaluate, path, findings),
+            _ => {}
+        }
+    }
+    if let [] = stages {
+        findings
+            .error("recipe::no_stages", "stages", "empty", "`stages` names no stage")
+            .help("name at least one stage, or leave `stages` out for the default ones");
+    }
+}
+
+/// Names become names of folders.
+fn name(stage: &NamedStage, path: &Path, findings: &mut Findings) {
+    let good = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+    if stage.name.is_empty() || !stage.name.chars().all(good) {
+        findings
+            .error(
+                "recipe::stage_name",
+                path.parent().unwrap_or_default(),
+                "this name",
+                format!("`{}` cannot be the name of a stage", stage.name),
+            )
+            .help("use letters, digits, `_` and `-`: the name becomes a folder's name");
+    }
+}
+
+type Input<'a> = (&'static str, &'a str, &'static [&'static str]);
+
+/// Which stages a stage reads: the key, the name, the kinds that fit.
+fn inputs(stage: &Stage) -> Vec<Input<'_>> {
+    const WEIGHTS: &[&str] = &["load", "train"];
+    const SAMPLES: &[&str] = &["tokenize"];
+    const SHARDS: &[&str] = &["shard"];
+    match stage {
+        Stage::Tokenize(_) | Stage::Load(_) => Vec::new(),
+        Stage::Shard(shard) => vec![("data", &shard.data, SAMPLES)],
+        Stage::Train(train) => {
+            let mut inputs: Vec<Input> = vec![("model", &train.model, WEIGHTS)];
+            inputs.extend(train.data.as_ref().map(|data| ("data", data.as_str(), SHARDS)));
+            inputs
+        }
+        Stage::Evaluate(evaluate) => {
+            vec![("model", &evaluate.model, WEIGHTS), ("data", &evaluate.data, SAMPLES)]
+        }
+        Stage::Generate(generate) => vec![("model", &generate.model, WEIGHTS)],
+    }
+}
+
+fn check_input(
+    stages: &[NamedStage],
+    reader: &NamedStage,
+    (path, input, kinds): (&Path, &str, &[&str]),
+    findings: &mut Findings,
+) {
+    let fitting = stages
+        .iter()
+        .filter(|stage| kinds.contains(&stage.stage.kind()) && stage.name != reader.name)
+        .map(|stage| stage.name.as_str());
+    let fitting: Vec<&str> = fitting.collect();
+    let wanted = kinds.join(" or ");
+    let choices = if fitting.is_empty() {
+        format!("there is no {wanted} stage: add one")
+    } else {
+        format!("{wanted} stages: {}", suggest::listed(fitting.iter().copied()))
+    };
+    match stages.iter().find(|stage| stage.name == input) {
+        None => {
+            let meant = suggest::nearest(input, fitting.iter().copied());
+            let meant = meant.map(|meant| format!("did you mean `{meant}`? ")).unwrap_or_default();
+            findings
+                .error(
+                    "recipe::unknown_stage",
+                    path.clone(),
+                    "no such stage",
+                    format!("no stage is called `{input}`"),
+                )
+                .help(format!("{meant}{choices}"));
+        }
+        Some(found) if found.name == reader.name => {
+            findings
+                .error(
+                    "recipe::stage_cycle",
+                    path.clone(),
+                    "its own output",
+                    format!("stage `{input}` reads its own output"),
+                )
+                .help(choices);
+        }
+        Some(found) if !kinds.contains(&found.stage.kind()) => {
+            let kind = found.stage.kind();
+            findings
+                .error(
+                    "recipe::stage_kind",
+                    path.clone(),
+                    format!("a {kind} stage"),
+                    format!("`{path}` needs a {wanted} stage, but `{input}` is a {kind} stage"),
+                )
+                .help(choices);
+        }
+        Some(_) => {}
+    }
+}
+
+fn sources(tokenize: &Tokenize, path: &Path, findings: &mut Findings) {
+    let path = path.key("sources");
+    if tokenize.sources.is_empty() {
+        findings
+            .error(
+                "recipe::missing_value",
+                path.clone(),
+                "empty",
+                "a tokenize stage needs at least one file of rows",
+            )
+            .help("add `- {rows: PATH, tasks: […]}`");
+    }
+    for (index, source) in tokenize.sources.iter().enumerate() {
+        let path = path.index(index);
+        if let SplitChoice::By(split) = &source.split {
+            shares(split, &path.key("split"), findings);
+        }
+        tasks(source, &path.key("tasks"), findings);
+    }
+}
+
+fn shares(split: &SplitBy, path: &Path, findings: &mut Findings) {
+    let held_out = split.validation + split.test;
+    if held_out < 1.0 {
+        return;
+    }
+    let message = format!(
+        "validation {} + test {} = {} leaves no rows to learn from",
+        number(split.validation),
+        number(split.test),
+        number(held_out),
+    );
+    findings
+        .error("recipe::shares", path.key("test"), number(split.test), message)
+        .with(path.key("validation"), number(split.validation))
+        .help("make their sum less than 1; all rows to one split is `split: test`");
+}
+
+fn tasks(source: &Source, path: &Path, findings: &mut Findings) {
+    if source.tasks.is_empty() {
+        findings
+            .error(
+                "recipe::missing_value",
+                path.clone(),
+                "empty",
+                "rows without a task give no samples",
+            )
+            .help("add `- {name: NAME, prompt: \"…\", answer: \"…\"}`");
+    }
+    for (index, task) in source.tasks.iter().enumerate() {
+        let path = path.index(index);
+        let earlier = source.tasks.iter().take(index).position(|other| other.name() == task.name());
+        if let Some(earlier) = earlier {
+            let first = path.parent().unwrap_or_default().index(earlier);
+            findings
+                .error(
+                    "recipe::duplicate_task",
+                    path.key("name"),
+                    "again here",
+                    format!("two tasks of these rows are called `{}`", task.name()),
+                )
+                .with(first.key("name"), "first here")
+                .help("give each task a name of its own: evaluation selects samples by it");
+        }
+        if task.share == Some(0.0) {
+            findings
+                .error(
+                    "recipe::shares",
+                    path.key("share"),
+                    "0",
+                    format!("task `{}` takes none of the rows", task.name()),
+                )
+                .help("give it a share above 0, or remove the task");
+        }
+        form(task, &path, findings);
+    }
+}
+
+/// Exactly one way to make text, and no key of another way.
+fn form(task: &Task, path: &Path, findings: &mut Findings) {
+    let name = task.name();
+    let templates = task.prompt.is_some() || task.answer.is_some();
+    let given = [templates, task.text.is_some(), task.prompt_template.is_some()];
+    let forms = "`prompt` and `answer`, or `text`, or `prompt_template`";
+    if given.iter().filter(|given| **given).count() != 1 {
+        let many = given.contains(&true);
+        let message = if many {
+            format!("task `{name}` makes its text in more than one way")
+        } else {
+            format!("task `{name}` does not say how text is made of a row")
+        };
+        findings
+            .error("recipe::task_form", path.clone(), "this task", message)
+            .help(format!("give {forms}"));
+        return;
+    }
+    if templates && (task.prompt.is_none() || task.answer.is_none()) {
+        let (has, lacks) =
+            if task.prompt.is_some() { ("prompt", "answer") } else { ("answer", "prompt") };
+        findings
+            .error(
+                "recipe::task_form",
+                path.key(has),
+                format!("has no `{lacks}`"),
+                format!("task `{name}` has a {has}, but no {lacks}"),
+            )
+            .help(format!("add `{lacks}`; for rows that are all text, write `text: FIELD`"));
+    }
+    let label = task.label_key.as_deref().unwrap_or("output");
+    if let Some(template) = &task.prompt_template {
+        check_template(template, label, &path.key("prompt_template"), findings);
+        return;
+    }
+    let nemo = [
+        ("label_key", task.label_key.is_some()),
+        ("truncation_field", task.truncation_field.is_some()),
+        ("truncation_method", task.truncation_method.is_some()),
+        ("tokens_to_generate", task.tokens_to_generate.is_some()),
+    ];
+    for (key, _) in nemo.into_iter().filter(|(_, set)| *set) {
+        findings
+            .error(
+                "recipe::task_form",
+                path.key(key),
+                "without prompt_template",
+                format!(
+                    "`{key}` belongs to a `prompt_template`, which task `{name}` does not have"
+                ),
+            )
+            .help(format!("remove `{key}`, or write the task with `prompt_template`"));
+    }
+    if task.text.is_some() && task.answer_only_loss == Some(true) {
+        findings
+            .error(
+                "recipe::task_form",
+                path.key("answer_only_loss"),
+                "no answer",
+                format!("task `{name}` has no answer to learn from: it is all text"),
+            )
+            .help("remove `answer_only_loss`, or write the task with `prompt` and `answer`");
+    }
+}
+
+fn evaluation(stages: &[NamedStage], evaluate: &Evaluate, path: &Path, findings: &mut Findings) {
+    if evaluate.metrics.is_empty() {
+        findings
+            .error(
+                "recipe::missing_value",
+                path.key("metrics"),
+                "empty",
+                format!("`{path}` computes nothing"),
+            )
+            .help("name a metric, such as `metrics: [exact_match, loss]`");
+    }
+    let named = stages.iter().find(|stage| stage.name == evaluate.data).map(|stage| &stage.stage);
+    let Some(Stage::Tokenize(tokenize)) = named else { return };
+    let split = evaluate.split.unwrap_or(Split::Test);
+    if !tokenize.sources.iter().any(|source| gives(source, split)) {
+        findings
+            .error(
+                "recipe::empty_split",
+                path.key("split"),
+                "no rows",
+                format!("no rows of `{}` go to the {} split", evaluate.data, split.name()),
+            )
+            .help(format!(
+                "give a source `split: {{by: FIELD, {}: 0.05}}`, or choose another split",
+                split.name()
+            ));
+    }
+    let tasks = || tokenize.sources.iter().flat_map(|source| &source.tasks).map(Task::name);
+    let Some(task) = evaluate.task.as_deref().filter(|task| tasks().all(|known| known != *task))
+    else {
+        return;
+    };
+    let meant = suggest::nearest(task, tasks()).map(|meant| format!("did you mean `{meant}`? "));
+    findings
+        .error(
+            "recipe::unknown_task",
+            path.key("task"),
+            "no such task",
+            format!("`{}` has no task called `{task}`", evaluate.data),
+        )
+        .help(format!("{}tasks: {}", meant.unwrap_or_default(), suggest::listed(tasks())));
+}
+
+fn gives(source: &Source, split: Split) -> bool {
+    match &source.split {
+        SplitChoice::All(all) => *all == split,
+        SplitChoice::By(shares) => match split {
+            Split::Train => true,
+            Split::Validation => shares.validation > 0.0,
+            Split::Test => shares.test > 0.0,
+        },
+    }
+}

@@ -1,0 +1,55 @@
+//! The recipes of the repository load, with the lints that they deserve.
+
+use super::{file, load_with, yaml_files};
+use sft_run::recipe::diagnostic::render;
+use sft_run::recipe::no_effect;
+
+fn lints(name: &str) -> Vec<&'static str> {
+    let loaded = load_with(&file("recipes").join(name), &[]);
+    let (_, lints) = loaded.unwrap_or_else(|problems| panic!("{}", render(&problems, false)));
+    lints.into_iter().map(|lint| lint.code).collect()
+}
+
+#[test]
+fn every_shipped_recipe_loads() {
+    let names = yaml_files("recipes");
+    assert!(names.len() >= 6, "{names:?}");
+    for name in names {
+        lints(&name);
+    }
+}
+
+#[test]
+fn shipped_recipes_have_their_lints() {
+    let check = |name: &str, expected: &[&str]| assert_eq!(lints(name), expected, "{name}");
+    check(
+        "megatron_1.3b.yaml",
+        &["lint::ffn_hidden_size", "lint::sequence_parallel", "lint::constant_steps"],
+    );
+    check("megatron_2b.yaml", &["lint::constant_steps"]);
+    check("megatron_20b.yaml", &["lint::selective_recompute", "lint::constant_steps"]);
+    check("megatron_llama2_7b.yaml", &["lint::selective_recompute"]);
+    check("sft_megatron_20b.yaml", &["lint::selective_recompute"]);
+}
+
+#[test]
+fn stages_follow_from_the_data() {
+    let kinds = |name: &str| -> Vec<String> {
+        let (recipe, _) = load_with(&file("recipes").join(name), &[]).expect("loads");
+        recipe.stages().iter().map(|stage| stage.name.clone()).collect()
+    };
+    assert_eq!(kinds("megatron_1.3b.yaml"), ["load", "train"]);
+    assert_eq!(kinds("sft_megatron_20b.yaml"), ["load", "train"]);
+}
+
+#[test]
+fn keys_without_effect_are_told() {
+    let (recipe, _) = load_with(&file("recipes/megatron_1.3b.yaml"), &[]).expect("loads");
+    let notes = no_effect(&recipe);
+    assert!(notes.iter().all(|note| note.code == "recipe::no_effect" && note.place.is_some()));
+    let about = |path: &str| {
+        notes.iter().any(|note| note.path.as_ref().is_some_and(|known| known.to_string() == path))
+    };
+    assert!(about("model.persist_layer_norm") || about("model.sync_batch_comm"));
+    assert!(about("trainer.logger") && !about("model.optim.lr"));
+}
