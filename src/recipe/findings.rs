@@ -37,9 +37,10 @@ impl<'a> Findings<'a> {
         let place = self.place(&path).cloned();
         let problem = Problem::error(code, message).at(place.as_ref(), label).about(path);
         // Stages that share their settings find the same.
-        if self.problems.contains(&problem) {
-            self.problems.retain(|known| *known != problem);
-        }
+        self.problems.retain(|known| {
+            (known.code, &known.message, &known.place)
+                != (problem.code, &problem.message, &problem.place)
+        });
         self.problems.push(problem);
         Latest(self)
     }

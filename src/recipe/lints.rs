@@ -15,6 +15,7 @@ pub(super) fn check(recipe: &Recipe, stages: &[NamedStage], findings: &mut Findi
         let (trainer, model) = (&stage.settings.trainer, &stage.settings.model);
         layout(model, findings);
         width(model, findings);
+        length(model, findings);
         recompute(model, findings);
         if matches!(stage.stage, Stage::Train(_)) {
             validation(trainer, findings);
@@ -63,6 +64,22 @@ fn width(model: &Model, findings: &mut Findings) {
             )
             .with("model.hidden_size", format!("{hidden} channels"))
             .help("make sure that the checkpoint has this width; `${multiply:4, ${.hidden_size}}` is the usual one");
+    }
+}
+
+fn length(model: &Model, findings: &mut Findings) {
+    let data = model.data.as_ref().and_then(|data| data.seq_length);
+    let (Some(data), Some(most)) = (data, model.encoder_seq_length) else { return };
+    if data < most {
+        findings
+            .lint(
+                "lint::short_sequences",
+                "model.data.seq_length",
+                format!("{data} tokens"),
+                format!("sequences have {data} tokens, though the model takes {most}"),
+            )
+            .with("model.encoder_seq_length", format!("{most} tokens"))
+            .help("write `seq_length: ${model.encoder_seq_length}` to use them all");
     }
 }
 

@@ -62,14 +62,14 @@ fn positions(model: &Model, findings: &mut Findings) {
             ));
     }
     let data = model.data.as_ref();
-    let differing = data.and_then(|data| data.seq_length).filter(|other| *other != length);
+    let differing = data.and_then(|data| data.seq_length).filter(|other| *other > length);
     if let Some(other) = differing {
         findings
             .error(
                 "recipe::sequence_length",
                 "model.data.seq_length",
                 format!("{other} tokens"),
-                format!("the data has sequences of {other} tokens, the model of {length}"),
+                format!("the data has sequences of {other} tokens, the model takes {length}"),
             )
             .with("model.encoder_seq_length", format!("{length} tokens"))
             .help("write `seq_length: ${model.encoder_seq_length}`");

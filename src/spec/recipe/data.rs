@@ -17,7 +17,7 @@ pub struct Data {
     pub data_impl: Option<DataImpl>,
     /// Shares of train, validation and test, such as `900,50,50`.
     pub splits_string: Option<String>,
-    /// Tokens per sequence; must equal `model.encoder_seq_length`.
+    /// Tokens per sequence, at most `model.encoder_seq_length`, which is the default.
     #[schemars(range(min = 1))]
     pub seq_length: Option<usize>,
     /// Skip reading the files once.

@@ -74,18 +74,22 @@ impl Model {
         self.seed.unwrap_or(1234)
     }
 
-    /// Tokens per sequence: `encoder_seq_length`, or what the training rows are cut to.
+    /// Tokens per sequence: the least of `encoder_seq_length`, the data's `seq_length` and what the
+    /// training rows are cut to.
     pub fn sequence_length(&self) -> Option<usize> {
-        let rows = self.data.as_ref().and_then(|data| data.train_ds.as_ref());
-        match (self.encoder_seq_length, rows.and_then(|rows| rows.max_seq_length)) {
-            (Some(model), Some(rows)) => Some(model.min(rows)),
-            (model, rows) => model.or(rows),
-        }
+        let data = self.data.as_ref();
+        let rows = data.and_then(|data| data.train_ds.as_ref());
+        let lengths = [
+            self.encoder_seq_length,
+            data.and_then(|data| data.seq_length),
+            rows.and_then(|rows| rows.max_seq_length),
+        ];
+        lengths.into_iter().flatten().min()
     }
 
     /// Longest sequence that positions can number.
     pub fn max_positions(&self) -> Option<usize> {
-        self.max_position_embeddings.or_else(|| self.sequence_length())
+        self.max_position_embeddings.or(self.encoder_seq_length).or_else(|| self.sequence_length())
     }
 
     /// Width of the MLP's inner layer.
