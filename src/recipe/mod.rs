@@ -24,7 +24,7 @@ pub mod suggest;
 mod tree;
 mod yaml;
 
-pub use config::{View, config_text};
 pub use check::{CheckedRecipe, load, no_effect};
+pub use config::{View, config_text};
 pub use resolve::{Git, Gpus, Request, Resolved, resolve};
 pub use stages::{NamedStage, Settings};
