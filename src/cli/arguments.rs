@@ -86,12 +86,8 @@ pub enum Command {
     Config(ConfigArguments),
     /// Show which stages are done
     Status(RecipeArguments),
-    /// Measure training speed
-    Bench(BenchArguments),
     /// Generate text with a run's model
     Generate(GenerateArguments),
-    /// Show what a checkpoint, a shard, a tokenizer or a run holds
-    Inspect(InspectArguments),
     /// List runs
     Runs(RunsArguments),
     /// Compare two runs: loss curves and metrics
@@ -100,8 +96,6 @@ pub enum Command {
     Gc(GcArguments),
     /// Show what this build and this machine can do
     Doctor,
-    /// Print a JSON Schema of recipes, or every key with its status
-    Schema(SchemaArguments),
     /// Print a completion script
     Completions(CompletionsArguments),
     /// Work on tokenizers
@@ -115,8 +109,17 @@ pub struct RunArguments {
     #[command(flatten)]
     pub recipe: RecipeArguments,
     /// Run every stage anew, whatever the cache holds
-    #[arg(long, visible_alias = "force")]
+    #[arg(long)]
     pub no_cache: bool,
+    /// Run this stage anew (repeatable)
+    #[arg(long, value_name = "STAGE")]
+    pub force: Vec<String>,
+    /// Run this stage and all that read from it anew
+    #[arg(long, value_name = "STAGE")]
+    pub from: Option<String>,
+    /// Leave out every stage that this one does not need
+    #[arg(long, value_name = "STAGE")]
+    pub to: Option<String>,
 }
 
 /// `plan`.
@@ -278,9 +281,15 @@ pub struct TokenizerTrainArguments {
     /// Text or JSONL files
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    /// Fields of a JSONL row that hold text (repeatable); without any, all string fields
+    /// A field of the JSONL rows that holds text (repeatable)
     #[arg(long = "field", value_name = "NAME")]
     pub fields: Vec<String>,
+    /// A minijinja template over the JSONL rows, such as a recipe's prompt (repeatable)
+    #[arg(long = "template", value_name = "TEXT", conflicts_with = "fields")]
+    pub templates: Vec<String>,
+    /// Merge no pair that occurs less often
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub min_frequency: u64,
     /// Number of tokens, special ones included
     #[arg(long, default_value_t = 4096, value_name = "N")]
     pub vocab_size: usize,

@@ -1,5 +1,6 @@
 //! What surrounds a run: environment variables, the clock, the machine and versions.
 
+use crate::recipe::Gpus;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -17,26 +18,34 @@ pub fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Machine, system and versions, for the lock, the summary and the report.
+/// What can change a run's numbers: program version, system, processor. It stands in the lock file.
+pub fn machine() -> BTreeMap<String, String> {
+    let entries = [
+        ("sft_run", Some(env!("CARGO_PKG_VERSION").to_owned())),
+        ("os", Some(operating_system())),
+        ("architecture", Some(std::env::consts::ARCH.to_owned())),
+        ("cpu", cpu_model()),
+        ("cores", Some(cores().to_string())),
+    ];
+    named(entries)
+}
+
+/// [`machine`], and what is good to know beside it, for the summary and the report.
 ///
 /// `folder` is where a git commit is looked for.
 pub fn record(folder: &Path) -> BTreeMap<String, String> {
-    let entry = |name: &str, value: Option<String>| value.map(|value| (name.to_owned(), value));
+    let changes = git(folder, &["status", "--porcelain", "--untracked-files=no"]);
     let entries = [
-        entry("sft_run", Some(env!("CARGO_PKG_VERSION").to_owned())),
-        entry("os", Some(operating_system())),
-        entry("architecture", Some(std::env::consts::ARCH.to_owned())),
-        entry("cpu", cpu_model()),
-        entry("cores", Some(cores().to_string())),
-        entry("memory", memory()),
-        entry("git_commit", git(folder, &["rev-parse", "HEAD"])),
-        entry(
-            "git_dirty",
-            git(folder, &["status", "--porcelain"])
-                .map(|changes| (!changes.is_empty()).to_string()),
-        ),
+        ("memory", memory()),
+        ("git_commit", git(folder, &["rev-parse", "HEAD"])),
+        ("git_dirty", changes.map(|changes| (!changes.is_empty()).to_string())),
+        ("build", Some(if cfg!(debug_assertions) { "dev" } else { "release" }.to_owned())),
     ];
-    entries.into_iter().flatten().collect()
+    machine().into_iter().chain(named(entries)).collect()
+}
+
+fn named<const N: usize>(entries: [(&str, Option<String>); N]) -> BTreeMap<String, String> {
+    entries.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
 /// Threads that this process may run at once.
@@ -49,6 +58,16 @@ pub fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let output = Command::new("git").arg("-C").arg(folder).args(arguments).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The GPUs that NVIDIA's driver lists; none without one.
+pub fn gpus() -> Option<Gpus> {
+    let query = ["--query-gpu=name,memory.total", "--format=csv,noheader,nounits"];
+    let output = Command::new("nvidia-smi").args(query).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
+    let (name, mebibytes) = text.lines().next()?.rsplit_once(',')?;
+    let memory = mebibytes.trim().parse::<u64>().ok().map(|size| size << 20);
+    Some(Gpus { count: text.lines().count(), name: Some(name.trim().to_owned()), memory })
 }
 
 fn operating_system() -> String {
@@ -65,7 +84,8 @@ fn cpu_model() -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-fn memory() -> Option<String> {
+/// The machine's memory, for people.
+pub fn memory() -> Option<String> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

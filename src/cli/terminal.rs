@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 
 /// The stream for people: stdout, or stderr when stdout carries JSON.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the streams")]
 pub struct Terminal {
     /// Whether stdout carries one JSON document and nothing else.
     pub json: bool,
@@ -14,6 +15,8 @@ pub struct Terminal {
     pub interactive: bool,
     /// Whether text may be colored.
     pub color: bool,
+    /// Whether text on stderr may be colored.
+    pub error_color: bool,
     /// Columns.
     pub width: usize,
 }
@@ -42,13 +45,15 @@ impl Terminal {
         let set = |name: &str| environment.get(name).is_some_and(|value| !value.is_empty());
         let dumb = environment.get("TERM").is_some_and(|term| term == "dumb");
         let forced = environment.get("CLICOLOR_FORCE").is_some_and(|value| value != "0");
-        let color = !set("NO_COLOR") && !dumb && (tty || forced);
+        let colored = |tty: bool| !set("NO_COLOR") && !dumb && (tty || forced);
+        let (color, error_color) = (colored(tty), colored(io::stderr().is_terminal()));
         let columns = if tty { columns(json) } else { None };
         Terminal {
             json,
             quiet,
             interactive: tty && !dumb && !quiet,
             color,
+            error_color,
             width: columns.unwrap_or(100),
         }
     }
@@ -71,21 +76,35 @@ impl Terminal {
         let _ = if text.ends_with('\n') { stdout.flush() } else { stdout.write_all(b"\n") };
     }
 
-    /// `text` in a color, where colors may be used.
-    pub fn paint(&self, paint: Paint, text: &str) -> String {
-        if !self.color || text.is_empty() {
-            return text.to_owned();
-        }
-        let code = match paint {
-            Paint::Green => "32",
-            Paint::Cyan => "36",
-            Paint::Yellow => "33",
-            Paint::Red => "31",
-            Paint::Bold => "1",
-            Paint::Dim => "2",
-        };
-        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    /// Writes `text` to stderr.
+    pub fn error(&self, text: &str) {
+        let _ = io::stderr().lock().write_all(format!("{}\n", text.trim_end()).as_bytes());
     }
+
+    /// `text` in a color, where the stream for people may have colors.
+    pub fn paint(&self, paint: Paint, text: &str) -> String {
+        painted(self.color, paint, text)
+    }
+
+    /// `text` in a color, where stderr may have colors.
+    pub fn paint_error(&self, paint: Paint, text: &str) -> String {
+        painted(self.error_color, paint, text)
+    }
+}
+
+fn painted(color: bool, paint: Paint, text: &str) -> String {
+    if !color || text.is_empty() {
+        return text.to_owned();
+    }
+    let code = match paint {
+        Paint::Green => "32",
+        Paint::Cyan => "36",
+        Paint::Yellow => "33",
+        Paint::Red => "31",
+        Paint::Bold => "1",
+        Paint::Dim => "2",
+    };
+    format!("\u{1b}[{code}m{text}\u{1b}[0m")
 }
 
 fn columns(stderr: bool) -> Option<usize> {

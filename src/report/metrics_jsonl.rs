@@ -110,46 +110,90 @@ pub fn read(path: &Path) -> Result<Vec<(Option<String>, Line)>, Error> {
 }
 
 /// The file while its run goes on.
+///
+/// Lines of one stage stand together; a stage that starts again begins without its old ones.
 #[derive(Debug)]
 pub struct MetricsLog {
     path: PathBuf,
-    file: File,
+    /// Whether lines name their stage: when a run trains more than once.
+    tagged: bool,
+    /// The file of the last run of the same recipe, by which a resumed stage's lines are known.
+    old: Vec<(Option<String>, Line)>,
     stage: Option<String>,
+    file: File,
 }
 
 impl MetricsLog {
-    /// Starts an empty file, in place of one that lies there.
-    pub fn create(path: &Path) -> Result<MetricsLog, Error> {
-        let file =
-            File::create(path).map_err(|source| Error::File { path: path.into(), source })?;
-        Ok(MetricsLog { path: path.into(), file, stage: None })
+    /// The file at `path`, which is made when it is missing and kept when it is there.
+    pub fn open(path: &Path, tagged: bool) -> Result<MetricsLog, Error> {
+        let wrong = |source| Error::File { path: path.into(), source };
+        let file = OpenOptions::new().append(true).create(true).open(path).map_err(wrong)?;
+        // Lines that this version cannot read are another version's: there is nothing to go on with.
+        let old = read(path).unwrap_or_default();
+        Ok(MetricsLog { path: path.into(), tagged, old, stage: None, file })
     }
 
-    /// Names the stage of the lines that follow.
-    pub fn set_stage(&mut self, stage: Option<String>) {
-        self.stage = stage;
+    /// Begins with the lines of `stage`: its old ones go, other stages' stay.
+    pub fn begin(&mut self, stage: &str) -> Result<(), Error> {
+        self.stage = self.tagged.then(|| stage.to_owned());
+        self.keep(0)
+    }
+
+    /// Takes the stage's old lines back, up to `step`.
+    pub fn resume(&mut self, step: u64) -> Result<(), Error> {
+        self.keep(step)
     }
 
     /// Adds a line; it is in the file when this returns.
     pub fn append(&mut self, line: &Line) -> Result<(), Error> {
-        let wrong = |source: io::Error| Error::File { path: self.path.clone(), source };
-        let text = line.to_json(self.stage.as_deref()).map_err(|error| wrong(error.into()))?;
-        self.file.write_all(format!("{text}\n").as_bytes()).map_err(wrong)
+        let text = self.json(line, self.stage.as_deref())?;
+        let written = self.file.write_all(format!("{text}\n").as_bytes());
+        written.map_err(|source| Error::File { path: self.path.clone(), source })
     }
 
-    /// Starts again from `lines` (those of a partial run that goes on), cut back to `step`.
-    pub fn restart(&mut self, lines: &[Line], step: u64) -> Result<(), Error> {
-        let mut kept: Vec<String> = Vec::new();
-        for (stage, line) in read(&self.path)? {
-            if stage != self.stage {
-                kept.push(self.json(&line, stage.as_deref())?);
-            }
+    /// Puts the stage's own record in place of what was written here.
+    pub fn replace(&mut self, stage: &str, lines: &[Line]) -> Result<(), Error> {
+        self.begin(stage)?;
+        let texts = lines.iter().map(|line| self.json(line, self.stage.as_deref()));
+        let text = texts
+            .collect::<Result<Vec<_>, _>>()?
+            .iter()
+            .flat_map(|line| [line.as_str(), "\n"])
+            .collect();
+        self.add(text)
+    }
+
+    /// Rewrites the file: other stages' lines, and this stage's old ones up to `step`.
+    fn keep(&mut self, step: u64) -> Result<(), Error> {
+        let (mine, others): (Vec<_>, Vec<_>) = read(&self.path)
+            .unwrap_or_default()
+            .into_iter()
+            .partition(|(stage, _)| *stage == self.stage);
+        if !mine.is_empty() {
+            self.old.retain(|(stage, _)| *stage != self.stage);
+            self.old.extend(mine);
         }
-        for line in lines.iter().filter(|line| line.step() <= step) {
-            kept.push(self.json(line, self.stage.as_deref())?);
+        let old =
+            self.old.iter().filter(|(stage, line)| *stage == self.stage && line.step() <= step);
+        let mut text = String::new();
+        for (stage, line) in others.iter().chain(old) {
+            text += &self.json(line, stage.as_deref())?;
+            text.push('\n');
         }
-        let text: String = kept.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
-        self.replace(&text).map_err(|source| Error::File { path: self.path.clone(), source })
+        self.write(&text)
+    }
+
+    fn add(&mut self, text: String) -> Result<(), Error> {
+        let wrong = |source| Error::File { path: self.path.clone(), source };
+        let before = fs::read_to_string(&self.path).map_err(wrong)?;
+        self.write(&(before + &text))
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), Error> {
+        let wrong = |source| Error::File { path: self.path.clone(), source };
+        crate::base::atomic_file::write(&self.path, text.as_bytes()).map_err(wrong)?;
+        self.file = OpenOptions::new().append(true).open(&self.path).map_err(wrong)?;
+        Ok(())
     }
 
     fn json(&self, line: &Line, stage: Option<&str>) -> Result<String, Error> {
@@ -158,12 +202,6 @@ impl MetricsLog {
             source: error.into(),
         };
         line.to_json(stage).map_err(wrong)
-    }
-
-    fn replace(&mut self, text: &str) -> io::Result<()> {
-        crate::base::atomic_file::write(&self.path, text.as_bytes())?;
-        self.file = OpenOptions::new().append(true).open(&self.path)?;
-        Ok(())
     }
 }
 
@@ -188,11 +226,17 @@ mod tests {
     fn a_resumed_run_is_cut_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let mut log = MetricsLog::create(&path).unwrap();
-        log.append(&step(1)).unwrap();
         let validation =
             Line::Validation(ValidationMetrics { step: 2, consumed_samples: 64, val_loss: 2.0 });
-        log.restart(&[step(1), step(2), validation.clone(), step(3)], 2).unwrap();
+        let mut killed = MetricsLog::open(&path, false).unwrap();
+        killed.begin("train").unwrap();
+        for line in [step(1), step(2), validation.clone(), step(3)] {
+            killed.append(&line).unwrap();
+        }
+        let mut log = MetricsLog::open(&path, false).unwrap();
+        log.begin("train").unwrap();
+        assert_eq!(read(&path).unwrap(), []);
+        log.resume(2).unwrap();
         log.append(&step(3)).unwrap();
         let lines: Vec<Line> = read(&path).unwrap().into_iter().map(|(_, line)| line).collect();
         assert_eq!(lines, [step(1), step(2), validation, step(3)]);
@@ -202,14 +246,15 @@ mod tests {
     fn two_trainings_are_told_apart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let mut log = MetricsLog::create(&path).unwrap();
-        log.set_stage(Some("base".to_owned()));
-        log.append(&step(1)).unwrap();
-        log.set_stage(Some("tune".to_owned()));
-        log.append(&step(1)).unwrap();
-        log.restart(&[], 0).unwrap();
+        let mut log = MetricsLog::open(&path, true).unwrap();
+        for stage in ["base", "tune"] {
+            log.begin(stage).unwrap();
+            log.append(&step(1)).unwrap();
+        }
+        log.replace("base", &[step(1), step(2)]).unwrap();
+        log.begin("tune").unwrap();
         let stages: Vec<_> = read(&path).unwrap().into_iter().map(|(stage, _)| stage).collect();
-        assert_eq!(stages, [Some("base".to_owned())]);
+        assert_eq!(stages, [Some("base".to_owned()), Some("base".to_owned())]);
     }
 
     #[test]

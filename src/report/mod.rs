@@ -1,6 +1,7 @@
 //! Pages and files for people and tools, made from events and metrics.
 
 pub mod curve;
+pub mod difference;
 pub mod metrics_jsonl;
 pub mod numbers;
 pub mod html;

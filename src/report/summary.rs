@@ -56,6 +56,18 @@ pub enum RunState {
     Interrupted,
 }
 
+impl RunState {
+    /// The words for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            RunState::Done => "done",
+            RunState::UpToDate => "up to date",
+            RunState::Failed => "failed",
+            RunState::Interrupted => "interrupted",
+        }
+    }
+}
+
 /// What became of one stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageSummary {

@@ -39,6 +39,8 @@ pub struct Settings<'a> {
     pub from: Option<String>,
     /// Leave out every stage that this one does not need.
     pub to: Option<String>,
+    /// Leave the lock file as it is: what runs is not the recipe as it stands in its file.
+    pub keep_lock: bool,
     /// Where checkpoints of train stages are put for people (`checkpoints/STAGE`); none leaves
     /// them in the cache.
     pub run_folder: Option<&'a Path>,
@@ -56,6 +58,7 @@ impl<'a> Settings<'a> {
             force: BTreeSet::new(),
             from: None,
             to: None,
+            keep_lock: false,
             run_folder: None,
         }
     }

@@ -91,7 +91,7 @@ pub fn run(
         last.write(&settings.store.last_run(settings.lock))?;
     }
     settings.store.save()?;
-    let whole = scope.stages.len() == plan.stages().len();
+    let whole = scope.stages.len() == plan.stages().len() && !settings.keep_lock;
     let standing = whole.then(|| walk.new.standing(old.as_ref()));
     let lock_written = standing.as_ref().is_some_and(|standing| walk.settle(standing));
     if lock_written {

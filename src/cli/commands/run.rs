@@ -1,0 +1,228 @@
+//! `sft-run RECIPE`: walks the plan and leaves a run folder.
+
+use crate::cli::arguments::RunArguments;
+use crate::cli::collector::{Collector, Tee};
+use crate::cli::exit::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::open::{self, Opened};
+use crate::cli::run_folder::{self, RunFolder};
+use crate::cli::screen::{Layout, Screen};
+use crate::cli::session::Session;
+use crate::cli::terminal::Paint;
+use crate::cli::{closing, environment, signals};
+use crate::plan::Plan;
+use crate::report::record::RunRecord;
+use crate::report::summary::{self, RunState, Summary};
+use crate::report::{html, samples};
+use crate::runner::{self, Report, Settings};
+use crate::spec::job::Job;
+use crate::stages;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Runs the command.
+pub(in crate::cli) fn run(session: &Session, arguments: &RunArguments) -> Result<Exit, Failure> {
+    let started = (environment::now(), Instant::now());
+    let opened = open::plan(session, &arguments.recipe)?;
+    refuse_missing(&opened.plan)?;
+    let recipe = open::resolved_text(session, &arguments.recipe)?;
+    let mut settings = opened.settings(session);
+    let folder = opened.plan.run_folder().to_owned();
+    settings.run_folder = opened.plan.keeps_checkpoints().then_some(&*folder);
+    settings.no_cache = arguments.no_cache;
+    settings.force = arguments.force.iter().cloned().collect();
+    settings.from.clone_from(&arguments.from);
+    settings.to.clone_from(&arguments.to);
+    let run = Run {
+        session,
+        path: &arguments.recipe.recipe,
+        opened: &opened,
+        recipe,
+        folder: folder.clone(),
+        started,
+    };
+    let preview = runner::preview(&opened.plan, &settings)?;
+    run.header();
+    if preview.is_up_to_date()
+        && let Some(summary) = run.finished_before(&preview)
+    {
+        return run.up_to_date(&settings, &summary);
+    }
+    run.walk(&settings)
+}
+
+fn refuse_missing(plan: &Plan) -> Result<(), Failure> {
+    if plan.missing().is_empty() {
+        Ok(())
+    } else {
+        Err(runner::Error::Missing(plan.missing().to_vec()).into())
+    }
+}
+
+struct Run<'run> {
+    session: &'run Session,
+    /// The recipe's path as it was given.
+    path: &'run Path,
+    opened: &'run Opened,
+    /// The resolved recipe's text.
+    recipe: String,
+    folder: PathBuf,
+    started: (String, Instant),
+}
+
+impl Run<'_> {
+    fn header(&self) {
+        let terminal = &self.session.terminal;
+        if terminal.quiet {
+            return;
+        }
+        let plan = &self.opened.plan;
+        terminal.line(&terminal.paint(Paint::Bold, plan.name()));
+        for header in plan.headers() {
+            for line in header.to_string().lines() {
+                terminal.line(&terminal.paint(Paint::Dim, &format!("  {line}")));
+            }
+        }
+    }
+
+    /// The summary in the run folder, if it tells of this very run, done.
+    fn finished_before(&self, preview: &runner::Preview) -> Option<Summary> {
+        if !self.folder.join(run_folder::RECIPE).exists()
+            || run_folder::holds_another_recipe(&self.folder, &self.recipe)
+        {
+            return None;
+        }
+        let text = std::fs::read_to_string(self.folder.join(summary::FILE)).ok()?;
+        let summary: Summary = serde_json::from_str(&text).ok()?;
+        let ended = matches!(summary.state, RunState::Done | RunState::UpToDate);
+        let same = preview.stages.len() == summary.stages.len()
+            && preview.stages.iter().zip(&summary.stages).all(|(now, then)| {
+                now.fingerprint.is_some_and(|name| name.to_string() == then.fingerprint)
+            });
+        (ended && same && self.folder.join(html::FILE).exists()).then_some(summary)
+    }
+
+    fn up_to_date(&self, settings: &Settings<'_>, summary: &Summary) -> Result<Exit, Failure> {
+        let terminal = &self.session.terminal;
+        let screen = Screen::new(
+            *terminal,
+            self.layout(),
+            signals::stop_flag().map_err(|error| Failure::failed(&error))?,
+        );
+        // Reuses every stage: what it still does is to see to the lock file and the checkpoints.
+        let nothing = std::sync::atomic::AtomicBool::new(false);
+        runner::run(&self.opened.plan, settings, &stages::run, &screen, &nothing)?;
+        if terminal.json {
+            let summary = Summary { state: RunState::UpToDate, ..summary.clone() };
+            terminal.result(&serde_json::to_string_pretty(&summary).unwrap_or_default());
+        } else {
+            closing::show_up_to_date(self.session, summary, &self.folder);
+        }
+        Ok(Exit::Done)
+    }
+
+    fn walk(&self, settings: &Settings<'_>) -> Result<Exit, Failure> {
+        let plan = &self.opened.plan;
+        let stop = signals::stop_flag().map_err(|error| Failure::failed(&error))?;
+        let folder = RunFolder::open(&self.folder, &self.recipe, trainings(plan))?;
+        let screen = Screen::new(self.session.terminal, self.layout(), stop.clone());
+        let collector = Collector::new(plan);
+        let sink = Tee(vec![&collector, &folder, &screen]);
+        let result = runner::run(plan, settings, &stages::run, &sink, &stop);
+        drop(sink);
+        drop(screen);
+        let written = self.write(&folder, &collector, &result);
+        let report = result.map_err(Failure::from);
+        match report {
+            Err(failure) => Err(failure),
+            Ok(_) => {
+                let record = written?;
+                self.close(&record);
+                Ok(Exit::Done)
+            }
+        }
+    }
+
+    fn close(&self, record: &RunRecord) {
+        let terminal = &self.session.terminal;
+        if terminal.json {
+            terminal.result(&serde_json::to_string_pretty(&record.summary).unwrap_or_default());
+        } else {
+            closing::show(self.session, record, &self.folder);
+        }
+    }
+
+    /// Leaves the run folder's files, whether the run went well or not.
+    fn write(
+        &self,
+        folder: &RunFolder,
+        collector: &Collector,
+        result: &Result<Report, runner::Error>,
+    ) -> Result<RunRecord, Failure> {
+        folder.check()?;
+        if let Ok(report) = result {
+            adopt(folder, report)?;
+        }
+        let summary = self.summary(collector, result);
+        summary.write(folder.path()).map_err(|error| Failure::failed(&error))?;
+        html::write(folder.path()).map_err(|error| Failure::failed(&error))?;
+        RunRecord::read(folder.path()).map_err(|error| Failure::failed(&error))
+    }
+
+    fn summary(&self, collector: &Collector, result: &Result<Report, runner::Error>) -> Summary {
+        let stages = collector.stages(result.as_ref().ok());
+        let state = match result {
+            Ok(report) if report.stages.iter().any(|done| done.decision.runs()) => RunState::Done,
+            Ok(_) => RunState::UpToDate,
+            Err(runner::Error::Stopped { .. }) => RunState::Interrupted,
+            Err(_) => RunState::Failed,
+        };
+        Summary {
+            version: summary::VERSION,
+            name: self.opened.plan.name().to_owned(),
+            recipe: self.path.display().to_string(),
+            command: self.session.command.clone(),
+            started: self.started.0.clone(),
+            seconds: self.started.1.elapsed().as_secs_f64(),
+            state,
+            error: result.as_ref().err().map(ToString::to_string),
+            parameters: self.opened.plan.headers().last().map(|header| header.parameters),
+            stages,
+            environment: environment::record(self.opened.checked.folder()),
+        }
+    }
+
+    fn layout(&self) -> Layout {
+        let stages = self.opened.plan.stages();
+        let steps = stages.iter().filter_map(|stage| match &stage.job {
+            Job::Train(job) => Some((stage.name.clone(), job.trainer.max_steps)),
+            _ => None,
+        });
+        let steps: std::collections::BTreeMap<String, u64> = steps.collect();
+        // Twenty lines tell how a training goes.
+        let line_every = steps.values().max().map_or(1, |steps| (steps / 20).max(1));
+        let name_width = stages.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0);
+        Layout { name_width, steps, line_every }
+    }
+}
+
+fn trainings(plan: &Plan) -> usize {
+    plan.stages().iter().filter(|stage| matches!(stage.job, Job::Train(_))).count()
+}
+
+/// Takes metrics and samples over from the stages' own records.
+fn adopt(folder: &RunFolder, report: &Report) -> Result<(), Failure> {
+    let mut generated: Vec<(&str, PathBuf)> = Vec::new();
+    for done in &report.stages {
+        let output = &done.artifact.output;
+        match done.kind {
+            "train" => folder.adopt_metrics(&done.stage, &output.join("metrics.jsonl"))?,
+            "evaluate" => generated.push((&done.stage, output.join("samples.jsonl"))),
+            "generate" => generated.push((&done.stage, output.join("generations.jsonl"))),
+            _ => {}
+        }
+    }
+    let pairs: Vec<(&str, &Path)> =
+        generated.iter().map(|(stage, path)| (*stage, path.as_path())).collect();
+    samples::gather(folder.path(), &pairs).map_err(|error| Failure::failed(&error))
+}

@@ -1,0 +1,68 @@
+//! `sft-run status`: which stages are done, and how the last run ended.
+
+use crate::cli::arguments::RecipeArguments;
+use crate::cli::exit::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::open;
+use crate::cli::session::Session;
+use crate::cli::terminal::Paint;
+use crate::report::numbers::{count, duration};
+use crate::report::summary::{self, Summary};
+use crate::report::{metrics_jsonl, tables};
+use crate::runner::{self, Decision, StagePreview};
+use serde_json::json;
+use std::path::Path;
+
+/// Runs the command.
+pub(in crate::cli) fn run(session: &Session, arguments: &RecipeArguments) -> Result<Exit, Failure> {
+    let opened = open::plan(session, arguments)?;
+    let preview = runner::preview(&opened.plan, &opened.settings(session))?;
+    let exit = if preview.is_up_to_date() { Exit::Done } else { Exit::Work };
+    let folder = opened.plan.run_folder();
+    let last = last_run(folder);
+    let terminal = &session.terminal;
+    if terminal.json {
+        let document = json!({"run_folder": folder, "stages": preview.stages, "last_run": last});
+        terminal.result(&format!("{document:#}"));
+        return Ok(exit);
+    }
+    let rows = preview.stages.iter().map(|stage| row(stage, &opened.store)).collect();
+    let table = tables::words(&["stage", "kind", "state", "fingerprint"], rows);
+    let heading = terminal.paint(Paint::Bold, opened.plan.name());
+    terminal.result(&format!("{heading}\n{table}\n{}", last_line(folder, last.as_ref())));
+    Ok(exit)
+}
+
+fn row(stage: &StagePreview, store: &crate::artifacts::Store) -> Vec<String> {
+    let state = match &stage.decision {
+        Decision::UpToDate => "done",
+        Decision::Restore => "done (in the cache)",
+        Decision::Run(_) if stage.fingerprint.is_some_and(|name| store.has_partial(name)) => {
+            "interrupted"
+        }
+        Decision::Run(_) => "to do",
+    };
+    let fingerprint = stage.fingerprint.map_or("–".to_owned(), |name| name.short());
+    vec![stage.stage.clone(), stage.kind.to_owned(), state.to_owned(), fingerprint]
+}
+
+/// `summary.json` of the run folder, when there is one that this version reads.
+pub(super) fn last_run(folder: &Path) -> Option<Summary> {
+    let text = std::fs::read_to_string(folder.join(summary::FILE)).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+fn last_line(folder: &Path, last: Option<&Summary>) -> String {
+    let place = folder.display();
+    let Some(last) = last else { return format!("  no run in {place} yet\n") };
+    let steps = metrics_jsonl::read(&folder.join("metrics.jsonl")).unwrap_or_default();
+    let step = steps.iter().map(|(_, line)| line.step()).max();
+    let step =
+        step.map_or(String::new(), |step| format!(", {} steps in metrics.jsonl", count(step)));
+    let state = last.state.words();
+    format!(
+        "  last run in {place}: {state}, {}, started {}{step}\n",
+        duration(last.seconds),
+        last.started
+    )
+}

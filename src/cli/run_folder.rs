@@ -1,0 +1,171 @@
+//! The run folder while a run goes on: `metrics.jsonl`, `events.jsonl`, and what earlier runs left.
+
+use super::environment;
+use crate::base::atomic_file;
+use crate::report::metrics_jsonl::{self, Line, MetricsLog};
+use crate::spec::event::{Event, Sink};
+use serde::Serialize;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// The file that says which recipe a run folder belongs to.
+pub(super) const RECIPE: &str = "recipe.resolved.yaml";
+
+/// The run folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder in it.
+    #[error("cannot write the run folder: `{}`: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its metrics.
+    #[error(transparent)]
+    Metrics(#[from] metrics_jsonl::Error),
+}
+
+/// A run folder that events are written into.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    metrics: MetricsLog,
+    events: File,
+    /// The first error; a sink cannot fail, so it waits for [`RunFolder::check`].
+    error: Option<Error>,
+}
+
+/// One line of `events.jsonl`.
+#[derive(Serialize)]
+struct TimedEvent<'event> {
+    time: String,
+    #[serde(flatten)]
+    event: &'event Event,
+}
+
+impl RunFolder {
+    /// Opens the folder at `path` for a run of `recipe` (its resolved text).
+    ///
+    /// What a run of another recipe left there is moved to `run_0`, `run_1`, … inside, as NeMo does.
+    pub fn open(path: &Path, recipe: &str, trainings: usize) -> Result<RunFolder, Error> {
+        let file = |path: PathBuf| move |source| Error::File { path, source };
+        fs::create_dir_all(path).map_err(file(path.into()))?;
+        if holds_another_recipe(path, recipe) {
+            set_aside(path).map_err(file(path.into()))?;
+        }
+        let recipe_path = path.join(RECIPE);
+        atomic_file::write(&recipe_path, recipe.as_bytes()).map_err(file(recipe_path))?;
+        let events = path.join("events.jsonl");
+        let opened = OpenOptions::new().append(true).create(true).open(&events);
+        let metrics = MetricsLog::open(&path.join("metrics.jsonl"), trainings > 1)?;
+        let state = State { metrics, events: opened.map_err(file(events))?, error: None };
+        Ok(RunFolder { path: path.into(), state: Mutex::new(state) })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the metrics that a train stage recorded itself in place of those written live.
+    pub fn adopt_metrics(&self, stage: &str, recorded: &Path) -> Result<(), Error> {
+        let lines: Vec<Line> =
+            metrics_jsonl::read(recorded)?.into_iter().map(|(_, line)| line).collect();
+        self.locked(|state| Ok(state.metrics.replace(stage, &lines)?))
+    }
+
+    /// The first error that writing an event met.
+    pub fn check(&self) -> Result<(), Error> {
+        self.locked(|state| state.error.take().map_or(Ok(()), Err))
+    }
+
+    fn locked<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl State {
+    fn take(&mut self, event: &Event, path: &Path) -> Result<(), Error> {
+        match event {
+            Event::StageStarted { stage, kind, .. } if kind == "train" => {
+                self.metrics.begin(stage)?
+            }
+            Event::Resumed { step } => self.metrics.resume(*step)?,
+            Event::Step(metrics) => self.metrics.append(&Line::Step(metrics.clone()))?,
+            Event::Validation(metrics) => {
+                self.metrics.append(&Line::Validation(metrics.clone()))?
+            }
+            _ => {}
+        }
+        // Progress is for the eye, and steps have a file of their own.
+        if matches!(event, Event::Progress { .. } | Event::Step(_)) {
+            return Ok(());
+        }
+        let line = serde_json::to_string(&TimedEvent { time: environment::now(), event });
+        let written =
+            line.map_err(io::Error::from).and_then(|line| writeln!(self.events, "{line}"));
+        written.map_err(|source| Error::File { path: path.join("events.jsonl"), source })
+    }
+}
+
+impl Sink for RunFolder {
+    fn emit(&self, event: Event) {
+        self.locked(|state| {
+            if let Err(error) = state.take(&event, &self.path) {
+                state.error.get_or_insert(error);
+            }
+        });
+    }
+}
+
+/// Whether a run of `recipe` would overwrite another recipe's run in `folder`.
+pub(super) fn holds_another_recipe(folder: &Path, recipe: &str) -> bool {
+    fs::read_to_string(folder.join(RECIPE)).is_ok_and(|there| there != recipe)
+}
+
+/// Moves all but earlier runs into the next free `run_N`.
+fn set_aside(folder: &Path) -> io::Result<()> {
+    let is_run =
+        |name: &str| name.strip_prefix("run_").is_some_and(|number| number.parse::<u32>().is_ok());
+    let mut names: Vec<String> = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    let free = (0..).map(|number| format!("run_{number}")).find(|name| !names.contains(name));
+    let aside = folder.join(free.unwrap_or_default());
+    fs::create_dir(&aside)?;
+    for name in names.iter().filter(|name| !is_run(name)) {
+        fs::rename(folder.join(name), aside.join(name))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_recipe_sets_the_old_run_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        for recipe in ["lr: 1\n", "lr: 1\n", "lr: 2\n", "lr: 3\n"] {
+            let run = RunFolder::open(folder.path(), recipe, 1).unwrap();
+            run.emit(Event::Note { text: recipe.to_owned() });
+            run.check().unwrap();
+        }
+        let lines =
+            |name: &str| fs::read_to_string(folder.path().join(name)).unwrap().lines().count();
+        assert_eq!(lines("run_0/events.jsonl"), 2);
+        assert_eq!(lines("run_1/events.jsonl"), 1);
+        assert_eq!(lines("events.jsonl"), 1);
+        assert!(!folder.path().join("run_2").exists());
+    }
+}
