@@ -1,12 +1,13 @@
 //! The training data of a run as one thing: sample numbers in, micro-batches out.
 
-use super::indexed;
+use super::indexed::{self, IndexedFile};
 use super::microbatch::MicroBatch;
 use super::sampler::{self, Order};
 use super::sequences::{Sequence, Sequences, Shards};
+use super::stream::{self, StreamOptions, TokenStream, split_documents};
 use crate::spec::job::Split;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Why there is no micro-batch.
@@ -15,6 +16,9 @@ pub enum Error {
     /// A token file cannot be read.
     #[error(transparent)]
     Indexed(#[from] indexed::Error),
+    /// A token file cannot be used as a stream.
+    #[error(transparent)]
+    Stream(#[from] stream::Error),
     /// There is nothing to order.
     #[error(transparent)]
     Sampler(#[from] sampler::Error),
@@ -45,11 +49,42 @@ pub struct Ordering {
     pub seq_length: usize,
 }
 
+/// Megatron token files and how they are read ([`crate::spec::job::DataSource::Prefixes`]).
+#[derive(Clone, Copy, Debug)]
+pub struct Blend<'a> {
+    /// The files without their extensions.
+    pub prefixes: &'a [PathBuf],
+    /// A weight for each.
+    pub weights: &'a [f64],
+    /// Shares of train, validation and test documents.
+    pub splits: [f64; 3],
+    /// How windows are treated.
+    pub options: StreamOptions,
+}
+
 impl Feed {
     /// One split of a shard stage's output.
     pub fn shards(folder: &Path, split: Split, ordering: Ordering) -> Result<Feed, Error> {
         let shards: Arc<dyn Sequences> = Arc::new(Shards::open(folder, split)?);
         Feed::new(vec![(1.0, shards)], ordering)
+    }
+
+    /// One split of Megatron token files, blended by weight.
+    ///
+    /// Every part needs at least one sequence in the split.
+    pub fn prefixes(blend: &Blend<'_>, split: Split, ordering: Ordering) -> Result<Feed, Error> {
+        let mut parts: Vec<(f64, Arc<dyn Sequences>)> = Vec::new();
+        for (weight, prefix) in blend.weights.iter().zip(blend.prefixes) {
+            let file = Arc::new(IndexedFile::open(prefix)?);
+            let [train, validation, test] = split_documents(blend.splits, file.documents());
+            let documents = match split {
+                Split::Train => train,
+                Split::Validation => validation,
+                Split::Test => test,
+            };
+            parts.push((*weight, Arc::new(TokenStream::new(file, documents, blend.options)?)));
+        }
+        Feed::new(parts, ordering)
     }
 
     /// Weighted parts.

@@ -14,5 +14,6 @@ pub mod rows;
 pub mod sampler;
 pub mod samples;
 pub mod sequences;
+pub mod stream;
 pub mod template;
 pub mod tokenizer;

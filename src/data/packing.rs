@@ -58,13 +58,11 @@ fn pack_window(
     for sample in window {
         let needed = inputs(lengths[sample]);
         let fitting = open.range(needed..).next().map(|(room, _)| *room);
-        let (room, sequence) = match fitting.and_then(|room| Some((room, take(&mut open, room)?))) {
-            Some(found) => found,
-            None => {
-                sequences.push(Vec::new());
-                (capacity.max(needed), sequences.len() - 1)
-            }
-        };
+        let found = fitting.and_then(|room| Some((room, take(&mut open, room)?)));
+        let (room, sequence) = found.unwrap_or_else(|| {
+            sequences.push(Vec::new());
+            (capacity.max(needed), sequences.len() - 1)
+        });
         sequences[sequence].push(sample);
         open.entry(room - needed).or_default().push(sequence);
     }
@@ -88,7 +86,7 @@ fn inputs(length: usize) -> usize {
 fn efficiency(lengths: &[usize], capacity: usize, sequences: usize) -> u64 {
     let filled: u128 = lengths.iter().map(|length| inputs(*length) as u128).sum();
     let room = capacity as u128 * sequences as u128;
-    if room == 0 { 0 } else { (filled * 1_000_000 / room) as u64 }
+    (filled * 1_000_000).checked_div(room).unwrap_or_default() as u64
 }
 
 #[cfg(test)]

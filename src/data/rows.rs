@@ -66,7 +66,7 @@ pub fn for_each_row<T: Send>(
         for (number, result) in results {
             match result {
                 Ok(result) => good.push(result),
-                Err(reason) => bad.push(*number, reason),
+                Err(reason) => bad.push(*number, &reason),
             }
         }
         if !take(good) {
@@ -84,7 +84,7 @@ struct BadRows<'a> {
 }
 
 impl BadRows<'_> {
-    fn push(&mut self, line: usize, reason: String) {
+    fn push(&mut self, line: usize, reason: &str) {
         self.count += 1;
         if self.first.len() < SHOWN {
             self.first.push(format!("{}:{line}: {reason}", self.path.display()));

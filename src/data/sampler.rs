@@ -140,6 +140,7 @@ impl Order {
 
 impl Part {
     /// Samples of this part that are due up to `time`.
+    #[expect(clippy::cast_sign_loss, reason = "weights and times are not negative")]
     fn due_by(&self, time: f64) -> u64 {
         (self.weight * time + 0.5).floor() as u64
     }
@@ -167,7 +168,7 @@ impl Share {
         replica: usize,
     ) -> Result<Share, Error> {
         let per_round = micro.checked_mul(replicas).filter(|count| *count > 0);
-        let even = per_round.is_some_and(|count| global > 0 && global % count == 0);
+        let even = per_round.is_some_and(|count| global > 0 && global.is_multiple_of(count));
         if !even || replica >= replicas {
             return Err(Error::Uneven { global, micro, replicas });
         }

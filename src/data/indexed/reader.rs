@@ -89,12 +89,12 @@ impl IndexedFile {
         if document >= self.documents() {
             return 0..0;
         }
-        self.boundary(document) as usize..self.boundary(document + 1) as usize
+        count(self.boundary(document))..count(self.boundary(document + 1))
     }
 
     /// Number of tokens of a sequence; 0 for one that does not exist.
     pub fn sequence_length(&self, sequence: usize) -> usize {
-        if sequence < self.sequences { self.length(sequence) as usize } else { 0 }
+        if sequence < self.sequences { count(self.length(sequence)) } else { 0 }
     }
 
     /// All tokens of a sequence.
@@ -165,20 +165,21 @@ impl IndexedFile {
             );
             return Err(Error::Malformed { path: with_extension(&self.prefix, "idx"), reason });
         }
-        let start = self.pointer(sequence) as usize;
+        let start = count(self.pointer(sequence));
         let size = self.kind.size();
         Ok(start + within.start * size..start + within.end * size)
     }
 
     /// Lengths, offsets and boundaries fit each other and the size of `.bin`.
     fn check_index(&self) -> Result<(), String> {
-        let size = self.kind.size() as i64;
-        let bytes = self.tokens.len() as i64;
+        let bytes = self.tokens.len();
         for sequence in 0..self.sequences {
-            let length = i64::from(self.length(sequence));
-            let pointer = self.pointer(sequence);
-            let end = length.checked_mul(size).and_then(|length| pointer.checked_add(length));
-            if length < 0 || pointer < 0 || end.is_none_or(|end| end > bytes) {
+            let (length, pointer) = (self.length(sequence), self.pointer(sequence));
+            let end = || {
+                let length = usize::try_from(length).ok()?.checked_mul(self.kind.size())?;
+                usize::try_from(pointer).ok()?.checked_add(length)
+            };
+            if end().is_none_or(|end| end > bytes) {
                 return Err(format!(
                     "sequence {sequence} has {length} tokens at byte {pointer}, but the .bin file \
                      has {bytes} bytes"
@@ -193,7 +194,7 @@ impl IndexedFile {
             }
             before = boundary;
         }
-        if before != self.sequences as i64 {
+        if usize::try_from(before) != Ok(self.sequences) {
             let sequences = self.sequences;
             return Err(format!("the last document ends at {before} of {sequences} sequences"));
         }
@@ -208,15 +209,15 @@ impl IndexedFile {
         if mask.len() != tokens {
             return Err(format!("it has {} bytes for {tokens} tokens", mask.len()));
         }
-        let odd = (0..self.sequences).find(|at| self.pointer(*at) as usize % size != 0);
+        let odd = (0..self.sequences).find(|at| !count(self.pointer(*at)).is_multiple_of(size));
         match odd {
             Some(at) => Err(format!("sequence {at} does not start at a whole token")),
             None => Ok(()),
         }
     }
 
-    fn length(&self, sequence: usize) -> i32 {
-        i32::from_le_bytes(self.at(HEADER + 4 * sequence))
+    fn length(&self, sequence: usize) -> i64 {
+        i64::from(i32::from_le_bytes(self.at(HEADER + 4 * sequence)))
     }
 
     fn pointer(&self, sequence: usize) -> i64 {
@@ -279,6 +280,11 @@ impl Header {
         // Both counts are below the file's size, which fits.
         Ok(Header { kind, sequences: sequences as usize, boundaries: boundaries as usize })
     }
+}
+
+/// A count or an offset of the index, after `check_index` found none negative.
+fn count(value: i64) -> usize {
+    usize::try_from(value).unwrap_or_default()
 }
 
 fn bytes_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {

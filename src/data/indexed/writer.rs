@@ -14,8 +14,9 @@ pub struct Writer {
     kind: TokenType,
     tokens: BufWriter<File>,
     mask: BufWriter<File>,
-    lengths: Vec<i32>,
-    boundaries: Vec<i64>,
+    lengths: Vec<u32>,
+    /// First sequence of each document, and the end of the last.
+    boundaries: Vec<u64>,
 }
 
 impl Writer {
@@ -37,7 +38,8 @@ impl Writer {
             let counts = format!("{} tokens, {} mask bytes", tokens.len(), learned.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, counts));
         }
-        let length = i32::try_from(tokens.len()).map_err(io::Error::other)?;
+        // Stored as i32.
+        let length = i32::try_from(tokens.len()).map_err(io::Error::other)?.unsigned_abs();
         for token in tokens {
             self.write_token(*token)?;
         }
@@ -50,7 +52,7 @@ impl Writer {
 
     /// Ends the document that holds the sequences since the last end.
     pub fn end_document(&mut self) {
-        self.boundaries.push(self.lengths.len() as i64);
+        self.boundaries.push(self.lengths.len() as u64);
     }
 
     /// Makes the files durable and writes the index.
@@ -59,7 +61,7 @@ impl Writer {
             file.flush()?;
             file.get_ref().sync_all()?;
         }
-        if self.boundaries.last() != Some(&(self.lengths.len() as i64)) {
+        if self.boundaries.last() != Some(&(self.lengths.len() as u64)) {
             self.end_document();
         }
         atomic_file::write_with(&with_extension(&self.prefix, "idx"), |file| self.write_index(file))
@@ -88,10 +90,10 @@ impl Writer {
         for length in &self.lengths {
             file.write_all(&length.to_le_bytes())?;
         }
-        let mut offset = 0i64;
+        let mut offset = 0u64;
         for length in &self.lengths {
             file.write_all(&offset.to_le_bytes())?;
-            offset += i64::from(*length) * self.kind.size() as i64;
+            offset += u64::from(*length) * self.kind.size() as u64;
         }
         for boundary in &self.boundaries {
             file.write_all(&boundary.to_le_bytes())?;

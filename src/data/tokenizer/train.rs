@@ -76,9 +76,12 @@ pub fn train(request: &TrainRequest, output: &Path) -> Result<usize, Error> {
     Ok(tokenizer.get_vocab_size(true))
 }
 
+/// Makes texts of a row.
+type MakeTexts<'a> = dyn Fn(&Map<String, Value>) -> Result<Vec<String>, String> + Sync + 'a;
+
 fn append_texts(file: &Path, text: &TrainText, texts: &mut Vec<String>) -> Result<(), Error> {
     let fail = |error: rows::Error| Error::Train(error.to_string());
-    let make: Box<dyn Fn(&Map<String, Value>) -> Result<Vec<String>, String> + Sync> = match text {
+    let make: Box<MakeTexts<'_>> = match text {
         TrainText::Lines => {
             rows::for_each_line(file, |line| texts.push(line.to_owned())).map_err(fail)?;
             return Ok(());

@@ -2,6 +2,14 @@
 
 // Ids and texts of the original tokenizers; training one's own.
 mod tokenizers;
+// Token files: round trips, and files that are broken on purpose.
+mod indexed;
+// Samples of rows: templates, NeMo's rules by hand, masks, splits.
+mod samples;
+// Token streams: windows, resets, blends.
+mod streams;
+// The stages tokenize and shard, and what comes out of them.
+mod stages;
 
 use std::path::PathBuf;
 

@@ -24,15 +24,11 @@ impl Trie {
     pub(super) fn insert(&mut self, key: &[u8], value: u32) {
         let mut at = 0;
         for byte in key {
-            at = match self.nodes[at].children.get(byte) {
-                Some(child) => *child,
-                None => {
-                    let child = self.nodes.len();
-                    self.nodes.push(Node::default());
-                    self.nodes[at].children.insert(*byte, child);
-                    child
-                }
-            };
+            let fresh = self.nodes.len();
+            at = *self.nodes[at].children.entry(*byte).or_insert(fresh);
+            if at == fresh {
+                self.nodes.push(Node::default());
+            }
         }
         self.nodes[at].value = Some(value);
     }
