@@ -100,10 +100,10 @@ fn activations_of_stage(workload: &Workload<'_>, stage: usize) -> u64 {
     let block = BlockActivations::of(workload);
     // 1F1B: stage s has `stages - s` micro-batches under way. Interleaved, the first stage holds
     // (1 + (p - 1) / (p·v)) times as much as all layers once (Korthikanti et al., equation 5).
-    let under_way = (stages - stage).min(*micro_batches) as f64;
-    let chunks = degrees.virtual_pipeline as f64;
-    let extra = if chunks > 1.0 { (stages - 1) as f64 / chunks } else { 0.0 };
-    let live = (under_way + extra).min(*micro_batches as f64);
+    // Counted in model chunks, of which a micro-batch has v on each stage.
+    let chunks = degrees.virtual_pipeline;
+    let extra = if chunks > 1 { stages - 1 } else { 0 };
+    let live = (((stages - stage) * chunks + extra).min(micro_batches * chunks)) as u64;
     let (kept, working) = match workload.recompute {
         Recompute::None => (layers as u64 * block.all, 0),
         Recompute::Selective => (layers as u64 * (block.all - block.attention_core), 0),
@@ -118,7 +118,7 @@ fn activations_of_stage(workload: &Workload<'_>, stage: usize) -> u64 {
         }
     };
     let head = if stage + 1 == stages { head_activations(workload) } else { 0 };
-    (kept as f64 * live) as u64 + working + head
+    kept * live / chunks as u64 + working + head
 }
 
 /// What one block keeps for its backward on one device, in bytes.

@@ -42,8 +42,10 @@ impl Geometry {
 }
 
 fn rotary_table(model: &Architecture) -> Result<Table> {
+    #[expect(clippy::cast_sign_loss, reason = "a share of a width")]
+    let rotated = (model.kv_channels as f64 * model.rotary_percentage) as usize;
     let rotary = Rotary {
-        rotated: (model.kv_channels as f64 * model.rotary_percentage) as usize,
+        rotated,
         base: model.rotary_base,
         interpolation: model.seq_len_interpolation_factor.unwrap_or(1.0),
     };

@@ -1,5 +1,6 @@
 //! One file per stage kind: input folders in, one output folder out.
 
+pub mod bench;
 pub mod evaluate;
 pub mod generate;
 mod held_out;

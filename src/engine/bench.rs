@@ -1,0 +1,81 @@
+//! Times the training step on real data.
+
+use super::training::{Error, share, trainer};
+use crate::data::feed::Feed;
+use crate::spec::job::TrainJob;
+use std::path::Path;
+use std::time::Instant;
+
+/// How many steps are run.
+#[derive(Clone, Copy, Debug)]
+pub struct Steps {
+    /// Steps before the clock starts.
+    pub warmup: u64,
+    /// Timed steps; at least 1.
+    pub timed: u64,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Parameters of the model.
+    pub parameters: usize,
+    /// Tokens of the timed steps, padding not counted.
+    pub tokens: u64,
+    /// Learned tokens of the timed steps.
+    pub learned_tokens: u64,
+    /// Median over the timed steps of tokens per second.
+    pub tokens_per_second: f64,
+    /// Seconds of each timed step.
+    pub seconds: Vec<f64>,
+    /// Loss of the last step.
+    pub loss: f64,
+}
+
+/// Trains from the weights of checkpoint `start` and measures; nothing is written.
+pub fn run(job: &TrainJob, start: &Path, data: &mut Feed, steps: Steps) -> Result<Report, Error> {
+    super::training::check_is_built(job)?;
+    let share = share(job)?;
+    let (mut trainer, _) = trainer(job, start, false)?;
+    let parameters = trainer.model.weights().values().elem_count();
+    let (mut tokens, mut learned_tokens, mut loss) = (0, 0, f64::NAN);
+    let (mut seconds, mut rates) = (Vec::new(), Vec::new());
+    for step in 0..steps.warmup + steps.timed {
+        let consumed = step * share.global_batch_size() as u64;
+        let started = Instant::now();
+        let next = |number| data.micro_batch(share.numbers(consumed, number));
+        let outcome = trainer.step(step, share.micro_batches(), next)?;
+        let elapsed = started.elapsed().as_secs_f64();
+        loss = outcome.loss;
+        if step >= steps.warmup {
+            tokens += outcome.tokens;
+            learned_tokens += outcome.learned_tokens;
+            seconds.push(elapsed);
+            rates.push(outcome.tokens as f64 / elapsed);
+        }
+    }
+    let tokens_per_second = median(&mut rates);
+    Ok(Report { parameters, tokens, learned_tokens, tokens_per_second, seconds, loss })
+}
+
+/// The middle value; the mean of the two in the middle of an even number.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() % 2 {
+        0 if values.is_empty() => f64::NAN,
+        0 => f64::midpoint(values[middle - 1], values[middle]),
+        _ => values[middle],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+}

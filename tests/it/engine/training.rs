@@ -1,0 +1,260 @@
+//! The loop: validation, checkpoints, stopping, resuming to the bit, errors.
+
+use super::{SEQ_LENGTH, gpt, optimizer, sequence, with_dropout};
+use sft_run::base::digest::Digest;
+use sft_run::checkpoint::manifest::Progress;
+use sft_run::checkpoint::whole;
+use sft_run::data::feed::{Feed, Ordering};
+use sft_run::data::indexed;
+use sft_run::data::sequences::{Sequence, Sequences};
+use sft_run::engine::bench;
+use sft_run::engine::training::{Error, Finished, Run, train};
+use sft_run::model::weights::start_values;
+use sft_run::spec::event::{Event, Silent, Sink, StepMetrics, ValidationMetrics};
+use sft_run::spec::job::{DataSource, TrainData, TrainJob, TrainModel, TrainStage, TrainTrainer};
+use sft_run::spec::optimization::{Degrees, Precision, Schedule, ScheduleName};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// The made-up sequences from `0` on, on `count` numbers.
+struct MadeUp(usize);
+
+impl Sequences for MadeUp {
+    fn count(&self) -> usize {
+        self.0
+    }
+
+    fn sequence(&self, index: usize) -> Result<Sequence, indexed::Error> {
+        Ok(sequence(index as u64))
+    }
+}
+
+fn feed(count: usize, shuffle: bool) -> Feed {
+    let ordering = Ordering { seed: 2, shuffle, seq_length: SEQ_LENGTH };
+    Feed::new(vec![(1.0, Arc::new(MadeUp(count)))], ordering).unwrap()
+}
+
+fn job() -> TrainJob {
+    let mut optim = optimizer();
+    optim.sched = Some(Schedule {
+        name: ScheduleName::CosineAnnealing,
+        warmup_steps: 2,
+        constant_steps: 0,
+        min_lr: 1e-3,
+        max_steps: 9,
+    });
+    TrainJob {
+        model: TrainModel {
+            architecture: with_dropout(gpt()),
+            encoder_seq_length: SEQ_LENGTH,
+            global_batch_size: 4,
+            micro_batch_size: 2,
+            seed: 2,
+            optim,
+            megatron_amp_o2: false,
+            data: TrainData {
+                source: DataSource::Shards,
+                reset_position_ids: false,
+                reset_attention_mask: false,
+                eod_mask_loss: false,
+                shuffle: true,
+            },
+        },
+        trainer: TrainTrainer {
+            max_steps: 9,
+            val_check_interval: 3,
+            limit_val_batches: Some(1),
+            gradient_clip_val: 1.0,
+            precision: Precision::Fp32,
+            degrees: Degrees::SINGLE,
+            log_every_n_steps: 1,
+        },
+        stage: TrainStage { checkpoint_every: 2 },
+    }
+}
+
+/// Runs `job` in `folder`, which gets its start weights first if it has none.
+fn run(
+    folder: &Path,
+    job: &TrainJob,
+    sink: &dyn Sink,
+    stop: &AtomicBool,
+) -> Result<Finished, Error> {
+    let start = folder.join("start");
+    if !start.exists() {
+        let architecture = &job.model.architecture;
+        let model = whole::build(architecture, start_values(architecture, 7)).unwrap();
+        whole::save(&start, &model, Progress::default(), None).unwrap();
+    }
+    let output = folder.join("output");
+    std::fs::create_dir_all(&output).unwrap();
+    // 10 sequences are not a multiple of the batch: epochs end in the middle of steps.
+    let (data, validation) = (feed(10, true), Some(feed(6, false)));
+    train(Run { job, start: &start, output: &output, data, validation }, sink, stop)
+}
+
+/// The lines of metrics.jsonl without the measured speed.
+fn metrics(folder: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(folder.join("output/metrics.jsonl")).unwrap();
+    let lines = text.lines().map(|line| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line.as_object_mut().unwrap().remove("tokens_per_second");
+        line
+    });
+    lines.collect()
+}
+
+/// Sets the stop flag when a step is reported.
+struct StopAt<'a>(u64, &'a AtomicBool);
+
+impl Sink for StopAt<'_> {
+    fn emit(&self, event: Event) {
+        if matches!(event, Event::Step(StepMetrics { step, .. }) if step == self.0) {
+            self.1.store(true, Relaxed);
+        }
+    }
+}
+
+/// A checkpoint's folder is all that a killed process leaves behind.
+fn keep_only_what_a_kill_leaves(folder: &Path, job: &TrainJob, steps: u64) {
+    let shorter =
+        TrainJob { trainer: TrainTrainer { max_steps: 99, ..job.trainer.clone() }, ..job.clone() };
+    let stop = AtomicBool::new(false);
+    let stopped = run(folder, &shorter, &StopAt(steps, &stop), &stop);
+    assert!(matches!(stopped, Err(Error::Stopped { step }) if step == steps));
+    // Lines of steps that no checkpoint holds, the last one broken.
+    let path = folder.join("output/metrics.jsonl");
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    text.push_str(
+        &text.lines().last().unwrap().replace(&format!("\"step\":{steps}"), "\"step\":98"),
+    );
+    text.push_str("\n{\"step\":99,\"consu");
+    sft_run::base::atomic_file::write(&path, text.as_bytes()).unwrap();
+    std::fs::create_dir_all(folder.join("output/resume/step-00000098.partial")).unwrap();
+}
+
+#[test]
+fn an_interrupted_run_ends_with_the_same_bits() {
+    let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let job = job();
+    let stop = AtomicBool::new(false);
+    let finished = run(whole.path(), &job, &Silent, &stop).unwrap();
+    assert_eq!(finished.progress, Progress { step: 9, consumed_samples: 36 });
+
+    keep_only_what_a_kill_leaves(cut.path(), &job, 5);
+    let resumed = run(cut.path(), &job, &Silent, &stop).unwrap();
+    assert_eq!(resumed, finished);
+    assert_eq!(metrics(cut.path()), metrics(whole.path()));
+    let digest = |folder: &Path| Digest::of_folder(&folder.join("output/checkpoint")).unwrap();
+    assert_eq!(digest(cut.path()), digest(whole.path()));
+    assert!(!cut.path().join("output/resume").exists());
+
+    // A finished output is left as it is.
+    let again = run(cut.path(), &job, &Silent, &stop).unwrap();
+    assert_eq!((again.progress, again.train_loss), (finished.progress, None));
+    assert_eq!(digest(cut.path()), digest(whole.path()));
+}
+
+#[test]
+fn losses_and_validations_are_written_and_fall() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = job();
+    job.model.architecture = gpt();
+    job.model.optim.sched = None;
+    job.trainer.max_steps = 60;
+    job.trainer.val_check_interval = 20;
+    run(folder.path(), &job, &Silent, &AtomicBool::new(false)).unwrap();
+    let lines = metrics(folder.path());
+    let validations: Vec<ValidationMetrics> =
+        lines.iter().filter_map(|line| serde_json::from_value(line.clone()).ok()).collect();
+    assert_eq!(validations.iter().map(|line| line.step).collect::<Vec<_>>(), [20, 40, 60]);
+    assert!(validations[2].val_loss < validations[0].val_loss);
+    let loss = |line: &serde_json::Value| line["reduced_train_loss"].as_f64();
+    let losses: Vec<f64> = lines.iter().filter_map(loss).collect();
+    assert_eq!(losses.len(), 60);
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    assert!(mean(&losses[50..]) < 0.5 * mean(&losses[..5]), "{losses:?}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_by_its_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = job();
+    job.model.optim.lr = 1e30;
+    job.model.optim.sched = None;
+    let error = run(folder.path(), &job, &Silent, &AtomicBool::new(false)).unwrap_err().to_string();
+    assert!(error.contains("of step 2 is") || error.contains("of step 3 is"), "{error}");
+}
+
+#[test]
+fn what_later_versions_do_is_refused_by_its_key() {
+    let refused = |change: fn(&mut TrainJob), message: &str| {
+        let mut job = job();
+        change(&mut job);
+        let folder = tempfile::tempdir().unwrap();
+        let error = run(folder.path(), &job, &Silent, &AtomicBool::new(false)).unwrap_err();
+        assert_eq!(error.to_string(), message);
+    };
+    refused(
+        |job| job.trainer.precision = Precision::Bf16,
+        "trainer.precision is bf16, which this version cannot train with: set it to 32",
+    );
+    refused(
+        |job| job.trainer.degrees.data = 4,
+        "the data-parallel size is 4, which this version cannot train with: \
+         set trainer.devices and trainer.num_nodes to 1",
+    );
+    refused(
+        |job| job.model.micro_batch_size = 3,
+        "a global batch of 4 cannot be cut into micro-batches of 3 on 1 replicas",
+    );
+}
+
+#[test]
+fn a_step_in_which_nothing_is_learned_is_refused() {
+    struct Mute;
+    impl Sequences for Mute {
+        fn count(&self) -> usize {
+            4
+        }
+        fn sequence(&self, index: usize) -> Result<Sequence, indexed::Error> {
+            let mut sequence = sequence(index as u64);
+            sequence.loss_mask.fill(false);
+            Ok(sequence)
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = job();
+    job.trainer.max_steps = 1;
+    run(folder.path(), &job, &Silent, &AtomicBool::new(false)).unwrap();
+    std::fs::remove_dir_all(folder.path().join("output")).unwrap();
+    let ordering = Ordering { seed: 2, shuffle: true, seq_length: SEQ_LENGTH };
+    let data = Feed::new(vec![(1.0, Arc::new(Mute))], ordering).unwrap();
+    let (start, output) = (folder.path().join("start"), folder.path().join("output"));
+    std::fs::create_dir_all(&output).unwrap();
+    let run = Run { job: &job, start: &start, output: &output, data, validation: None };
+    let error = train(run, &Silent, &AtomicBool::new(false)).unwrap_err().to_string();
+    assert!(error.starts_with("no token of step 1 is learned"), "{error}");
+}
+
+#[test]
+fn bench_counts_the_timed_steps_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = job();
+    job.trainer.max_steps = 3;
+    run(folder.path(), &job, &Silent, &AtomicBool::new(false)).unwrap();
+    let steps = bench::Steps { warmup: 1, timed: 2 };
+    let start = folder.path().join("start");
+    let report = bench::run(&job, &start, &mut feed(10, true), steps).unwrap();
+    let lines = metrics(folder.path());
+    let of_steps: Vec<_> = lines.iter().filter(|line| line.get("lr").is_some()).collect();
+    let counted = |name: &str| of_steps[1..].iter().map(|line| line[name].as_u64().unwrap()).sum();
+    assert_eq!(
+        (report.tokens, report.learned_tokens),
+        (counted("tokens"), counted("learned_tokens"))
+    );
+    assert_eq!(report.seconds.len(), 2);
+    // The same steps as training's.
+    assert_eq!(report.loss, of_steps[2]["reduced_train_loss"].as_f64().unwrap());
+}
