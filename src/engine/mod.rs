@@ -5,6 +5,7 @@ pub mod generation;
 pub mod journal;
 pub mod optimizer;
 pub mod schedule;
+pub mod scoring;
 pub mod step;
 pub mod training;
 pub mod validation;
