@@ -76,6 +76,12 @@ impl Terminal {
         let _ = if text.ends_with('\n') { stdout.flush() } else { stdout.write_all(b"\n") };
     }
 
+    /// Writes a part of a line to stdout, at once.
+    pub fn piece(&self, text: &str) {
+        let mut stdout = io::stdout().lock();
+        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    }
+
     /// Writes `text` to stderr.
     pub fn error(&self, text: &str) {
         let _ = io::stderr().lock().write_all(format!("{}\n", text.trim_end()).as_bytes());

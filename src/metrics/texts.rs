@@ -9,7 +9,7 @@ pub fn exact_match(expected: &str, output: &str) -> f64 {
 
 /// F1 of the two bags of words.
 ///
-/// The definition is SQuAD's (Rajpurkar et al. 2016, and `evaluate-v2.0.py` for empty texts) without
+/// The definition is that of Rajpurkar et al. 2016 (`evaluate-v2.0.py` for empty texts) without
 /// the step that drops `a`, `an` and `the`: lower case, ASCII punctuation removed, split at white
 /// space. When a side has no words, the score is 1 if the other has none either, else 0.
 pub fn token_f1(expected: &str, output: &str) -> f64 {

@@ -50,7 +50,7 @@ pub enum Error {
     Nothing {
         /// The split.
         split: &'static str,
-        /// ` of task `x``, when a task is named.
+        /// Names the task, when one is asked for.
         of_task: String,
     },
 }

@@ -4,18 +4,15 @@ use crate::cli::arguments::GenerateArguments;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
-use crate::cli::terminal::Paint;
-use crate::cli::{environment, signals};
-use crate::spec::event::{Event, Sample, Sink};
+use crate::cli::signals;
+use crate::cli::terminal::{Paint, Terminal};
 use crate::spec::generation::{Generation, PenaltyRule};
-use crate::spec::job::{GenerateJob, GenerateStage, Job};
-use crate::stages::{self, Folders};
+use crate::stages::generate::{Speaker, Update};
 use serde_json::json;
 use std::io::{self, BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
-/// Runs the command.
+/// Runs the command: texts come as they are generated, in the order of the prompts.
 pub(in crate::cli) fn run(
     session: &Session,
     arguments: &GenerateArguments,
@@ -23,28 +20,67 @@ pub(in crate::cli) fn run(
     let model = model_folder(&arguments.model)?;
     let prompts = prompts(arguments)?;
     let stop = signals::stop_flag().map_err(|error| Failure::failed(&error))?;
-    let scratch = Scratch::new().map_err(|error| Failure::failed(&error))?;
-    let job = Job::Generate(GenerateJob {
-        stage: GenerateStage { prompts, gen_kwargs: settings(arguments) },
-    });
-    let folders =
-        Folders { inputs: [("model".to_owned(), model)].into(), output: scratch.0.clone() };
-    let samples = Samples::default();
-    stages::run(&job, &folders, &samples, &stop).map_err(|error| Failure::failed(&error))?;
-    let samples = samples.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let speaker = Speaker::open(&model, None).map_err(|error| Failure::failed(&error))?;
     let terminal = &session.terminal;
+    let mut live = (!terminal.json).then(|| Live::begin(terminal, &prompts));
+    let mut listener = |update: Update<'_>| {
+        if let Some(live) = &mut live {
+            live.hear(update);
+        }
+    };
+    let samples = speaker.generate(&prompts, &settings(arguments), &stop, &mut listener);
+    let samples = samples.map_err(|error| Failure::failed(&error))?;
     if terminal.json {
         terminal.result(&format!("{:#}", json!(samples)));
-        return Ok(Exit::Done);
-    }
-    for sample in &samples {
-        terminal.result(&format!(
-            "{}{}",
-            terminal.paint(Paint::Dim, &sample.prompt),
-            sample.output
-        ));
     }
     Ok(Exit::Done)
+}
+
+/// Shows texts while several prompts are continued at once: the first that is not done streams, the
+/// others wait for their turn.
+struct Live<'a> {
+    terminal: &'a Terminal,
+    prompts: &'a [String],
+    /// What each prompt has so far, and whether it is done.
+    texts: Vec<(String, bool)>,
+    /// The prompt that streams.
+    current: usize,
+}
+
+impl<'a> Live<'a> {
+    fn begin(terminal: &'a Terminal, prompts: &'a [String]) -> Live<'a> {
+        let texts = vec![(String::new(), false); prompts.len()];
+        let live = Live { terminal, prompts, texts, current: 0 };
+        live.show_current();
+        live
+    }
+
+    fn show_current(&self) {
+        if let (Some(prompt), Some((text, _))) =
+            (self.prompts.get(self.current), self.texts.get(self.current))
+        {
+            self.terminal.piece(&format!("{}{text}", self.terminal.paint(Paint::Dim, prompt)));
+        }
+    }
+
+    fn hear(&mut self, update: Update<'_>) {
+        match update {
+            Update::Text { prompt, piece } => {
+                self.texts[prompt].0.push_str(piece);
+                if prompt == self.current {
+                    self.terminal.piece(piece);
+                }
+            }
+            Update::Done { prompt, .. } => {
+                self.texts[prompt].1 = true;
+                while self.texts.get(self.current).is_some_and(|(_, is_done)| *is_done) {
+                    self.terminal.piece("\n");
+                    self.current += 1;
+                    self.show_current();
+                }
+            }
+        }
+    }
 }
 
 /// The folder that holds `checkpoint/`: the path itself, its parent, or the last training of a run.
@@ -100,36 +136,5 @@ fn settings(arguments: &GenerateArguments) -> Generation {
         add_bos: false,
         seed: arguments.seed,
         batch_size: 32,
-    }
-}
-
-/// A folder of its own that goes when this does.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> io::Result<Scratch> {
-        let name = format!("sft-run-generate-{}-{}", std::process::id(), environment::now());
-        let folder = std::env::temp_dir().join(name.replace(':', ""));
-        std::fs::create_dir_all(&folder)?;
-        Ok(Scratch(folder))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What cannot be removed lies in the system's own folder for such things.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Keeps the generated samples.
-#[derive(Default)]
-struct Samples(Mutex<Vec<Sample>>);
-
-impl Sink for Samples {
-    fn emit(&self, event: Event) {
-        if let Event::Sample(sample) = event {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
-        }
     }
 }

@@ -129,7 +129,9 @@ impl Rules {
         if let Some(logit) = forbidden.and_then(|token| logits.get_mut(token as usize)) {
             *logit = f64::NEG_INFINITY;
         }
-        logits.iter_mut().for_each(|logit| *logit /= self.settings.temperature);
+        for logit in &mut logits {
+            *logit /= self.settings.temperature;
+        }
         penalize(&mut logits, history, &self.settings);
         keep_top_k(&mut logits, self.settings.top_k);
         keep_top_p(&mut logits, self.settings.top_p);
