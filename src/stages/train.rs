@@ -2,8 +2,9 @@
 
 use super::{Folders, Outcome, Refusal};
 use crate::base::digest::files_below;
-use crate::data::feed::{self, Feed, Ordering};
+use crate::data::feed::{self, Blend, Feed, Ordering};
 use crate::data::sampler;
+use crate::data::stream::StreamOptions;
 use crate::engine::training::{self, Finished, Run};
 use crate::spec::event::{Event, Sink};
 use crate::spec::job::{DataSource, Split, TrainJob};
@@ -23,12 +24,6 @@ pub enum Error {
         /// Why.
         source: feed::Error,
     },
-    /// Token streams are of a later version.
-    #[error(
-        "model.data.data_prefix cannot be trained from yet: \
-         give the stage `data`, the name of a shard stage"
-    )]
-    Prefixes,
     /// Training failed.
     #[error(transparent)]
     Training(#[from] training::Error),
@@ -66,20 +61,13 @@ pub fn run(
 
 /// Everything in `job` that this build cannot do.
 pub(super) fn refusals(job: &TrainJob) -> Vec<Refusal> {
-    let settings = training::not_built(job).into_iter().map(|(key, value, instead)| Refusal {
+    let not_built = training::not_built(job).into_iter();
+    let refusals = not_built.map(|(key, value, instead)| Refusal {
         what: format!("{key} {value}, which this version cannot train with"),
         key: key.to_owned(),
         help: format!("set {instead}"),
     });
-    let prefixes = matches!(job.model.data.source, DataSource::Prefixes { .. });
-    let prefixes = prefixes.then(|| Refusal {
-        what: "training from ready token files, which this version does not do".to_owned(),
-        key: "model.data.data_prefix".to_owned(),
-        help: "name rows in model.data.train_ds.file_names, or give the train stage `data`, the \
-               name of a shard stage"
-            .to_owned(),
-    });
-    settings.chain(prefixes).collect()
+    refusals.collect()
 }
 
 /// The sequences of `split` in the order of the run.
@@ -89,13 +77,26 @@ pub(super) fn open(job: &TrainJob, folders: &Folders, split: Split) -> Result<Fe
         shuffle: job.model.data.shuffle && split == Split::Train,
         seq_length: job.model.encoder_seq_length,
     };
-    match &job.model.data.source {
-        DataSource::Shards => {
-            let folder = folders.input("data")?;
-            let opened = Feed::shards(folder, split, ordering);
-            Ok(opened.map_err(|source| Error::Data { split: split.name(), source })?)
+    let opened = match &job.model.data.source {
+        DataSource::Shards => Feed::shards(folders.input("data")?, split, ordering),
+        DataSource::Prefixes { weights, splits } => {
+            let input = |number| folders.input(&format!("prefix.{number}")).map(Path::to_owned);
+            let prefixes = (0..weights.len()).map(input).collect::<Result<Vec<_>, _>>()?;
+            let options = stream_options(job);
+            let blend = Blend { prefixes: &prefixes, weights, splits: *splits, options };
+            Feed::prefixes(&blend, split, ordering)
         }
-        DataSource::Prefixes { .. } => Err(Error::Prefixes.into()),
+    };
+    Ok(opened.map_err(|source| Error::Data { split: split.name(), source })?)
+}
+
+fn stream_options(job: &TrainJob) -> StreamOptions {
+    let data = &job.model.data;
+    StreamOptions {
+        seq_length: job.model.encoder_seq_length,
+        reset_position_ids: data.reset_position_ids,
+        reset_attention_mask: data.reset_attention_mask,
+        eod_mask_loss: data.eod_mask_loss,
     }
 }
 

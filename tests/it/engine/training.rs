@@ -5,15 +5,19 @@ use sft_run::base::digest::Digest;
 use sft_run::checkpoint::manifest::Progress;
 use sft_run::checkpoint::whole;
 use sft_run::data::feed::{Feed, Ordering};
-use sft_run::data::indexed;
+use sft_run::data::indexed::{self, Writer};
 use sft_run::data::sequences::{Sequence, Sequences};
 use sft_run::engine::bench;
 use sft_run::engine::training::{Error, Finished, Run, train};
 use sft_run::model::weights::start_values;
 use sft_run::spec::event::{Event, Silent, Sink, StepMetrics, ValidationMetrics};
-use sft_run::spec::job::{DataSource, TrainData, TrainJob, TrainModel, TrainStage, TrainTrainer};
+use sft_run::spec::job::{
+    DataSource, Job, LoadJob, LoadModel, TrainData, TrainJob, TrainModel, TrainStage, TrainTrainer,
+};
 use sft_run::spec::optimization::{Degrees, Precision, Schedule, ScheduleName};
-use std::path::Path;
+use sft_run::stages::{self, Folders};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -257,4 +261,61 @@ fn bench_counts_the_timed_steps_only() {
     assert_eq!(report.seconds.len(), 2);
     // The same steps as training's.
     assert_eq!(report.loss, of_steps[2]["reduced_train_loss"].as_f64().unwrap());
+}
+
+/// Two Megatron token files: counting up and counting down, an end-of-document token of 0.
+fn token_files(folder: &Path) -> BTreeMap<String, PathBuf> {
+    let file = |number: usize| {
+        let prefix = folder.join(format!("part{number}"));
+        let mut writer = Writer::create(&prefix, 29).unwrap();
+        for document in 0..12 {
+            let count = |at: u32| if number == 0 { 1 + at % 28 } else { 28 - at % 28 };
+            let mut ids: Vec<u32> = (document..document + 20).map(count).collect();
+            ids.push(0);
+            writer.sequence(&ids, &vec![true; ids.len()]).unwrap();
+            writer.end_document();
+        }
+        writer.finish().unwrap();
+        (format!("prefix.{number}"), prefix)
+    };
+    (0..2).map(file).collect()
+}
+
+#[test]
+fn the_stages_load_and_train_go_from_token_files_to_a_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let run = |job: &Job, name: &str, inputs: BTreeMap<String, PathBuf>| {
+        let output = folder.path().join(name);
+        std::fs::create_dir_all(&output).unwrap();
+        stages::run(job, &Folders { inputs, output: output.clone() }, &Silent, &stop)
+            .map(|_| output)
+    };
+    let load = LoadModel { architecture: gpt(), seed: 3, restore: false };
+    let loaded = run(&Job::Load(LoadJob { model: load.clone() }), "load", BTreeMap::new()).unwrap();
+
+    let mut job = job();
+    job.model.architecture = gpt();
+    job.model.data.source =
+        DataSource::Prefixes { weights: vec![0.7, 0.3], splits: [0.8, 0.2, 0.0] };
+    job.model.data.reset_position_ids = true;
+    job.model.data.reset_attention_mask = true;
+    job.model.data.eod_mask_loss = true;
+    let mut inputs = token_files(folder.path());
+    inputs.insert("model".to_owned(), loaded);
+    let trained = run(&Job::Train(job), "train", inputs).unwrap();
+
+    // What was trained can be loaded again, and is not what training started from.
+    let restore = Job::Load(LoadJob { model: LoadModel { restore: true, ..load } });
+    let inputs = BTreeMap::from([("checkpoint".to_owned(), trained.clone())]);
+    let again = run(&restore, "again", inputs).unwrap();
+    let values = |folder: &Path| {
+        let model = whole::load_model(folder).unwrap();
+        model.weights().values().to_vec1::<f32>().unwrap()
+    };
+    assert_eq!(values(&again), values(&trained));
+    assert_ne!(values(&again), start_values::<f32>(&gpt(), 3));
+
+    let nothing = run(&restore, "nothing", BTreeMap::new()).unwrap_err().to_string();
+    assert!(nothing.contains("input `checkpoint` is missing"), "{nothing}");
 }
