@@ -3,7 +3,7 @@
 use super::emit;
 use super::interpolate::interpolate;
 use super::problem::Problem;
-use super::resolve::{Request, compose, sorted};
+use super::resolve::{Request, compose};
 use super::suggest::did_you_mean;
 use super::tree::{Data, Node};
 
@@ -24,18 +24,17 @@ pub struct View<'a> {
 ///
 /// `???` is printed as it stands, and so is what is computed from it.
 pub fn config_text(request: &Request, view: &View) -> Result<String, Vec<Problem>> {
-    let composed = compose(request)?;
-    let mut tree = composed.tree;
+    let mut composed = compose(request)?;
     if view.resolve {
-        let interpolated = interpolate(&tree, request.environment);
+        let interpolated = interpolate(&composed.tree, request.environment);
         if !interpolated.problems.is_empty() {
-            return Err(sorted(interpolated.problems, &composed.files));
+            return Err(composed.explained(interpolated.problems));
         }
-        tree = interpolated.tree;
+        composed.tree = interpolated.tree;
     }
     let shown = match view.path {
-        Some(path) => select(&tree, path).map_err(|problem| vec![*problem])?,
-        None => &tree,
+        Some(path) => select(&composed.tree, path).map_err(|problem| vec![*problem])?,
+        None => &composed.tree,
     };
     let emit = if view.json { emit::json } else { emit::yaml };
     Ok(emit(shown, view.origins))

@@ -1,12 +1,14 @@
 //! A recipe file and a command line to resolved values: the language from end to end.
 
-use super::interpolate::interpolate;
+use super::extends::Loader;
+use super::interpolate::{MISSING, interpolate};
 use super::overrides;
-use super::path::Path;
-use super::place::{Place, SourceFile, SourceMap};
+use super::path::{Path, Step};
+use super::place::{Origin, Place, SourceFile, SourceMap};
 use super::problem::{self, Problem};
-use super::source;
-use super::tree::Node;
+use super::render::{Context, Rendered, is_declared, render, variable};
+use super::suggest::did_you_mean;
+use super::tree::{Data, Node};
 use serde_yaml::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -61,6 +63,7 @@ pub struct Resolved {
     pub marks: SourceMap,
     /// Every file that was read, the recipe first.
     pub files: Vec<Arc<SourceFile>>,
+    rendered: Vec<Rendered>,
 }
 
 /// Reads, renders, overrides and resolves a recipe.
@@ -69,37 +72,141 @@ pub fn resolve(request: &Request) -> Result<Resolved, Vec<Problem>> {
     let interpolated = interpolate(&composed.tree, request.environment);
     let mut problems = interpolated.problems;
     problems.extend(missing(&interpolated.missing));
-    if !problems.is_empty() {
-        return Err(sorted(problems, &composed.files));
-    }
     let tree = interpolated.tree;
-    Ok(Resolved { values: tree.to_value(), marks: tree.marks(), files: composed.files })
+    problems.extend(too_large(&tree, &composed.files));
+    if !problems.is_empty() {
+        return Err(composed.explained(problems));
+    }
+    let Composed { files, rendered, .. } = composed;
+    Ok(Resolved { values: tree.to_value(), marks: tree.marks(), files, rendered })
 }
 
 /// A recipe with everything applied except its interpolations.
 pub(crate) struct Composed {
     pub(crate) tree: Node,
-    pub(crate) files: Vec<Arc<SourceFile>>,
+    files: Vec<Arc<SourceFile>>,
+    rendered: Vec<Rendered>,
+}
+
+impl Composed {
+    /// Problems in order, with the lines of templates.
+    pub(crate) fn explained(&self, problems: Vec<Problem>) -> Vec<Problem> {
+        explained(problems, &self.files, &self.rendered)
+    }
+}
+
+impl Resolved {
+    /// Puts problems with this recipe in the order of its files, and names the template's line
+    /// where a line was made by a template.
+    pub fn explained(&self, problems: Vec<Problem>) -> Vec<Problem> {
+        explained(problems, &self.files, &self.rendered)
+    }
 }
 
 /// Reads, renders and overrides a recipe.
 pub(crate) fn compose(request: &Request) -> Result<Composed, Vec<Problem>> {
-    let source = source::load(request.path)?;
-    let (mut tree, mut files) = (source.tree, vec![source.file]);
-    let mut problems = Vec::new();
-    if !request.variables.is_empty() {
-        let message = "--var is not read yet";
-        problems.push(Problem::error("recipe::unsupported", message));
-    }
+    let mut context = Context::new(request);
+    let mut loader = Loader::new(&context);
+    let loaded = loader.load(request.path, None);
+    let Loader { mut files, rendered, .. } = loader;
+    let mut tree = loaded.map_err(|problems| explained(problems, &files, &rendered))?;
+    let mut problems = set_variables(&mut tree, request.variables, &rendered);
+    problems.extend(render(&mut tree, &mut context));
     if let Some(json) = request.hparams {
         problems.extend(overrides::apply_hparams(&mut tree, json));
     }
     problems.extend(overrides::apply_all(&mut tree, request.overrides, &mut files));
-    if problems.is_empty() { Ok(Composed { tree, files }) } else { Err(sorted(problems, &files)) }
+    if problems.is_empty() {
+        Ok(Composed { tree, files, rendered })
+    } else {
+        Err(explained(problems, &files, &rendered))
+    }
+}
+
+/// Puts `--var` into the `vars` of a recipe; a name that nothing declares is a problem.
+fn set_variables(
+    tree: &mut Node,
+    variables: &[(String, String)],
+    rendered: &[Rendered],
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, text) in variables {
+        let written = format!("{name}={text}");
+        let file = Arc::new(SourceFile { name: "--var".to_owned(), text: written });
+        let place = |span| Place { file: Arc::clone(&file), span };
+        let Some(Data::Map(vars)) = tree.child_mut("vars").map(|node| &mut node.data) else {
+            problems.extend(undeclared(name, None, &place(0..name.len()), rendered));
+            continue;
+        };
+        let Some(node) = vars.get_mut(name) else {
+            let near = did_you_mean(name, vars.keys());
+            problems.extend(undeclared(name, near, &place(0..name.len()), rendered));
+            continue;
+        };
+        // A text stays one: `--var version=1.10` is no number when the recipe has "1.9".
+        let keep = node.text().is_some_and(|text| text != MISSING && !text.contains("${"));
+        let value = if keep { Value::String(text.clone()) } else { variable(text) };
+        node.data = Data::Scalar(value);
+        node.origin = Origin::File(place(name.len() + 1..file.text.len()));
+    }
+    problems
+}
+
+/// A problem, unless a template file uses the name.
+fn undeclared(
+    name: &str,
+    near: Option<String>,
+    place: &Place,
+    rendered: &[Rendered],
+) -> Option<Problem> {
+    if rendered.iter().any(|rendered| is_declared(name, &rendered.used)) {
+        return None;
+    }
+    let help = "declare it in the recipe under `vars:`, with ??? for no default";
+    let message = format!("the recipe has no variable `{name}`");
+    let problem =
+        Problem::error("template::unknown_variable", message).at(Some(place), "this name");
+    Some(problem.help(near.unwrap_or_else(|| help.to_owned())))
+}
+
+/// Bytes that the places of all values may take.
+const MAX_MARKS: usize = 64 << 20;
+
+/// A problem when long keys above many values make their paths too large to keep.
+fn too_large(tree: &Node, files: &[Arc<SourceFile>]) -> Option<Problem> {
+    if marks_size(tree, 0, MAX_MARKS).is_some() {
+        return None;
+    }
+    let name = files.first().map_or("the recipe", |file| file.name.as_str());
+    let message = format!("the values of {name} have paths of more than {} MiB", MAX_MARKS >> 20);
+    Some(Problem::error("recipe::too_large", message).help("use shorter keys, or fewer of them"))
+}
+
+/// Bytes of the paths of a tree; none above a limit.
+fn marks_size(node: &Node, path: usize, limit: usize) -> Option<usize> {
+    let mut size = path;
+    for (step, child) in node.children() {
+        let step = match step {
+            Step::Key(key) => key.len() + 48,
+            Step::Index(_) => 48,
+        };
+        let left = limit.checked_sub(size)?;
+        size += marks_size(child, path + step, left)?;
+    }
+    (size <= limit).then_some(size)
 }
 
 /// Problems in the order of the files as they were read; those of the command line come last.
-pub(crate) fn sorted(mut problems: Vec<Problem>, files: &[Arc<SourceFile>]) -> Vec<Problem> {
+fn explained(
+    mut problems: Vec<Problem>,
+    files: &[Arc<SourceFile>],
+    rendered: &[Rendered],
+) -> Vec<Problem> {
+    for problem in &mut problems {
+        for rendered in rendered {
+            rendered.explain(problem);
+        }
+    }
     problem::sort(&mut problems);
     problems.sort_by_key(|problem| {
         let file = problem.place.as_ref().map(|(place, _)| &place.file);

@@ -231,7 +231,7 @@ fn python_quoted(text: &str) -> String {
 
 /// A float as Python's `repr` writes it: the fewest digits that read back the same, an exponent
 /// of at least two digits below 1e-4 and from 1e16 on, else always a dot.
-pub fn python_float(value: f64) -> String {
+pub(crate) fn python_float(value: f64) -> String {
     if value.is_nan() {
         return "nan".to_owned();
     }

@@ -6,7 +6,7 @@ use super::tree::Node;
 use super::yaml;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The largest file read as a recipe, in bytes.
@@ -30,6 +30,11 @@ pub fn load(path: &Path) -> Result<Source, Vec<Problem>> {
 pub fn parse(file: &Arc<SourceFile>) -> Result<Source, Vec<Problem>> {
     let tree = yaml::parse(file)?;
     Ok(Source { file: Arc::clone(file), tree })
+}
+
+/// A path by which the same file is known however it is spelled.
+pub(crate) fn identity(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// Reads a file that must be UTF-8 and of a sensible size.

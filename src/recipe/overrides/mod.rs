@@ -5,7 +5,6 @@ pub(crate) mod functions;
 pub(crate) mod grammar;
 mod sweep;
 
-#[expect(unused_imports, reason = "extends is the next step")]
 pub(crate) use apply::merge;
 pub use sweep::{Form, Tried, expand_sweep, tried};
 

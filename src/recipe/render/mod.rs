@@ -1,0 +1,225 @@
+//! `${{ … }}`: expressions that are evaluated per scalar, before overrides and interpolations.
+
+mod context;
+mod file;
+
+pub(crate) use context::{Context, is_declared, variable};
+pub(crate) use file::{Rendered, is_template, render_file};
+
+use super::path::Path;
+use super::place::Place;
+use super::problem::Problem;
+use super::scalar::python_text;
+use super::suggest::did_you_mean;
+use super::tree::{Data, Node, key_text};
+use minijinja::{Environment, Error, ErrorKind, Value as Dynamic};
+use serde_yaml::Value;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+const OPEN: &str = "${{";
+/// Steps and data of one expression, in minijinja's units (about 64 bytes each).
+const FUEL: u64 = 50_000;
+/// Problems after which no more expressions are evaluated.
+const MAX_PROBLEMS: usize = 50;
+
+/// Replaces every expression in the values of a tree. `vars` come first, in their order, so that
+/// they may use each other.
+pub(crate) fn render(tree: &mut Node, context: &mut Context) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let environment = environment(FUEL);
+    let vars = Path::default().key("vars");
+    if let Some(Data::Map(map)) = tree.child_mut("vars").map(|node| &mut node.data) {
+        for (name, value) in map.iter_mut() {
+            let path = vars.key(&key_text(name));
+            let mut renderer = Renderer { environment: &environment, context, problems };
+            renderer.walk(&path, value);
+            problems = renderer.problems;
+            context.set_variable(&key_text(name), &value.to_value());
+        }
+    }
+    let mut renderer = Renderer { environment: &environment, context, problems };
+    if let Data::Map(map) = &mut tree.data {
+        let others = map.iter_mut().filter(|(key, _)| key.as_str() != Some("vars"));
+        for (key, value) in others {
+            renderer.walk(&Path::default().key(&key_text(key)), value);
+        }
+    }
+    renderer.problems
+}
+
+/// The language of all templates of recipes: strict about what is not defined, and bounded.
+fn environment<'s>(fuel: u64) -> Environment<'s> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
+    environment.set_debug(true);
+    environment.set_fuel(Some(fuel));
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment
+}
+
+struct Renderer<'r> {
+    environment: &'r Environment<'r>,
+    context: &'r Context,
+    problems: Vec<Problem>,
+}
+
+impl Renderer<'_> {
+    fn walk(&mut self, path: &Path, node: &mut Node) {
+        match &mut node.data {
+            Data::Scalar(Value::String(text)) if text.contains(OPEN) => {
+                let text = std::mem::take(text);
+                let rendered = self.scalar(path, &text, node.origin.place());
+                node.data = match rendered {
+                    Some(value) => Node::from_value(&value, &node.origin).data,
+                    None => Data::Scalar(Value::String(text)),
+                };
+            }
+            Data::Scalar(_) => {}
+            Data::List(items) => {
+                for (at, item) in items.iter_mut().enumerate() {
+                    self.walk(&path.index(at), item);
+                }
+            }
+            Data::Map(map) => {
+                for (key, item) in map.iter_mut() {
+                    self.walk(&path.key(&key_text(key)), item);
+                }
+            }
+        }
+    }
+
+    /// The value of a text with expressions; one expression alone keeps its type.
+    fn scalar(&mut self, path: &Path, text: &str, place: Option<&Place>) -> Option<Value> {
+        if self.problems.len() >= MAX_PROBLEMS {
+            return None;
+        }
+        let mut rendered = String::new();
+        let mut rest = 0..text.len();
+        while let Some(start) = text.get(rest.clone()).and_then(|rest| rest.find(OPEN)) {
+            let start = rest.start + start;
+            let Some(end) = closing(text, start + OPEN.len()) else {
+                let help = "write ${{ expression }}; a literal `${{` is ${{ '${{' }}";
+                let problem = Problem::error("template::syntax", "`${{` is not closed").help(help);
+                return self.fail(
+                    problem,
+                    path,
+                    place.map(|place| place.inside(text, start..text.len())),
+                );
+            };
+            let value = self.expression(path, text, start + OPEN.len()..end, place)?;
+            let whole = text.trim().len() == end + 2 - start;
+            if whole {
+                return Some(value);
+            }
+            rendered.push_str(text.get(rest.start..start).unwrap_or_default());
+            rendered.push_str(&python_text(&value));
+            rest.start = end + 2;
+        }
+        rendered.push_str(text.get(rest).unwrap_or_default());
+        Some(Value::String(rendered))
+    }
+
+    fn expression(
+        &mut self,
+        path: &Path,
+        text: &str,
+        span: Range<usize>,
+        place: Option<&Place>,
+    ) -> Option<Value> {
+        let source = text.get(span.clone()).unwrap_or_default();
+        let (problem, part) = match self.evaluate(source) {
+            Ok(value) => return Some(value),
+            Err(failed) => failed,
+        };
+        let part = part.filter(|part| part.end <= source.len() && !part.is_empty());
+        let part = part.map_or(span.clone(), |part| span.start + part.start..span.start + part.end);
+        self.fail(problem, path, place.map(|place| place.inside(text, part)))
+    }
+
+    fn evaluate(&self, source: &str) -> Result<Value, (Problem, Option<Range<usize>>)> {
+        let compiled = catch(|| self.environment.compile_expression_owned(source.to_owned()));
+        let compiled = compiled.map_err(|error| (self.problem(&error, &[]), error.range()))?;
+        let names: Vec<String> = compiled.undeclared_variables(true).into_iter().collect();
+        if let Some(problem) = self.context.hidden(&names) {
+            return Err((problem, None));
+        }
+        let value = catch(|| compiled.eval(self.context.values()));
+        let value = value.map_err(|error| (self.problem(&error, &names), error.range()))?;
+        if value.is_undefined() {
+            let error = Error::from(ErrorKind::UndefinedError);
+            return Err((self.problem(&error, &names), None));
+        }
+        to_yaml(&value).ok_or_else(|| {
+            let message =
+                format!("an expression gives {}, which a recipe cannot hold", value.kind());
+            (Problem::error("template::type", message), None)
+        })
+    }
+
+    fn problem(&self, error: &Error, names: &[String]) -> Problem {
+        problem(error, self.context, names)
+    }
+
+    fn fail(&mut self, problem: Problem, path: &Path, place: Option<Place>) -> Option<Value> {
+        self.problems.push(problem.about(path.clone()).at(place.as_ref(), "in this expression"));
+        None
+    }
+}
+
+/// minijinja's error in our words.
+fn problem(error: &Error, context: &Context, names: &[String]) -> Problem {
+    let detail = error.detail().map(str::to_owned).unwrap_or_else(|| error.kind().to_string());
+    match error.kind() {
+        ErrorKind::UndefinedError => {
+            let unknown = names.iter().find(|name| !context.knows(name));
+            let name =
+                unknown.map_or_else(|| "something here".to_owned(), |name| format!("`{name}`"));
+            let near = unknown.and_then(|name| did_you_mean(name, context.names()));
+            let help = near.unwrap_or_else(|| context.advice(unknown.map_or("", String::as_str)));
+            Problem::error("template::undefined", format!("{name} is not defined")).help(help)
+        }
+        ErrorKind::SyntaxError => {
+            Problem::error("template::syntax", format!("cannot read this expression: {detail}"))
+        }
+        ErrorKind::OutOfFuel => {
+            Problem::error("template::too_much", "this expression computes too much for a recipe")
+        }
+        kind => Problem::error("template::failed", format!("{kind}: {detail}")),
+    }
+}
+
+/// Runs minijinja; a panic in it becomes an error, for recipes come from anywhere.
+fn catch<T>(run: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::InvalidOperation, "the template engine failed on this"))
+    })
+}
+
+/// A template value as YAML; none when YAML has nothing like it.
+fn to_yaml(value: &Dynamic) -> Option<Value> {
+    serde_yaml::to_value(value).ok()
+}
+
+/// Where the expression that starts at an offset ends: at `}}` outside of quotes and brackets.
+fn closing(text: &str, start: usize) -> Option<usize> {
+    let mut depth = 0_usize;
+    let mut quote = None;
+    let mut escaped = false;
+    for (at, byte) in text.bytes().enumerate().skip(start) {
+        match (quote, byte) {
+            (Some(_), _) if escaped => escaped = false,
+            (Some(_), b'\\') => escaped = true,
+            (Some(open), _) if byte == open => quote = None,
+            (Some(_), _) => {}
+            (None, b'\'' | b'"') => quote = Some(byte),
+            (None, b'{' | b'[' | b'(') => depth += 1,
+            (None, b'}') if depth == 0 && text.as_bytes().get(at + 1) == Some(&b'}') => {
+                return Some(at);
+            }
+            (None, b'}' | b']' | b')') => depth = depth.saturating_sub(1),
+            (None, _) => {}
+        }
+    }
+    None
+}
