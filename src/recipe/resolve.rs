@@ -110,6 +110,9 @@ pub(crate) fn compose(request: &Request) -> Result<Composed, Vec<Problem>> {
     let loaded = loader.load(request.path, None);
     let Loader { mut files, rendered, .. } = loader;
     let mut tree = loaded.map_err(|problems| explained(problems, &files, &rendered))?;
+    if let Some(problem) = too_large(&tree, &files) {
+        return Err(vec![problem]);
+    }
     let mut problems = set_variables(&mut tree, request.variables, &rendered);
     problems.extend(render(&mut tree, &mut context));
     if let Some(json) = request.hparams {

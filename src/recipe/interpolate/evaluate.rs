@@ -73,11 +73,15 @@ impl<'t> Evaluator<'t> {
 
     /// The value of a text with interpolations, standing at a path of the recipe.
     pub(super) fn interpolated(&mut self, path: &Path, node: &Node) -> Outcome<Node> {
-        if let Some(done) = self.done.get(path) {
-            return done.clone();
+        let holder = Holder { path, node };
+        if let Some(done) = self.done.remove(path) {
+            // A copy costs as much as making it: copies of copies grow without bound.
+            let paid = done.as_ref().map_or(Ok(()), |value| self.charge(value, holder));
+            let copy = paid.and_then(|()| done.clone());
+            self.done.insert(path.clone(), done);
+            return copy;
         }
         self.enter(path, node)?;
-        let holder = Holder { path, node };
         let value = self.parse(holder).and_then(|parts| self.parts(&parts, holder));
         self.open.pop();
         let value =
@@ -103,7 +107,10 @@ impl<'t> Evaluator<'t> {
             self.open.extend(circle);
             return Err(self.report(problem));
         }
-        if self.open.len() == MAX_OPEN || self.problems.len() >= MAX_PROBLEMS {
+        if self.problems.len() >= MAX_PROBLEMS {
+            return Err(Stuck::Failed);
+        }
+        if self.open.len() == MAX_OPEN {
             let message = format!("more than {MAX_OPEN} interpolations need each other in a row");
             let problem = Problem::error("interpolation::too_deep", message).about(path.clone());
             return Err(self.report(problem.at(place, "the last one")));

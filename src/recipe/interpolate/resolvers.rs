@@ -87,7 +87,7 @@ fn unknown(evaluator: &mut Evaluator, call: &Call) -> Stuck {
 fn refuse(evaluator: &mut Evaluator, call: &Call, code: &'static str, message: String) -> Stuck {
     let mut problem = Problem::error(code, message);
     for argument in &call.arguments {
-        let shown = python_repr(&argument.to_value()).chars().take(40).collect::<String>();
+        let shown: String = shown(&argument.to_value()).chars().take(40).collect();
         let place = foreign_place(argument, call.holder);
         problem = problem.with(place, format!("{shown} comes from here"));
     }
@@ -102,12 +102,16 @@ fn arithmetic(name: &str, left: &Value, right: &Value) -> Result<Value, String> 
         _ => divide(left, right, name == "divide_ceil"),
     };
     done.unwrap_or_else(|| {
-        let shown = |value: &Value| match value {
-            Value::Null => "null".to_owned(),
-            value => python_repr(value),
-        };
         Err(format!("`{name}` cannot work with {} and {}", shown(left), shown(right)))
     })
+}
+
+/// A value in a message.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        value => python_repr(value),
+    }
 }
 
 /// None when the types do not fit; an error when the result does not.

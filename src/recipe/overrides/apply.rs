@@ -67,16 +67,11 @@ impl Ready {
                 (format!("`{at}`: the value above it is {} and holds no keys", shown(&value)), None)
             }
             Data::Map(map) => {
-                let add = match self.action {
-                    Action::Change => format!("; to add it: +{}", shown(&self.text)),
-                    _ => String::new(),
-                };
                 let near = did_you_mean(step, map.keys());
-                let help = match (near, add.is_empty()) {
-                    (Some(near), _) => Some(format!("{near}{add}")),
-                    (None, false) => Some(add.trim_start_matches("; ").to_owned()),
-                    (None, true) => None,
-                };
+                let add = (self.action == Action::Change)
+                    .then(|| format!("to add it: +{}", shown(&self.text)));
+                let help = [near, add].into_iter().flatten().collect::<Vec<_>>().join(" ");
+                let help = Some(help).filter(|help| !help.is_empty());
                 (format!("`{at}` is not in the recipe"), help)
             }
         };
@@ -179,7 +174,7 @@ fn put(present: &mut Node, value: Node, strict: bool, ready: &Ready) -> Applied 
     if strict {
         let inside = Path(ready.key.iter().map(|key| Step::Key(key.clone())).collect());
         if let Some((path, near)) = new_key(present, &value, &inside) {
-            let help = near.map(|near| format!("{near}; ")).unwrap_or_default();
+            let help = near.map(|near| format!("{near} ")).unwrap_or_default();
             let help = format!("{help}to add it: +{}", shown(&ready.text));
             let message = format!("`{path}` is not in the recipe");
             let problem = ready.problem("override::unknown_key", message);

@@ -170,9 +170,13 @@ impl Renderer<'_> {
 /// minijinja's error in our words.
 fn problem(error: &Error, context: &Context, names: &[String]) -> Problem {
     let detail = error.detail().map(str::to_owned).unwrap_or_else(|| error.kind().to_string());
+    let unknown = names.iter().find(|name| !context.knows(name));
+    // Some operators name what is undefined only in their detail.
+    let undefined = unknown.is_some() && detail.contains("undefined");
     match error.kind() {
-        ErrorKind::UndefinedError => {
-            let unknown = names.iter().find(|name| !context.knows(name));
+        ErrorKind::UndefinedError | ErrorKind::InvalidOperation
+            if undefined || error.kind() == ErrorKind::UndefinedError =>
+        {
             let name =
                 unknown.map_or_else(|| "something here".to_owned(), |name| format!("`{name}`"));
             let near = unknown.and_then(|name| did_you_mean(name, context.names()));

@@ -1,6 +1,10 @@
 //! The recipe language: recorded cases of Hydra and OmegaConf, places of problems, hostile input.
 
+mod hostile;
+mod problems;
 mod recorded;
+mod round_trip;
+mod templates;
 
 use serde_json::Value;
 use sft_run::recipe::problem::Problem;
