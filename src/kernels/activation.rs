@@ -1,5 +1,7 @@
 //! Activations of the MLP with the bias before them, plain and gated.
 
+#![expect(clippy::inline_always, reason = "parts of loops that are built once per instruction set")]
+
 use super::Result;
 use super::carrier::{expect_shape, on_real, read, tensor};
 use super::launch::{for_row_blocks, unfilled, vectorized};
@@ -143,7 +145,6 @@ impl Curve for GeluErf {
 
 /// Share of the standard normal distribution below `x`.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "part of vectorised loops")]
 fn normal_share<T: Real>(x: T) -> T {
     let tail =
         (x.magnitude() * T::of(std::f64::consts::FRAC_1_SQRT_2)).erfc_positive() * T::of(0.5);
@@ -218,7 +219,6 @@ vectorized! {
 }
 
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "built once per instruction set")]
 fn plain_forward<C: Curve, T: Real>(x: &[T], bias: &[T], y: &mut [T]) {
     let width = bias.len();
     for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
@@ -229,7 +229,6 @@ fn plain_forward<C: Curve, T: Real>(x: &[T], bias: &[T], y: &mut [T]) {
 }
 
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "built once per instruction set")]
 fn plain_backward<C: Curve, T: Real>(x: &[T], bias: &[T], dy: &[T], dx: &mut [T]) {
     let width = bias.len();
     let rows = x.chunks_exact(width).zip(dy.chunks_exact(width));
@@ -241,7 +240,6 @@ fn plain_backward<C: Curve, T: Real>(x: &[T], bias: &[T], dy: &[T], dx: &mut [T]
 }
 
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "built once per instruction set")]
 fn gated_forward<C: Curve, T: Real>(x: &[T], bias: &[T], y: &mut [T]) {
     let half = bias.len() / 2;
     let (gate_bias, up_bias) = bias.split_at(half);
@@ -257,7 +255,6 @@ fn gated_forward<C: Curve, T: Real>(x: &[T], bias: &[T], y: &mut [T]) {
 }
 
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "built once per instruction set")]
 fn gated_backward<C: Curve, T: Real>(x: &[T], bias: &[T], dy: &[T], dx: &mut [T]) {
     let half = bias.len() / 2;
     let (gate_bias, up_bias) = bias.split_at(half);

@@ -28,6 +28,7 @@ impl Dropout<'_> {
     }
 
     /// A number stays if its word is at least this.
+    #[expect(clippy::cast_sign_loss, reason = "a rate is not negative")]
     pub(super) fn threshold(&self) -> u32 {
         (self.rate * 4_294_967_296.0) as u32
     }

@@ -123,6 +123,7 @@ impl<'a, T> Matrix<'a, T> {
 /// `out = left · right`, or `out += left · right` when `add`; `out` has `right.columns` per row.
 ///
 /// Runs on the calling thread, so the order of its sums depends on the shapes alone.
+#[expect(clippy::cast_possible_wrap, reason = "no slice is longer than isize::MAX")]
 pub(super) fn gemm<T: Real>(out: &mut [T], left: Matrix<'_, T>, right: Matrix<'_, T>, add: bool) {
     assert_eq!(left.columns, right.rows, "inner sizes of a matrix product");
     assert_eq!(out.len(), left.rows * right.columns, "size of a matrix product");

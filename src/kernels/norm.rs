@@ -1,5 +1,7 @@
 //! Normalizations of a token's hidden vector: layernorm, layernorm1p, rmsnorm.
 
+#![expect(clippy::inline_always, reason = "parts of loops that are built once per instruction set")]
+
 use super::Result;
 use super::carrier::{expect_shape, on_real, read, tensor, update};
 use super::launch::{for_row_blocks, rows_per_block, unfilled, vectorized};
@@ -163,7 +165,6 @@ const LANES: usize = 16;
 
 /// Σ f(x, y) over two equally long rows.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "part of vectorised loops")]
 fn sum_pairs<T: Real>(x: &[T], y: &[T], term: impl Fn(T, T, T) -> T) -> T {
     let mut sums = [T::ZERO; LANES];
     let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));

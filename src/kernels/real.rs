@@ -1,5 +1,7 @@
 //! The numbers that kernels compute with: f32 in training, f64 in tests.
 
+#![expect(clippy::inline_always, reason = "parts of loops that are built once per instruction set")]
+
 use candle_core::{CpuStorage, WithDType};
 use std::ops::Neg;
 
@@ -33,7 +35,6 @@ pub(super) trait Real: WithDType + Neg<Output = Self> + std::iter::Sum {
 
     /// `1 / (1 + e^-self)`.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "part of vectorised loops")]
     fn sigmoid(self) -> Self {
         Self::ONE / (Self::ONE + (-self).exponential())
     }

@@ -1,6 +1,8 @@
 //! Attention of new tokens against the keys and values of earlier ones, for generation.
 
-use super::forward::softmax;
+#![expect(clippy::inline_always, reason = "parts of loops that are built once per instruction set")]
+
+use super::tiles::LANES;
 use super::{Shape, check_starts, cut};
 use crate::kernels::Result;
 use crate::kernels::carrier::{expect_shape, on_real, read, tensor, update};
@@ -132,8 +134,8 @@ vectorized! {
             let scores = &mut scores[..=length + row];
             for (key, score) in scores.iter_mut().enumerate() {
                 let k = &past[key_at(key)..][..d];
-                let dot: T = q.iter().zip(k).map(|(q, k)| *q * *k).sum();
-                *score = dot * T::of(shape.scale);
+
+                *score = dot(q, k) * T::of(shape.scale);
             }
             softmax(scores);
             let out = &mut output[(row * shape.heads + head) * d..][..d];
@@ -146,4 +148,35 @@ vectorized! {
             }
         }
     }
+}
+
+/// Softmax in place.
+#[inline(always)]
+fn softmax<T: Real>(scores: &mut [T]) {
+    let max = scores.iter().fold(scores[0], |max, score| max.larger(*score));
+    let mut sum = T::ZERO;
+    for score in scores.iter_mut() {
+        *score = (*score - max).exponential();
+        sum += *score;
+    }
+    let factor = T::ONE / sum;
+    for score in scores {
+        *score *= factor;
+    }
+}
+
+/// `a·b` in interleaved sums, so that it vectorises.
+#[inline(always)]
+fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+    let mut sums = [T::ZERO; LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest = a_chunks.remainder().iter().zip(b_chunks.remainder());
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for lane in 0..LANES {
+            sums[lane] = a[lane].fma(b[lane], sums[lane]);
+        }
+    }
+    let tail: T = rest.map(|(a, b)| *a * *b).sum();
+    let half = [0, 1, 2, 3].map(|lane| sums[lane] + sums[lane + 4]);
+    half[0] + half[2] + (half[1] + half[3]) + tail
 }

@@ -1,5 +1,8 @@
-//! Attention's forward: a block of queries against all keys before them.
+//! Attention's forward: eight queries at a time against all keys before them.
 
+#![expect(clippy::inline_always, reason = "parts of loops that are built once per instruction set")]
+
+use super::tiles::{LANES, Rows, combine, dots, hide_later_keys, pack_lanes, pack_rows};
 use super::{ProbabilityDropout, Shape, check_starts, cut};
 use crate::kernels::Result;
 use crate::kernels::carrier::{expect_shape, on_real, read, tensor};
@@ -18,6 +21,9 @@ pub struct Saved {
     /// log Σ e^score of each token and head `[tokens, heads]`.
     pub(super) log_sums: Tensor,
 }
+
+/// Queries per task at most; a multiple of [`LANES`].
+const QUERIES_PER_TASK: usize = 256;
 
 /// Attention over `qkv` `[tokens, (heads + 2·groups)·head_dim]`; gives `[tokens, heads·head_dim]`.
 ///
@@ -40,76 +46,180 @@ pub fn forward(
         let values: &[T] = &values;
         let mut output = unfilled::<T>(tokens * shape.output_width());
         let mut log_sums = unfilled::<T>(tokens * shape.heads);
-        let outputs = cut(&mut output, shape.output_width(), starts);
-        let sums = cut(&mut log_sums, shape.heads, starts);
-        outputs.into_par_iter().zip(sums).enumerate().for_each(|(index, (output, log_sums))| {
-            let width = shape.qkv_width();
-            let qkv = &values[starts[index] * width..starts[index + 1] * width];
-            sequence(qkv, starts[index], shape, dropout, output, log_sums);
-        });
+        let (firsts, bounds) = tasks(starts);
+        let outputs = cut(&mut output, shape.output_width(), &bounds);
+        let sums = cut(&mut log_sums, shape.heads, &bounds);
+        outputs.into_par_iter().zip(sums).enumerate().for_each_init(
+            Workspace::default,
+            |workspace, (index, (output, log_sums))| {
+                let first = firsts[index];
+                let task = Task {
+                    qkv: &values[first * shape.qkv_width()..],
+                    first,
+                    skipped: bounds[index] - first,
+                    end: bounds[index + 1] - first,
+                    shape,
+                    dropout,
+                };
+                run(&task, workspace, output, log_sums);
+            },
+        );
         let output = tensor(output, (tokens, shape.output_width()))?;
         let log_sums = tensor(log_sums, (tokens, shape.heads))?;
         Ok((output.clone(), Saved { qkv: qkv.clone(), output, log_sums }))
     })
 }
 
+/// For each task the first row of its sequence, and the rows where tasks begin (and, last, end).
+fn tasks(starts: &[usize]) -> (Vec<usize>, Vec<usize>) {
+    let (mut firsts, mut bounds) = (Vec::new(), vec![0]);
+    for pair in starts.windows(2) {
+        for from in (pair[0]..pair[1]).step_by(QUERIES_PER_TASK) {
+            firsts.push(pair[0]);
+            bounds.push(pair[1].min(from + QUERIES_PER_TASK));
+        }
+    }
+    (firsts, bounds)
+}
+
+/// Some queries of one sequence.
+struct Task<'a, T> {
+    /// Values from the sequence's first row on.
+    qkv: &'a [T],
+    /// That row's number in the batch.
+    first: usize,
+    /// The sequence's queries before this task's, a multiple of [`LANES`].
+    skipped: usize,
+    /// One past this task's last query, counted in the sequence.
+    end: usize,
+    shape: &'a Shape,
+    dropout: Option<&'a ProbabilityDropout<'a>>,
+}
+
+/// Memory that a thread uses again and again.
+struct Workspace<T> {
+    keys: Vec<T>,
+    values: Vec<T>,
+    queries: Vec<T>,
+    lanes: Vec<T>,
+    panel: Vec<T>,
+}
+
+impl<T> Default for Workspace<T> {
+    fn default() -> Self {
+        Workspace {
+            keys: Vec::new(),
+            values: Vec::new(),
+            queries: Vec::new(),
+            lanes: Vec::new(),
+            panel: Vec::new(),
+        }
+    }
+}
+
 vectorized! {
-    fn sequence<T: Real>(
-        qkv: &[T],
-        first: usize,
-        shape: &Shape,
-        dropout: Option<&ProbabilityDropout<'_>>,
+    fn run<T: Real>(
+        task: &Task<'_, T>,
+        memory: &mut Workspace<T>,
         output: &mut [T],
         log_sums: &mut [T],
     ) {
-        let (width, d) = (shape.qkv_width(), shape.head_dim);
-        let length = qkv.len() / width;
-        let mut scores = vec![T::ZERO; length];
-        for query in 0..length {
-            for head in 0..shape.heads {
-                let key_at = shape.key(head / shape.heads_per_group());
-                let q = &qkv[query * width + shape.query(head)..][..d];
-                for (key, score) in scores[..=query].iter_mut().enumerate() {
-                    let k = &qkv[key * width + key_at..][..d];
-                    let dot: T = q.iter().zip(k).map(|(q, k)| *q * *k).sum();
-                    *score = dot * T::of(shape.scale);
-                }
-                let log_sum = softmax(&mut scores[..=query]);
-                log_sums[query * shape.heads + head] = log_sum;
-                if let Some(dropout) = dropout {
-                    dropout.for_keys(first + query, head, query, |key, factor| {
-                        scores[key] *= T::of(factor);
-                    });
-                }
-                let out = &mut output[(query * shape.heads + head) * d..][..d];
-                out.fill(T::ZERO);
-                for (key, probability) in scores[..=query].iter().enumerate() {
-                    let v = &qkv[key * width + key_at + d..][..d];
-                    for (out, v) in out.iter_mut().zip(v) {
-                        *out = probability.fma(*v, *out);
-                    }
-                }
+        let (shape, d) = (task.shape, task.shape.head_dim);
+        let head_rows =
+            |offset| Rows { values: task.qkv, stride: shape.qkv_width(), offset, width: d };
+        for head in 0..shape.heads {
+            if head % shape.heads_per_group() == 0 {
+                let key = shape.key(head / shape.heads_per_group());
+                pack_rows(&mut memory.keys, head_rows(key), 0, task.end, T::ONE);
+                pack_rows(&mut memory.values, head_rows(key + d), 0, task.end, T::ONE);
+            }
+            let queries = head_rows(shape.query(head));
+            for query in (task.skipped..task.end).step_by(LANES) {
+                let count = LANES.min(task.end - query);
+                pack_rows(&mut memory.queries, queries, query, count, T::of(shape.scale));
+                eight_queries(task, memory, head, query);
+                let at = (query - task.skipped) * shape.heads + head;
+                write(task, memory, &mut output[at * d..], &mut log_sums[at..], count);
             }
         }
     }
 }
 
-/// Softmax in place; gives the log-sum-exp.
+/// Scores of eight queries against all keys up to them, as weights that are not normalized yet;
+/// leaves in `memory.lanes` the largest score and the sum of each query's weights.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "part of vectorised loops")]
-pub(super) fn softmax<T: Real>(scores: &mut [T]) -> T {
-    let mut max = scores[0];
-    for score in &*scores {
-        max = max.larger(*score);
+fn eight_queries<T: Real>(
+    task: &Task<'_, T>,
+    memory: &mut Workspace<T>,
+    head: usize,
+    query: usize,
+) {
+    let padded = task.shape.head_dim.next_multiple_of(LANES);
+    pack_lanes(&mut memory.lanes, &memory.queries[..LANES * padded]);
+    memory.panel.resize((query + LANES) * LANES, T::ZERO);
+    dots(&mut memory.panel, &memory.keys, &memory.lanes);
+    let [max, sum] = exponentials(&mut memory.panel);
+    memory.lanes.clear();
+    memory.lanes.extend(max);
+    memory.lanes.extend(sum);
+    if let Some(dropout) = task.dropout {
+        for lane in 0..LANES.min(task.end - query) {
+            let row = task.first + query + lane;
+            dropout.for_keys(row, head, query + lane, |key, factor| {
+                memory.panel[key * LANES + lane] *= T::of(factor);
+            });
+        }
     }
-    let mut sum = T::ZERO;
-    for score in scores.iter_mut() {
-        *score = (*score - max).exponential();
-        sum += *score;
+}
+
+/// `e^(score - max)` in place, 0 for later keys; gives max and sum per query.
+#[inline(always)]
+fn exponentials<T: Real>(panel: &mut [T]) -> [[T; LANES]; 2] {
+    hide_later_keys(panel, T::of(-1e30));
+    let mut max = [T::of(-1e30); LANES];
+    for row in panel.chunks_exact(LANES) {
+        for lane in 0..LANES {
+            max[lane] = max[lane].larger(row[lane]);
+        }
     }
-    let factor = T::ONE / sum;
-    for score in scores {
-        *score *= factor;
+    for row in panel.chunks_exact_mut(LANES) {
+        for lane in 0..LANES {
+            row[lane] = (row[lane] - max[lane]).exponential();
+        }
     }
-    max + sum.logarithm()
+    hide_later_keys(panel, T::ZERO);
+    let mut sum = [T::ZERO; LANES];
+    for row in panel.chunks_exact(LANES) {
+        for lane in 0..LANES {
+            sum[lane] += row[lane];
+        }
+    }
+    [max, sum]
+}
+
+/// The weighted values of `count` queries, normalized; `output` and `log_sums` start at the first one's.
+#[inline(always)]
+fn write<T: Real>(
+    task: &Task<'_, T>,
+    memory: &Workspace<T>,
+    output: &mut [T],
+    log_sums: &mut [T],
+    count: usize,
+) {
+    let (heads, d) = (task.shape.heads, task.shape.head_dim);
+    let (max, sum) = memory.lanes.split_at(LANES);
+    for lane in 0..count {
+        log_sums[lane * heads] = max[lane] + sum[lane].logarithm();
+    }
+    for channel in (0..d).step_by(LANES) {
+        let padded = d.next_multiple_of(LANES);
+        let tile = combine(&memory.panel, &memory.values, padded, channel);
+        for (lane, tile) in tile.iter().enumerate().take(count) {
+            let factor = T::ONE / sum[lane];
+            let output = &mut output[lane * heads * d + channel..];
+            for (output, value) in output.iter_mut().zip(tile).take(d - channel) {
+                *output = *value * factor;
+            }
+        }
+    }
 }

@@ -8,6 +8,7 @@
 mod backward;
 mod cached;
 mod forward;
+mod tiles;
 
 pub use backward::backward;
 pub use cached::{Cache, Continued, cached};

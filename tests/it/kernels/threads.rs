@@ -1,0 +1,54 @@
+//! The same bits from one thread and from many.
+
+use super::{f32_of, numbers, random};
+use candle_core::Tensor;
+use sft_run::kernels::activation::{self, Kind};
+use sft_run::kernels::attention::{self, Shape};
+use sft_run::kernels::embedding::{self, Lookup};
+use sft_run::kernels::norm::{self, Gradients, Norm};
+use sft_run::kernels::{cross_entropy, linear, reduce};
+
+/// A layer's worth of operations and everything that they give.
+fn results() -> Vec<Vec<f64>> {
+    let single = |name: &str, shape: (usize, usize)| f32_of(&random(name, shape));
+    let (tokens, hidden) = (700, 48);
+    let shape = Shape { heads: 4, groups: 2, head_dim: 12, scale: 0.3 };
+    let starts = [0, 10, 310, 340, 700];
+    let x = single("x", (tokens, hidden));
+    let weight = f32_of(&random("weight", hidden));
+    let norm = Norm { kind: norm::Kind::RmsNorm, epsilon: 1e-5, weight: &weight, bias: None };
+    let (normed, saved_norm) = norm::forward(&x, &norm).unwrap();
+    let qkv_weight = single("qkv", (shape.qkv_width(), hidden));
+    let qkv = linear::forward(&normed, &qkv_weight, None).unwrap();
+    let (y, saved) = attention::forward(&qkv, &starts, &shape, None).unwrap();
+    let active = activation::forward(Kind::GeluTanh, &y, None).unwrap();
+    let logits = linear::forward(&active, &single("head", (500, hidden)), None).unwrap();
+    let labels: Vec<u32> = (0..tokens as u32).map(|at| at * 13 % 499).collect();
+    let loss = cross_entropy::forward_backward(&logits, &labels, 499).unwrap();
+
+    let dqkv = attention::backward(&saved, &starts, &shape, None, &active).unwrap();
+    let dnormed = linear::backward_input(&dqkv, &qkv_weight).unwrap();
+    let empty = |dims: &[usize]| Tensor::zeros(dims, candle_core::DType::F32, x.device()).unwrap();
+    let (dw, db) = (empty(&[shape.qkv_width(), hidden]), empty(&[shape.qkv_width()]));
+    linear::backward_weight(&dqkv, &normed, &dw).unwrap();
+    linear::backward_bias(&dqkv, &db).unwrap();
+    let d_norm = empty(&[hidden]);
+    let gradients = Gradients { weight: &d_norm, bias: None };
+    let dx = norm::backward(&saved_norm, &norm, &gradients, &dnormed, None).unwrap();
+    let table = empty(&[500, hidden]);
+    embedding::backward(&Lookup { table: &table, first: 0, ids: &labels }, &dx).unwrap();
+    let squares = reduce::sum_of_squares(&table).unwrap();
+    let tensors = [y, logits, dqkv, dw, db, d_norm, dx, table];
+    tensors.iter().map(numbers).chain([vec![loss, squares]]).collect()
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let with = |threads: usize| {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(results)
+    };
+    let one = with(1);
+    for threads in [1, 2, 3, 8] {
+        assert!(with(threads) == one, "{threads} threads");
+    }
+}
