@@ -59,8 +59,8 @@ impl CheckedRecipe {
 
 /// Reads, resolves and checks a recipe. The second part of the answer are lints.
 ///
-/// All problems of a step come at once, in the order of the file: values that are missing or do not
-/// fit the schema, then settings that are refused or contradict each other.
+/// All problems of a step come at once, in the order of the file: values that do not fit the schema,
+/// then settings that are refused or contradict each other.
 pub fn load(request: &Request) -> Result<(CheckedRecipe, Vec<Problem>), Vec<Problem>> {
     let resolved = resolve(request)?;
     stop_if_any(mismatches(&resolved))?;
@@ -95,17 +95,10 @@ fn stop_if_any(mut problems: Vec<Problem>) -> Result<(), Vec<Problem>> {
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
-/// Values that stand for nothing yet, and values that do not fit the schema.
+/// Values that JSON cannot say, and values that do not fit the schema.
 fn mismatches(resolved: &Resolved) -> Vec<Problem> {
     let (json, mut problems) = plain::convert(resolved);
-    let missing: Vec<Path> = problems.iter().filter_map(|problem| problem.path.clone()).collect();
-    let misfits = schema::errors::check(&json, &resolved.marks);
-    // A value that is reported as missing has no type to complain about.
-    problems.extend(
-        misfits
-            .into_iter()
-            .filter(|problem| problem.path.as_ref().is_none_or(|path| !missing.contains(path))),
-    );
+    problems.extend(schema::errors::check(&json, &resolved.marks));
     problems
 }
 
@@ -113,8 +106,15 @@ fn typed(resolved: &Resolved) -> Result<Recipe, Problem> {
     serde_path_to_error::deserialize(&resolved.values).map_err(|error| {
         let path = path_of(error.path());
         let marks = resolved.marks.get(&path);
-        Problem::error("recipe::wrong_value", error.inner().to_string())
+        let told = error.inner().to_string();
+        // Our own messages say what to do after `; ` (see `spec::recipe::union`).
+        let (message, help) = match told.split_once("; ") {
+            Some((message, help)) => (message.to_owned(), help.to_owned()),
+            None => (told, "`sft-run schema --keys` lists what every key takes".to_owned()),
+        };
+        Problem::error("recipe::wrong_value", format!("`{path}`: {message}"))
             .at(marks.and_then(|marks| marks.value.place()), "this value")
+            .help(help)
             .about(path)
     })
 }

@@ -6,10 +6,7 @@ use super::resolve::Resolved;
 use serde_json::{Map, Number, Value as Json};
 use serde_yaml::Value;
 
-/// What stands for a value that has to be set.
-const MISSING: &str = "???";
-
-/// The values as JSON, and a problem for each that is missing or has no JSON.
+/// The values as JSON, and a problem for each that has none.
 pub(super) fn convert(resolved: &Resolved) -> (Json, Vec<Problem>) {
     let mut converter = Converter { resolved, problems: Vec::new() };
     let json = converter.value(&resolved.values, &Path::default());
@@ -27,7 +24,6 @@ impl Converter<'_> {
             Value::Null => Json::Null,
             Value::Bool(value) => (*value).into(),
             Value::Number(value) => self.number(value, path),
-            Value::String(text) if text == MISSING => self.missing(path),
             Value::String(text) => text.clone().into(),
             Value::Sequence(items) => {
                 let items = items.iter().enumerate();
@@ -61,15 +57,6 @@ impl Converter<'_> {
             },
             Json::Number,
         )
-    }
-
-    fn missing(&mut self, path: &Path) -> Json {
-        let message = format!("`{path}` has no value yet");
-        self.problem("recipe::missing_value", message, path, "must be set");
-        if let Some(problem) = self.problems.last_mut() {
-            problem.help = Some(format!("set it here, or with {path}=VALUE on the command line"));
-        }
-        Json::String(MISSING.to_owned())
     }
 
     /// Free keys may be numbers or booleans, as YAML reads them.

@@ -151,8 +151,6 @@ pub(super) const VALUES: &[(&str, When, &str)] = &[
         "Transformer Engine is not used: set it to false, which gives the same model",
     ),
     ("model.fp8", When::True, FLOAT8),
-    ("model.fp8_e4m3", When::True, FLOAT8),
-    ("model.fp8_hybrid", When::True, FLOAT8),
     ("model.cpu_offloading", When::True, "offloading is not built: set it to false"),
     ("model.fsdp", When::True, "FSDP is not built: use tensor and pipeline parallelism"),
     (

@@ -206,10 +206,10 @@ pub(super) const GROUPS: &[Group] = &[
         OWN_PACE,
     ),
     no_effect("model", "gc_interval apex_transformer_log_level", PYTHON),
-    refused("model", "transformer_engine fp8 fp8_e4m3 fp8_hybrid"),
+    refused("model", "transformer_engine fp8"),
     no_effect(
         "model",
-        "fp8_margin fp8_interval fp8_amax_history_len fp8_amax_compute_algo reduce_amax",
+        "fp8_e4m3 fp8_hybrid fp8_margin fp8_interval fp8_amax_history_len fp8_amax_compute_algo reduce_amax",
         TRANSFORMER_ENGINE,
     ),
     refused("model", "cpu_offloading fsdp"),

@@ -111,6 +111,12 @@ impl Checker<'_> {
         self.schema.pointer(pointer.rsplit_once('/')?.0)
     }
 
+    /// What the setting is, in the schema's words.
+    fn description(&self, error: &ValidationError) -> Option<String> {
+        let text = self.node(error)?.get("description")?.as_str()?;
+        Some(format!("what it is: {text}"))
+    }
+
     /// Of several forms, the one whose kind of value fits is meant.
     fn alternatives(
         &self,
@@ -132,19 +138,21 @@ impl Checker<'_> {
             _ => None,
         });
         let kinds: Vec<String> = kinds.filter(|kind| kind != "null").collect();
-        vec![self.mismatch(path, &kinds.join(" or "), error.instance())]
+        vec![self.mismatch(path, &kinds.join(" or "), error)]
     }
 
     fn wrong_type(&self, path: &Path, error: &ValidationError, kind: &TypeKind) -> Problem {
-        self.mismatch(path, &expected(kind), error.instance())
+        self.mismatch(path, &expected(kind), error)
     }
 
-    fn mismatch(&self, path: &Path, wanted: &str, found: &Value) -> Problem {
+    fn mismatch(&self, path: &Path, wanted: &str, error: &ValidationError) -> Problem {
+        let found: &Value = error.instance();
         Problem::error(
             "recipe::wrong_type",
             format!("`{path}` must be {wanted}, not {}", shown(found)),
         )
         .at(self.value_place(path), format!("expected {wanted}"))
+        .help_if(self.description(error))
         .help_if(advice(wanted, found, path))
         .about(path.clone())
     }
@@ -215,6 +223,7 @@ impl Checker<'_> {
         });
         Problem::error("recipe::out_of_bounds", message)
             .at(place, label)
+            .help_if(self.description(error))
             .help_if(help)
             .about(path.clone())
     }
@@ -283,6 +292,7 @@ fn advice(wanted: &str, found: &Value, path: &Path) -> Option<String> {
             let meant = matches!(text.to_lowercase().as_str(), "true" | "yes" | "on" | "y" | "1");
             Some(format!("write {meant} without quotes"))
         }
+        Value::Array(items) if items.len() == 1 => Some(format!("write {}", items[0])),
         Value::String(text) if wanted == "a list" => Some(format!("write [{text}]")),
         Value::Number(number) if wanted == "text" => {
             Some(format!("put it in quotes: \"{number}\""))

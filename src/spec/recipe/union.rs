@@ -76,7 +76,9 @@ impl<'de> Deserialize<'de> for Amount {
         match (value.as_u64(), value.as_f64()) {
             (Some(count), _) => Ok(Amount::Count(count)),
             (None, Some(share)) if (0.0..=1.0).contains(&share) => Ok(Amount::Share(share)),
-            _ => Err(Error::custom("expected a whole number, or a share from 0.0 to 1.0")),
+            _ => Err(Error::custom(
+                "a share lies between 0.0 and 1.0; give a whole number, or such a share",
+            )),
         }
     }
 }
@@ -189,14 +191,21 @@ fn blend(value: &Value) -> Result<Vec<Weighted>, String> {
     }
 }
 
+/// What to do about a list that is no blend; the part after `; ` of a message is advice.
+const TURNS: &str = "weights and paths take turns: [0.7, path, 0.3, other_path]";
+
 fn pair(items: &[Value]) -> Result<Weighted, String> {
     let [weight, prefix] = items else {
-        return Err("the last weight has no path: write [weight, path, weight, path, …]".to_owned());
+        return Err(format!("the last value of the list has no partner; {TURNS}"));
     };
     let number = weight.as_f64().or_else(|| weight.as_str()?.trim().parse().ok());
     match (number, prefix.as_str()) {
         (Some(weight), Some(prefix)) => Ok(Weighted { weight, prefix: prefix.to_owned() }),
-        _ => Err("weights and paths must take turns: [weight, path, weight, path, …]".to_owned()),
+        (None, _) => {
+            let shown = weight.as_str().unwrap_or(kind(weight));
+            Err(format!("`{shown}` stands where a weight belongs; {TURNS}"))
+        }
+        (_, None) => Err(format!("{} stands where a path belongs; {TURNS}", kind(prefix))),
     }
 }
 
