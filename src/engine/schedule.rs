@@ -63,7 +63,7 @@ mod tests {
 
     /// `expected`: pairs of step and learning rate, computed by hand from the formulas of
     /// `WarmupAnnealHoldPolicy` and `CosineAnnealing`.
-    fn check(sched: Option<Schedule>, expected: &[(u64, f64)]) {
+    fn check(sched: impl Into<Option<Schedule>>, expected: &[(u64, f64)]) {
         let optimizer = Optimizer {
             name: OptimizerName::Adamw,
             lr: 1.0,
@@ -71,7 +71,7 @@ mod tests {
             betas: [0.9, 0.95],
             eps: 1e-8,
             do_layer_norm_weight_decay: false,
-            sched,
+            sched: sched.into(),
         };
         for &(step, expected) in expected {
             let found = learning_rate(&optimizer, step);
@@ -79,8 +79,8 @@ mod tests {
         }
     }
 
-    fn schedule(name: ScheduleName, warmup_steps: u64, constant_steps: u64) -> Option<Schedule> {
-        Some(Schedule { name, warmup_steps, constant_steps, min_lr: 0.1, max_steps: 12 })
+    fn schedule(name: ScheduleName, warmup_steps: u64, constant_steps: u64) -> Schedule {
+        Schedule { name, warmup_steps, constant_steps, min_lr: 0.1, max_steps: 12 }
     }
 
     #[test]

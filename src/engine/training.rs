@@ -200,11 +200,11 @@ impl<'a> Session<'a> {
         while self.progress.step < last {
             self.step()?;
             let step = self.progress.step;
-            if interval > 0 && (step % interval == 0 || step == last) {
+            if interval > 0 && (step.is_multiple_of(interval) || step == last) {
                 self.validate()?;
             }
             let stopping = stop.load(Ordering::Relaxed);
-            if step < last && (stopping || (every > 0 && step % every == 0)) {
+            if step < last && (stopping || (every > 0 && step.is_multiple_of(every))) {
                 self.save_for_resuming()?;
             }
             if step < last && stopping {
@@ -239,7 +239,7 @@ impl<'a> Session<'a> {
             learned_tokens: outcome.learned_tokens,
             tokens_per_second: outcome.tokens as f64 / seconds,
         };
-        if step % trainer.log_every_n_steps.max(1) == 0 || step == trainer.max_steps {
+        if step.is_multiple_of(trainer.log_every_n_steps.max(1)) || step == trainer.max_steps {
             let path = self.run.output.join(METRICS_FILE);
             self.journal.step(&metrics).map_err(io_error(&path))?;
         }
