@@ -150,10 +150,9 @@ fn string(text: &str) -> String {
 /// Characters that every YAML reader takes as they are, on one line.
 fn is_printable(character: char) -> bool {
     match character {
-        ' '..='~' => true,
+        ' '..='~' | '\u{1_0000}'.. => true,
         '\u{a1}'..='\u{d7ff}' => character != '\u{2028}' && character != '\u{2029}',
         '\u{e000}'..='\u{fffd}' => character != '\u{feff}',
-        '\u{1_0000}'.. => true,
         _ => false,
     }
 }

@@ -2,6 +2,7 @@
 
 mod check;
 mod config;
+mod cursor;
 mod emit;
 pub mod diagnostic;
 mod extends;

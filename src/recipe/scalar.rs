@@ -31,7 +31,7 @@ pub(crate) fn plain(text: &str) -> Result<Value, Refused> {
     if let Some(number) = integer(text) {
         return number.map(Value::Number);
     }
-    Ok(float(text).map_or_else(|| Value::String(text.to_owned()), |number| Value::from(number)))
+    Ok(float(text).map_or_else(|| Value::String(text.to_owned()), Value::from))
 }
 
 /// YAML 1.1's booleans, without the single letters that `PyYAML` leaves alone.
@@ -59,7 +59,7 @@ pub(crate) fn integer(text: &str) -> Option<Result<Number, Refused>> {
     } else if let Some(digits) = body.strip_prefix("0x") {
         radix(digits, 16)
     } else if let Some(digits) = body.strip_prefix('0') {
-        if digits.is_empty() { Some(Some(0)) } else { radix(digits, 8) }
+        if digits.is_empty() { Some(0) } else { radix(digits, 8) }
     } else if body.starts_with(|first: char| first.is_ascii_digit()) {
         if body.contains(':') { base_60(body) } else { radix(body, 10) }
     } else {
@@ -68,28 +68,23 @@ pub(crate) fn integer(text: &str) -> Option<Result<Number, Refused>> {
     Some(number(negative, magnitude))
 }
 
-/// The digits in a base; the outer none is "not digits", the inner one "too large".
-fn radix(digits: &str, base: u32) -> Option<Option<u128>> {
-    let mut value = Some(0_u128);
+/// The digits in a base; none for anything else. What needs more than 64 bits only gets larger.
+fn radix(digits: &str, base: u32) -> Option<u128> {
+    let mut value = 0_u128;
     let mut any = false;
     for digit in digits.chars().filter(|digit| *digit != '_') {
         let digit = digit.to_digit(base)?;
         any = true;
-        value = value
-            .and_then(|value| value.checked_mul(base.into())?.checked_add(digit.into()))
-            .filter(|value| *value <= u128::from(u64::MAX));
+        value = value.saturating_mul(base.into()).saturating_add(digit.into());
     }
     any.then_some(value)
 }
 
-fn base_60(body: &str) -> Option<Option<u128>> {
+fn base_60(body: &str) -> Option<u128> {
     let mut parts = body.split(':');
     let mut value = radix(parts.next()?, 10)?;
     for part in parts {
-        let minutes = sixtieth(part)?;
-        value = value
-            .and_then(|value| value.checked_mul(60)?.checked_add(minutes.into()))
-            .filter(|value| *value <= u128::from(u64::MAX));
+        value = value.saturating_mul(60).saturating_add(sixtieth(part)?.into());
     }
     Some(value)
 }
@@ -101,8 +96,7 @@ fn sixtieth(part: &str) -> Option<u32> {
     (part < 60).then_some(part)
 }
 
-fn number(negative: bool, magnitude: Option<u128>) -> Result<Number, Refused> {
-    let magnitude = magnitude.ok_or(Refused::Range)?;
+fn number(negative: bool, magnitude: u128) -> Result<Number, Refused> {
     let value = i128::try_from(magnitude).map_err(|_| Refused::Range)?;
     whole(if negative { -value } else { value }).ok_or(Refused::Range)
 }
@@ -150,7 +144,7 @@ fn float(text: &str) -> Option<f64> {
 
 fn float_base_60(body: &str) -> Option<f64> {
     let (whole, fraction) = body.split_once('.')?;
-    let whole = base_60(whole)??;
+    let whole = base_60(whole)?;
     let digits: String = fraction.chars().filter(|digit| *digit != '_').collect();
     let fraction: f64 =
         if is_digits(fraction, true) { format!("0.{digits}0").parse().ok()? } else { return None };

@@ -145,13 +145,12 @@ impl Map {
     /// Puts a value under a key: in the key's place when it is there, else at the end.
     pub(crate) fn insert(&mut self, key: Value, node: Node) {
         let text = key_text(&key);
-        match self.index.get(&text).and_then(|at| self.entries.get_mut(*at)) {
-            Some(entry) => *entry = (key, node),
-            None => {
-                self.index.insert(text, self.entries.len());
-                self.entries.push((key, node));
-            }
+        if let Some(entry) = self.index.get(&text).and_then(|at| self.entries.get_mut(*at)) {
+            *entry = (key, node);
+            return;
         }
+        self.index.insert(text, self.entries.len());
+        self.entries.push((key, node));
     }
 
     /// Takes a key out; the others keep their order.

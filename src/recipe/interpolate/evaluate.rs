@@ -1,13 +1,13 @@
 //! Evaluates interpolations lazily, each once, and says where a circle of them closes.
 
-use super::grammar::{self, Element, Interpolation, Key, Kind, Part, SyntaxError};
+use super::grammar::{self, Element, Interpolation, Kind, Part, SyntaxError};
+use super::select::Reached;
 use super::{MISSING, is_interpolated, resolvers};
-use crate::recipe::path::{Path, Step};
+use crate::recipe::path::Path;
 use crate::recipe::place::{Origin, Place};
 use crate::recipe::problem::Problem;
 use crate::recipe::scalar::python_text;
-use crate::recipe::suggest::did_you_mean;
-use crate::recipe::tree::{Data, Map, Node, key_text, list_index};
+use crate::recipe::tree::{Data, Map, Node, key_text};
 use serde_yaml::Value;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -40,29 +40,14 @@ pub(super) struct Holder<'h> {
 }
 
 pub(super) struct Evaluator<'t> {
-    root: &'t Node,
+    pub(super) root: &'t Node,
     pub(super) environment: &'t BTreeMap<String, String>,
     /// What interpolated texts came to.
     done: BTreeMap<Path, Outcome<Node>>,
     /// The interpolated texts being evaluated, outermost first.
-    open: Vec<(Path, Option<Place>)>,
+    pub(super) open: Vec<(Path, Option<Place>)>,
     fuel: usize,
     pub(super) problems: Vec<Problem>,
-}
-
-/// A place reached by a path: in the recipe, or in what a resolver made.
-enum Reached<'t> {
-    Tree(Path, &'t Node),
-    Made(Node),
-}
-
-impl Reached<'_> {
-    fn node(&self) -> &Node {
-        match self {
-            Reached::Tree(_, node) => node,
-            Reached::Made(node) => node,
-        }
-    }
 }
 
 impl<'t> Evaluator<'t> {
@@ -90,7 +75,7 @@ impl<'t> Evaluator<'t> {
         value
     }
 
-    fn enter(&mut self, path: &Path, node: &Node) -> Outcome<()> {
+    pub(super) fn enter(&mut self, path: &Path, node: &Node) -> Outcome<()> {
         let place = node.origin.place();
         if let Some(first) = self.open.iter().position(|(open, _)| open == path) {
             let circle = self.open.split_off(first);
@@ -119,7 +104,7 @@ impl<'t> Evaluator<'t> {
         Ok(())
     }
 
-    fn parse(&mut self, holder: Holder) -> Outcome<Vec<Part>> {
+    pub(super) fn parse(&mut self, holder: Holder) -> Outcome<Vec<Part>> {
         let text = holder.node.text().unwrap_or_default();
         self.spend(1 + text.len() / TEXT_PER_FUEL, holder)?;
         grammar::parts(text).map_err(|error| self.syntax(&error, holder))
@@ -159,7 +144,7 @@ impl<'t> Evaluator<'t> {
         Ok(text)
     }
 
-    fn interpolation(&mut self, part: &Interpolation, holder: Holder) -> Outcome<Node> {
+    pub(super) fn interpolation(&mut self, part: &Interpolation, holder: Holder) -> Outcome<Node> {
         match &part.kind {
             Kind::Node { dots, keys } => {
                 let reached = self.select(*dots, keys, &part.span, holder)?;
@@ -201,117 +186,8 @@ impl<'t> Evaluator<'t> {
         }
     }
 
-    /// The value below a path written as text, for resolvers; none when there is none.
-    pub(super) fn find(&mut self, path: &str, holder: Holder) -> Outcome<Option<Node>> {
-        let dots = path.len() - path.trim_start_matches('.').len();
-        let spelled = path.get(dots..).unwrap_or_default().replace('[', ".").replace(']', "");
-        let keys: Vec<_> = spelled.split('.').map(str::to_owned).collect();
-        let Some(base) = base(dots, holder.path) else { return Ok(None) };
-        match self.descend(&base, &keys, holder)? {
-            Ok(reached) => self.read(reached, holder).map(Some),
-            Err(_) => Ok(None),
-        }
-    }
-
-    /// Where `${a.b}` leads.
-    fn select(
-        &mut self,
-        dots: usize,
-        keys: &[Key],
-        span: &Range<usize>,
-        holder: Holder,
-    ) -> Outcome<Reached<'t>> {
-        let mut names = Vec::new();
-        for key in keys {
-            match key {
-                Key::Name(name) => names.push(name.clone()),
-                Key::Nested(part) => {
-                    let value = self.interpolation(part, holder)?;
-                    let Some(text) = value.text() else {
-                        let message = "a key that is taken from another value must be a text";
-                        let problem = Problem::error("interpolation::key", message);
-                        return Err(self.fail(problem, part.span.clone(), holder));
-                    };
-                    names.extend(text.split('.').map(str::to_owned));
-                }
-            }
-        }
-        let spelled = format!("{}{}", ".".repeat(dots), names.join("."));
-        let Some(base) = base(dots, holder.path) else {
-            let message = format!("`${{{spelled}}}` leads above the root of the recipe");
-            let problem = Problem::error("interpolation::not_found", message)
-                .help("one dot is the mapping that holds the value, each further dot is one up");
-            return Err(self.fail(problem, span.clone(), holder));
-        };
-        self.descend(&base, &names, holder)?.map_err(|stop| {
-            let at = if stop.path.0.is_empty() {
-                "the recipe".to_owned()
-            } else {
-                format!("`{}`", stop.path)
-            };
-            let message = format!("`${{{spelled}}}` leads nowhere: {at} has no `{}`", stop.step);
-            let known = stop.known.iter().map(String::as_str);
-            let problem = Problem::error("interpolation::not_found", message)
-                .help_if(did_you_mean(&stop.step, known));
-            self.fail(problem, span.clone(), holder)
-        })
-    }
-
-    /// Goes down by keys, through interpolations on the way.
-    fn descend(
-        &mut self,
-        base: &Path,
-        keys: &[String],
-        holder: Holder,
-    ) -> Outcome<Result<Reached<'t>, Stop>> {
-        let Some(node) = self.root.at(base) else {
-            return Ok(Err(Stop { path: Path::default(), step: base.to_string(), known: vec![] }));
-        };
-        let mut reached = Reached::Tree(base.clone(), node);
-        let mut so_far = base.clone();
-        for key in keys {
-            self.spend(1, holder)?;
-            reached = self.follow(reached)?;
-            let next = match &reached {
-                Reached::Tree(path, node) => {
-                    node.child(key).map(|child| Reached::Tree(below(path, node, key), child))
-                }
-                Reached::Made(node) => node.child(key).cloned().map(Reached::Made),
-            };
-            let Some(next) = next else {
-                let known = match &reached.node().data {
-                    Data::Map(map) => map.keys().map(str::to_owned).collect(),
-                    _ => Vec::new(),
-                };
-                return Ok(Err(Stop { path: so_far, step: key.clone(), known }));
-            };
-            so_far = so_far.key(key);
-            reached = next;
-        }
-        Ok(Ok(reached))
-    }
-
-    /// If an interpolation was reached: where it leads, without reading what is below.
-    fn follow(&mut self, reached: Reached<'t>) -> Outcome<Reached<'t>> {
-        let Reached::Tree(path, node) = &reached else { return Ok(reached) };
-        if !node.text().is_some_and(is_interpolated) {
-            return Ok(reached);
-        }
-        let holder = Holder { path, node };
-        let parts = self.parse(holder)?;
-        let [Part::Interpolation(Interpolation { span, kind: Kind::Node { dots, keys } })] =
-            parts.as_slice()
-        else {
-            return self.interpolated(path, node).map(Reached::Made);
-        };
-        self.enter(path, node)?;
-        let next = self.select(*dots, keys, span, holder).and_then(|next| self.follow(next));
-        self.open.pop();
-        next
-    }
-
     /// The whole value of what was reached.
-    fn read(&mut self, reached: Reached<'t>, holder: Holder) -> Outcome<Node> {
+    pub(super) fn read(&mut self, reached: Reached<'t>, holder: Holder) -> Outcome<Node> {
         match reached {
             Reached::Made(node) => Ok(node),
             Reached::Tree(path, node) if node.text() == Some(MISSING) => {
@@ -369,7 +245,7 @@ impl<'t> Evaluator<'t> {
         Ok(())
     }
 
-    fn spend(&mut self, fuel: usize, holder: Holder) -> Outcome<()> {
+    pub(super) fn spend(&mut self, fuel: usize, holder: Holder) -> Outcome<()> {
         if let Some(left) = self.fuel.checked_sub(fuel) {
             self.fuel = left;
             return Ok(());
@@ -399,28 +275,6 @@ impl<'t> Evaluator<'t> {
         }
         Stuck::Failed
     }
-}
-
-/// Where a path stopped.
-struct Stop {
-    path: Path,
-    step: String,
-    known: Vec<String>,
-}
-
-/// Where a relative path starts: one dot is the collection that holds the value.
-fn base(dots: usize, holder: &Path) -> Option<Path> {
-    let Some(up) = dots.checked_sub(1) else { return Some(Path::default()) };
-    let length = holder.0.len().checked_sub(up + 1)?;
-    Some(Path(holder.0.get(..length)?.to_vec()))
-}
-
-/// The path of a child, by the kind of its parent.
-fn below(path: &Path, parent: &Node, step: &str) -> Path {
-    let mut path = path.clone();
-    let index = if matches!(parent.data, Data::List(_)) { list_index(step) } else { None };
-    path.0.push(index.map_or_else(|| Step::Key(step.to_owned()), Step::Index));
-    path
 }
 
 /// The place of a value for a related note, when it is not the place of the reader.

@@ -1,6 +1,7 @@
 //! OmegaConf's interpolation grammar: a text with `${…}` in it to its parts.
 
-use crate::recipe::literal::{self, ESCAPABLE, UNQUOTED};
+use crate::recipe::cursor::{Cursor, Word};
+use crate::recipe::literal::{self, UNQUOTED};
 use serde_yaml::Value;
 use std::ops::Range;
 
@@ -60,25 +61,24 @@ type Result<T> = std::result::Result<T, SyntaxError>;
 
 /// Reads a whole text.
 pub(crate) fn parts(text: &str) -> Result<Vec<Part>> {
-    let mut parser = Parser { text, at: 0, depth: 0 };
+    let mut parser = Parser { cursor: Cursor::new(text), depth: 0 };
     parser.text_until(None)
 }
 
 /// Reads a text as one argument, as `oc.decode` does.
 pub(crate) fn element(text: &str) -> Result<Element> {
-    let mut parser = Parser { text, at: 0, depth: 0 };
-    parser.space();
+    let mut parser = Parser { cursor: Cursor::new(text), depth: 0 };
+    parser.cursor.space();
     let element = parser.element()?;
-    parser.space();
-    match parser.peek() {
+    parser.cursor.space();
+    match parser.cursor.peek() {
         None => Ok(element),
         Some(found) => Err(parser.unexpected(found)),
     }
 }
 
 struct Parser<'t> {
-    text: &'t str,
-    at: usize,
+    cursor: Cursor<'t>,
     depth: usize,
 }
 
@@ -88,13 +88,13 @@ impl Parser<'_> {
         let mut parts = Vec::new();
         let mut text = String::new();
         loop {
-            let backslashes = self.take_while(|c| c == '\\').len();
-            let opens = self.rest().starts_with("${");
-            let closes = quote.is_some_and(|quote| self.rest().starts_with(quote));
+            let backslashes = self.cursor.take_while(|c| c == '\\').len();
+            let opens = self.cursor.rest().starts_with("${");
+            let closes = quote.is_some_and(|quote| self.cursor.rest().starts_with(quote));
             if !opens && !closes {
                 // Backslashes mean something only before what they could escape.
                 text.extend(std::iter::repeat_n('\\', backslashes));
-                match self.next() {
+                match self.cursor.next() {
                     Some(character) => text.push(character),
                     None if quote.is_some() => return Err(self.error("a quote is not closed")),
                     None => break,
@@ -103,9 +103,9 @@ impl Parser<'_> {
             }
             text.extend(std::iter::repeat_n('\\', backslashes / 2));
             if backslashes % 2 == 1 {
-                text.extend(self.next());
+                text.extend(self.cursor.next());
             } else if closes {
-                self.next();
+                self.cursor.next();
                 break;
             } else {
                 push_text(&mut parts, &mut text);
@@ -119,27 +119,27 @@ impl Parser<'_> {
     /// `${…}`, from its dollar on.
     fn interpolation(&mut self) -> Result<Interpolation> {
         self.deeper(|parser| {
-            let start = parser.at;
-            parser.at += 2;
-            if parser.peek() == Some('{') {
+            let start = parser.cursor.at;
+            parser.cursor.at += 2;
+            if parser.cursor.peek() == Some('{') {
                 return Err(SyntaxError {
                     at: start,
                     message: "`${{ … }}` is evaluated only in recipe files, before overrides and interpolations"
                         .to_owned(),
                 });
             }
-            parser.space();
+            parser.cursor.space();
             let kind = parser.kind()?;
-            Ok(Interpolation { span: start..parser.at, kind })
+            Ok(Interpolation { span: start..parser.cursor.at, kind })
         })
     }
 
     fn kind(&mut self) -> Result<Kind> {
-        let dots = self.take_while(|c| c == '.').len();
+        let dots = self.cursor.take_while(|c| c == '.').len();
         let mut keys = Vec::new();
         let mut dotted = true;
         loop {
-            keys.push(if self.eat('[') {
+            keys.push(if self.cursor.eat('[') {
                 dotted = false;
                 let key = self.key()?;
                 self.expect(']')?;
@@ -147,22 +147,22 @@ impl Parser<'_> {
             } else {
                 self.key()?
             });
-            let before = self.at;
-            self.space();
-            match self.peek() {
+            let before = self.cursor.at;
+            self.cursor.space();
+            match self.cursor.peek() {
                 Some('}') => {
-                    self.next();
+                    self.cursor.next();
                     return Ok(Kind::Node { dots, keys });
                 }
                 Some(':') if dots == 0 && dotted => {
-                    self.next();
+                    self.cursor.next();
                     let name = self.resolver_name(&keys)?;
                     return Ok(Kind::Resolver { name, arguments: self.arguments()? });
                 }
-                Some('.') if before == self.at => {
-                    self.next();
+                Some('.') if before == self.cursor.at => {
+                    self.cursor.next();
                 }
-                Some('[') if before == self.at => {}
+                Some('[') if before == self.cursor.at => {}
                 Some(found) => return Err(self.unexpected(found)),
                 None => return Err(self.error("`${` is not closed")),
             }
@@ -170,11 +170,11 @@ impl Parser<'_> {
     }
 
     fn key(&mut self) -> Result<Key> {
-        if self.rest().starts_with("${") {
+        if self.cursor.rest().starts_with("${") {
             return Ok(Key::Nested(Box::new(self.interpolation()?)));
         }
-        let name = self.take_while(|c| !"\\{}()[]:. \t'\"\n".contains(c)).to_owned();
-        match (name.is_empty(), self.peek()) {
+        let name = self.cursor.take_while(|c| !"\\{}()[]:. \t'\"\n".contains(c)).to_owned();
+        match (name.is_empty(), self.cursor.peek()) {
             (false, _) => Ok(Key::Name(name)),
             (true, Some(found)) => Err(self.unexpected(found)),
             (true, None) => Err(self.error("`${` is not closed")),
@@ -201,16 +201,16 @@ impl Parser<'_> {
 
     fn sequence(&mut self, close: char) -> Result<Vec<Element>> {
         let mut elements = Vec::new();
-        self.space();
-        if self.eat(close) {
+        self.cursor.space();
+        if self.cursor.eat(close) {
             return Ok(elements);
         }
         loop {
-            self.space();
-            let missing = self.peek().is_none_or(|next| next == ',' || next == close);
+            self.cursor.space();
+            let missing = self.cursor.peek().is_none_or(|next| next == ',' || next == close);
             elements.push(if missing { Element::Text(Vec::new()) } else { self.element()? });
-            self.space();
-            if self.eat(close) {
+            self.cursor.space();
+            if self.cursor.eat(close) {
                 return Ok(elements);
             }
             self.expect(',')?;
@@ -218,17 +218,17 @@ impl Parser<'_> {
     }
 
     fn element(&mut self) -> Result<Element> {
-        self.deeper(|parser| match parser.peek() {
+        self.deeper(|parser| match parser.cursor.peek() {
             Some('[') => {
-                parser.next();
+                parser.cursor.next();
                 Ok(Element::List(parser.sequence(']')?))
             }
             Some('{') => {
-                parser.next();
+                parser.cursor.next();
                 parser.map()
             }
             Some(quote @ ('\'' | '"')) => {
-                parser.next();
+                parser.cursor.next();
                 Ok(Element::Text(parser.text_until(Some(quote))?))
             }
             _ => parser.primitive(),
@@ -237,22 +237,22 @@ impl Parser<'_> {
 
     fn map(&mut self) -> Result<Element> {
         let mut pairs = Vec::new();
-        self.space();
-        if self.eat('}') {
+        self.cursor.space();
+        if self.cursor.eat('}') {
             return Ok(Element::Map(pairs));
         }
         loop {
-            self.space();
-            let start = self.at;
+            self.cursor.space();
+            let start = self.cursor.at;
             let word = self.word(false)?;
             let Element::Literal(key) = self.literal(word, start)? else {
                 return Err(self.error("a key is a plain word"));
             };
             self.expect(':')?;
-            self.space();
+            self.cursor.space();
             pairs.push((key, self.element()?));
-            self.space();
-            if self.eat('}') {
+            self.cursor.space();
+            if self.cursor.eat('}') {
                 return Ok(Element::Map(pairs));
             }
             self.expect(',')?;
@@ -261,11 +261,11 @@ impl Parser<'_> {
 
     /// Unquoted text with interpolations in it; one literal or interpolation alone is typed.
     fn primitive(&mut self) -> Result<Element> {
-        let start = self.at;
+        let start = self.cursor.at;
         let mut parts = Vec::new();
         loop {
             let word = self.word(true)?;
-            if !self.rest().starts_with("${") {
+            if !self.cursor.rest().starts_with("${") {
                 if parts.is_empty() {
                     return self.literal(word, start);
                 }
@@ -290,11 +290,11 @@ impl Parser<'_> {
     }
 
     fn literal(&self, word: Word, start: usize) -> Result<Element> {
-        if word.escaped {
+        if word.untyped {
             return Ok(Element::Literal(Value::String(word.text)));
         }
         if word.text.is_empty() {
-            return Err(match self.peek() {
+            return Err(match self.cursor.peek() {
                 Some(found) => self.unexpected(found),
                 None => self.error("a value is missing"),
             });
@@ -308,27 +308,17 @@ impl Parser<'_> {
     /// Unquoted text up to what cannot be part of it; the space at its end is kept apart.
     fn word(&mut self, colons: bool) -> Result<Word> {
         let mut word = Word::default();
-        while let Some(next) = self.peek() {
-            let escape =
-                self.rest().chars().nth(1).filter(|c| next == '\\' && ESCAPABLE.contains(*c));
-            let plain = next.is_ascii_alphanumeric() || next == '_' || UNQUOTED.contains(next);
-            if self.rest().starts_with("${") {
+        while let Some(next) = self.cursor.peek() {
+            if ",]}".contains(next)
+                || next == ':' && !colons
+                || self.cursor.rest().starts_with("${")
+            {
                 break;
             }
-            if let Some(escape) = escape {
-                self.next();
-                word.push(escape);
-                word.escaped = true;
-            } else if next == ' ' || next == '\t' {
-                word.space.push(next);
-            } else if plain || colons && next == ':' {
-                word.push(next);
-            } else if ",]}:".contains(next) {
-                break;
-            } else {
+            let plain = next.is_ascii_alphanumeric() || next == '_' || UNQUOTED.contains(next);
+            if !word.take(&mut self.cursor, plain || next == ':') {
                 return Err(self.unexpected(next));
             }
-            self.next();
         }
         Ok(word)
     }
@@ -343,32 +333,10 @@ impl Parser<'_> {
         parsed
     }
 
-    fn rest(&self) -> &str {
-        self.text.get(self.at..).unwrap_or_default()
-    }
-
-    fn peek(&self) -> Option<char> {
-        self.rest().chars().next()
-    }
-
-    fn next(&mut self) -> Option<char> {
-        let next = self.peek()?;
-        self.at += next.len_utf8();
-        Some(next)
-    }
-
-    fn eat(&mut self, wanted: char) -> bool {
-        let found = self.peek() == Some(wanted);
-        if found {
-            self.at += wanted.len_utf8();
-        }
-        found
-    }
-
     fn expect(&mut self, wanted: char) -> Result<()> {
-        match self.peek() {
+        match self.cursor.peek() {
             Some(found) if found == wanted => {
-                self.next();
+                self.cursor.next();
                 Ok(())
             }
             Some(found) => Err(self.unexpected(found)),
@@ -376,40 +344,12 @@ impl Parser<'_> {
         }
     }
 
-    fn space(&mut self) {
-        self.take_while(|c| c == ' ' || c == '\t');
-    }
-
-    fn take_while(&mut self, wanted: impl Fn(char) -> bool) -> &str {
-        let start = self.at;
-        let rest = self.rest();
-        let length = rest.find(|c| !wanted(c)).unwrap_or(rest.len());
-        self.at += length;
-        self.text.get(start..self.at).unwrap_or_default()
-    }
-
     fn unexpected(&self, found: char) -> SyntaxError {
         self.error(&format!("unexpected `{}`", found.escape_debug()))
     }
 
     fn error(&self, message: &str) -> SyntaxError {
-        SyntaxError { at: self.at, message: message.to_owned() }
-    }
-}
-
-/// Unquoted text as it is collected.
-#[derive(Default)]
-struct Word {
-    text: String,
-    /// Space that belongs to the text only if more follows.
-    space: String,
-    escaped: bool,
-}
-
-impl Word {
-    fn push(&mut self, character: char) {
-        self.text.push_str(&std::mem::take(&mut self.space));
-        self.text.push(character);
+        SyntaxError { at: self.cursor.at, message: message.to_owned() }
     }
 }
 

@@ -3,6 +3,7 @@
 mod evaluate;
 pub(crate) mod grammar;
 mod resolvers;
+mod select;
 
 use super::path::Path;
 use super::place::Place;

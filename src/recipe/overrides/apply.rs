@@ -1,6 +1,6 @@
 //! Changes a tree by one override, under the rule that `key=value` never makes a new key.
 
-use super::grammar::Action;
+use super::element::Action;
 use super::{Ready, shown};
 use crate::recipe::interpolate::is_interpolated;
 use crate::recipe::path::{Path, Step};
@@ -271,15 +271,12 @@ fn append(tree: &mut Node, mut ready: Ready) -> Applied {
     if parent.child(last).is_none() {
         return Err(ready.unknown(parent, depth));
     }
-    match (parent.child_mut(last).map(|node| &mut node.data), value) {
-        (Some(Data::List(items)), Some(Data::List(more))) => {
-            items.extend(more);
-            Ok(())
-        }
-        _ => {
-            let message = format!("`{}+=` adds the items of a list to a list", ready.spelled());
-            let problem = ready.problem("override::append", message);
-            Err(Box::new(problem.help(format!("write {}+=[item]", ready.spelled()))))
-        }
+    let present = parent.child_mut(last).map(|node| &mut node.data);
+    if let (Some(Data::List(items)), Some(Data::List(more))) = (present, value) {
+        items.extend(more);
+        return Ok(());
     }
+    let message = format!("`{}+=` adds the items of a list to a list", ready.spelled());
+    let problem = ready.problem("override::append", message);
+    Err(Box::new(problem.help(format!("write {}+=[item]", ready.spelled()))))
 }

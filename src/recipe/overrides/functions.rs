@@ -1,6 +1,6 @@
 //! The functions of override values: casts, order, and what a sweep tries.
 
-use super::grammar::{Element, Sweep, SweepKind};
+use super::element::{Element, Sweep, SweepKind};
 use crate::recipe::scalar::python_text;
 use crate::recipe::suggest::did_you_mean;
 use serde_yaml::Value;

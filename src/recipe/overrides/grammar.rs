@@ -1,75 +1,15 @@
 //! Hydra's override grammar: `a.b=1`, `+a=1`, `++a=1`, `~a`, lists, mappings, quotes, functions.
 
+use super::element::{Action, Element, Parsed, Sweep, SweepKind};
 use super::functions;
-use crate::recipe::literal::{self, ESCAPABLE, UNQUOTED};
+use crate::recipe::cursor::{Cursor, Word};
+use crate::recipe::literal::{self, UNQUOTED};
 use serde_yaml::Value;
-use std::ops::Range;
 
 /// The deepest nesting of lists, mappings and calls in one value.
 const MAX_DEPTH: usize = 24;
 /// The most keys in one path.
 const MAX_STEPS: usize = 32;
-
-/// What an override does to its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// `a=1`: the key must be there.
-    Change,
-    /// `+a=1`: the key must not be there.
-    Add,
-    /// `++a=1`.
-    Force,
-    /// `~a`, or `~a=1` if it has that value.
-    Delete,
-    /// `a+=[1]`: more items for a list. Hydra does not have this one.
-    Append,
-}
-
-/// An override as it was typed, with byte places in its text.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Parsed {
-    pub(crate) action: Action,
-    pub(crate) key: Vec<String>,
-    pub(crate) key_span: Range<usize>,
-    /// None only for `~a`.
-    pub(crate) value: Option<Element>,
-    pub(crate) value_span: Range<usize>,
-}
-
-/// A value of the command line.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Element {
-    /// Unquoted: null, a truth, a number or a text.
-    Word(Value),
-    Quoted {
-        text: String,
-        quote: char,
-    },
-    List(Vec<Element>),
-    Map(Vec<(Value, Element)>),
-    Sweep(Sweep),
-}
-
-/// Several values for one key.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Sweep {
-    pub(crate) kind: SweepKind,
-    pub(crate) tags: Vec<String>,
-    pub(crate) shuffle: bool,
-}
-
-/// How the values of a sweep are given.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum SweepKind {
-    /// `a,b` (simple) or `choice(a,b)`.
-    Choice { items: Vec<Element>, simple: bool },
-    /// Half open, as Python's.
-    Range { start: Value, stop: Value, step: Value },
-    /// Everything between two numbers, for searches.
-    Interval { start: Value, end: Value },
-    /// Names by pattern.
-    Glob { include: Vec<String>, exclude: Vec<String> },
-}
 
 /// What is wrong with an override, and where in it.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,26 +25,26 @@ const QUOTE: &str = "put the value in quotes, for the shell too: 'key=\"value\"'
 
 /// Reads one override.
 pub(crate) fn parse(text: &str) -> Result<Parsed> {
-    let mut parser = Parser { text, at: 0, depth: 0 };
+    let mut parser = Parser { cursor: Cursor::new(text), depth: 0 };
     let mut action = match text.as_bytes() {
         [b'~', ..] => Action::Delete,
         [b'+', b'+', ..] => Action::Force,
         [b'+', ..] => Action::Add,
         _ => Action::Change,
     };
-    parser.at = match action {
+    parser.cursor.at = match action {
         Action::Delete | Action::Add => 1,
         Action::Force => 2,
         _ => 0,
     };
-    let start = parser.at;
+    let start = parser.cursor.at;
     let key = parser.key()?;
-    let key_span = start..parser.at;
-    if action == Action::Change && parser.rest().starts_with("+=") {
-        parser.next();
+    let key_span = start..parser.cursor.at;
+    if action == Action::Change && parser.cursor.rest().starts_with("+=") {
+        parser.cursor.next();
         action = Action::Append;
     }
-    if action == Action::Delete && parser.peek().is_none() {
+    if action == Action::Delete && parser.cursor.peek().is_none() {
         return Ok(Parsed {
             action,
             key,
@@ -114,16 +54,15 @@ pub(crate) fn parse(text: &str) -> Result<Parsed> {
         });
     }
     parser.equals()?;
-    parser.space();
-    let start = parser.at;
+    parser.cursor.space();
+    let start = parser.cursor.at;
     let value = parser.value()?;
     let end = start + text.get(start..).unwrap_or_default().trim_end().len();
     Ok(Parsed { action, key, key_span, value: Some(value), value_span: start..end })
 }
 
 struct Parser<'t> {
-    text: &'t str,
-    at: usize,
+    cursor: Cursor<'t>,
     depth: usize,
 }
 
@@ -131,7 +70,8 @@ impl Parser<'_> {
     fn key(&mut self) -> Result<Vec<String>> {
         let mut steps = Vec::new();
         loop {
-            let step = self.take_while(|c| c.is_alphanumeric() || "_$-".contains(c)).to_owned();
+            let step =
+                self.cursor.take_while(|c| c.is_alphanumeric() || "_$-".contains(c)).to_owned();
             if step.is_empty() {
                 return Err(self.no_key());
             }
@@ -139,14 +79,14 @@ impl Parser<'_> {
             if steps.len() > MAX_STEPS {
                 return Err(self.error("this key has too many parts"));
             }
-            if !self.eat('.') {
+            if !self.cursor.eat('.') {
                 return Ok(steps);
             }
         }
     }
 
     fn no_key(&self) -> SyntaxError {
-        match self.peek() {
+        match self.cursor.peek() {
             None | Some('=') => SyntaxError {
                 help: Some("an override is KEY=VALUE, such as model.optim.lr=1e-4"),
                 ..self.error("the key is missing")
@@ -156,10 +96,10 @@ impl Parser<'_> {
     }
 
     fn equals(&mut self) -> Result<()> {
-        if self.eat('=') {
+        if self.cursor.eat('=') {
             return Ok(());
         }
-        let (message, help) = match self.peek() {
+        let (message, help) = match self.cursor.peek() {
             Some('[') => (
                 "`[` cannot stand in a key",
                 "an item of a list is written with a dot: betas.0=0.8",
@@ -182,18 +122,18 @@ impl Parser<'_> {
 
     /// Everything after the equals sign.
     fn value(&mut self) -> Result<Element> {
-        self.space();
-        if self.peek().is_none() {
+        self.cursor.space();
+        if self.cursor.peek().is_none() {
             return Ok(Element::Quoted { text: String::new(), quote: '\'' });
         }
         let mut elements = vec![self.element()?];
-        self.space();
-        while self.eat(',') {
-            self.space();
+        self.cursor.space();
+        while self.cursor.eat(',') {
+            self.cursor.space();
             elements.push(self.element()?);
-            self.space();
+            self.cursor.space();
         }
-        if let Some(found) = self.peek() {
+        if let Some(found) = self.cursor.peek() {
             return Err(self.unexpected(found));
         }
         match elements.pop() {
@@ -211,7 +151,7 @@ impl Parser<'_> {
             return Err(self.error("this is nested too deep"));
         }
         self.depth += 1;
-        let element = match self.peek() {
+        let element = match self.cursor.peek() {
             Some('[') => self.list(),
             Some('{') => self.map(),
             Some(quote @ ('\'' | '"')) => self.quoted(quote),
@@ -222,17 +162,17 @@ impl Parser<'_> {
     }
 
     fn list(&mut self) -> Result<Element> {
-        self.next();
-        self.space();
+        self.cursor.next();
+        self.cursor.space();
         let mut items = Vec::new();
-        if self.eat(']') {
+        if self.cursor.eat(']') {
             return Ok(Element::List(items));
         }
         loop {
-            self.space();
+            self.cursor.space();
             items.push(self.element()?);
-            self.space();
-            if self.eat(']') {
+            self.cursor.space();
+            if self.cursor.eat(']') {
                 return Ok(Element::List(items));
             }
             self.expect(',')?;
@@ -240,23 +180,23 @@ impl Parser<'_> {
     }
 
     fn map(&mut self) -> Result<Element> {
-        self.next();
-        self.space();
+        self.cursor.next();
+        self.cursor.space();
         let mut pairs = Vec::new();
-        if self.eat('}') {
+        if self.cursor.eat('}') {
             return Ok(Element::Map(pairs));
         }
         loop {
-            self.space();
+            self.cursor.space();
             let word = self.word(false)?;
             let Element::Word(key) = self.literal(word)? else {
                 return Err(self.error("a key is a plain word"));
             };
             self.expect(':')?;
-            self.space();
+            self.cursor.space();
             pairs.push((key, self.element()?));
-            self.space();
-            if self.eat('}') {
+            self.cursor.space();
+            if self.cursor.eat('}') {
                 return Ok(Element::Map(pairs));
             }
             self.expect(',')?;
@@ -264,21 +204,21 @@ impl Parser<'_> {
     }
 
     fn quoted(&mut self, quote: char) -> Result<Element> {
-        let open = self.at;
-        self.next();
+        let open = self.cursor.at;
+        self.cursor.next();
         let mut text = String::new();
         loop {
-            let backslashes = self.take_while(|c| c == '\\').len();
-            let at_quote = self.peek() == Some(quote);
+            let backslashes = self.cursor.take_while(|c| c == '\\').len();
+            let at_quote = self.cursor.peek() == Some(quote);
             let kept = if at_quote { backslashes / 2 } else { backslashes };
             text.extend(std::iter::repeat_n('\\', kept));
-            match self.next() {
+            match self.cursor.next() {
                 Some(_) if at_quote && backslashes.is_multiple_of(2) => {
                     return Ok(Element::Quoted { text, quote });
                 }
                 Some(character) => text.push(character),
                 None => {
-                    self.at = open;
+                    self.cursor.at = open;
                     return Err(self.error("this quote is not closed"));
                 }
             }
@@ -286,10 +226,13 @@ impl Parser<'_> {
     }
 
     fn function_or_word(&mut self) -> Result<Element> {
-        let start = self.at;
-        let name = self.take_while(|c| c.is_ascii_alphanumeric() || c == '_').to_owned();
-        self.space();
-        if !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && self.eat('(') {
+        let start = self.cursor.at;
+        let name = self.cursor.take_while(|c| c.is_ascii_alphanumeric() || c == '_').to_owned();
+        self.cursor.space();
+        if !name.is_empty()
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+            && self.cursor.eat('(')
+        {
             let (arguments, named) = self.arguments()?;
             return functions::call(&name, arguments, named).map_err(|message| SyntaxError {
                 at: start,
@@ -297,7 +240,7 @@ impl Parser<'_> {
                 help: None,
             });
         }
-        self.at = start;
+        self.cursor.at = start;
         let word = self.word(true)?;
         self.literal(word)
     }
@@ -305,27 +248,27 @@ impl Parser<'_> {
     #[expect(clippy::type_complexity, reason = "a pair that lives for one call")]
     fn arguments(&mut self) -> Result<(Vec<Element>, Vec<(String, Element)>)> {
         let (mut positional, mut named) = (Vec::new(), Vec::new());
-        self.space();
-        if self.eat(')') {
+        self.cursor.space();
+        if self.cursor.eat(')') {
             return Ok((positional, named));
         }
         loop {
-            self.space();
-            let start = self.at;
-            let name = self.take_while(|c| c.is_ascii_alphanumeric() || c == '_').to_owned();
-            self.space();
-            if !name.is_empty() && self.eat('=') {
-                self.space();
+            self.cursor.space();
+            let start = self.cursor.at;
+            let name = self.cursor.take_while(|c| c.is_ascii_alphanumeric() || c == '_').to_owned();
+            self.cursor.space();
+            if !name.is_empty() && self.cursor.eat('=') {
+                self.cursor.space();
                 named.push((name, self.element()?));
             } else {
-                self.at = start;
+                self.cursor.at = start;
                 if !named.is_empty() {
                     return Err(self.error("an argument without a name follows one with a name"));
                 }
                 positional.push(self.element()?);
             }
-            self.space();
-            if self.eat(')') {
+            self.cursor.space();
+            if self.cursor.eat(')') {
                 return Ok((positional, named));
             }
             self.expect(',')?;
@@ -337,7 +280,7 @@ impl Parser<'_> {
             return Ok(Element::Word(Value::String(word.text)));
         }
         if word.text.is_empty() {
-            return Err(match self.peek() {
+            return Err(match self.cursor.peek() {
                 Some(found) => self.unexpected(found),
                 None => self.error("a value is missing"),
             });
@@ -350,28 +293,18 @@ impl Parser<'_> {
     /// Unquoted text up to what cannot be part of it.
     fn word(&mut self, value: bool) -> Result<Word> {
         let mut word = Word::default();
-        while let Some(next) = self.peek() {
-            let escape =
-                self.rest().chars().nth(1).filter(|c| next == '\\' && ESCAPABLE.contains(*c));
-            let plain = next.is_alphanumeric() || next == '_' || UNQUOTED.contains(next);
-            if value && self.rest().starts_with("${") {
+        while let Some(next) = self.cursor.peek() {
+            if ",]})".contains(next) || next == ':' && !value {
+                break;
+            }
+            if value && self.cursor.rest().starts_with("${") {
                 let interpolation = self.interpolation()?;
                 word.push(&interpolation);
                 word.untyped = true;
-            } else if let Some(escape) = escape {
-                self.next();
-                self.next();
-                word.push(escape.encode_utf8(&mut [0; 4]));
-                word.untyped = true;
-            } else if next == ' ' || next == '\t' {
-                self.next();
-                word.space.push(next);
-            } else if plain || value && next == ':' {
-                self.next();
-                word.push(next.encode_utf8(&mut [0; 4]));
-            } else if ",]}):".contains(next) {
-                break;
-            } else {
+                continue;
+            }
+            let plain = next.is_alphanumeric() || next == '_' || UNQUOTED.contains(next);
+            if !word.take(&mut self.cursor, plain || next == ':') {
                 return Err(self.unexpected(next));
             }
         }
@@ -381,64 +314,30 @@ impl Parser<'_> {
     /// `${…}` as it stands; braces in it are counted.
     fn interpolation(&mut self) -> Result<String> {
         let mut open = 0_usize;
-        for (at, character) in self.rest().char_indices() {
+        for (at, character) in self.cursor.rest().char_indices() {
             match character {
                 '{' => open += 1,
                 '}' => open -= 1,
                 _ => {}
             }
             if character == '}' && open == 0 {
-                let end = self.at + at + 1;
-                let text = self.text.get(self.at..end).unwrap_or_default().to_owned();
-                self.at = end;
+                let end = self.cursor.at + at + 1;
+                let text = self.cursor.text.get(self.cursor.at..end).unwrap_or_default().to_owned();
+                self.cursor.at = end;
                 return Ok(text);
             }
         }
         Err(self.error("`${` is not closed"))
     }
 
-    fn rest(&self) -> &str {
-        self.text.get(self.at..).unwrap_or_default()
-    }
-
-    fn peek(&self) -> Option<char> {
-        self.rest().chars().next()
-    }
-
-    fn next(&mut self) -> Option<char> {
-        let next = self.peek()?;
-        self.at += next.len_utf8();
-        Some(next)
-    }
-
-    fn eat(&mut self, wanted: char) -> bool {
-        let found = self.peek() == Some(wanted);
-        if found {
-            self.at += wanted.len_utf8();
-        }
-        found
-    }
-
     fn expect(&mut self, wanted: char) -> Result<()> {
-        if self.eat(wanted) {
+        if self.cursor.eat(wanted) {
             return Ok(());
         }
-        Err(match self.peek() {
+        Err(match self.cursor.peek() {
             Some(found) => self.unexpected(found),
             None => self.error(&format!("`{wanted}` is missing")),
         })
-    }
-
-    fn space(&mut self) {
-        self.take_while(|c| c == ' ' || c == '\t');
-    }
-
-    fn take_while(&mut self, wanted: impl Fn(char) -> bool) -> &str {
-        let start = self.at;
-        let rest = self.rest();
-        let length = rest.find(|c| !wanted(c)).unwrap_or(rest.len());
-        self.at += length;
-        self.text.get(start..self.at).unwrap_or_default()
     }
 
     fn unexpected(&self, found: char) -> SyntaxError {
@@ -447,23 +346,6 @@ impl Parser<'_> {
     }
 
     fn error(&self, message: &str) -> SyntaxError {
-        SyntaxError { at: self.at, message: message.to_owned(), help: None }
-    }
-}
-
-/// Unquoted text as it is collected.
-#[derive(Default)]
-struct Word {
-    text: String,
-    /// Space that belongs to the text only if more follows.
-    space: String,
-    /// An escape or an interpolation makes it a text.
-    untyped: bool,
-}
-
-impl Word {
-    fn push(&mut self, text: &str) {
-        self.text.push_str(&std::mem::take(&mut self.space));
-        self.text.push_str(text);
+        SyntaxError { at: self.cursor.at, message: message.to_owned(), help: None }
     }
 }

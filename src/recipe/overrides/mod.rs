@@ -1,8 +1,9 @@
 //! `KEY=VALUE` on the command line and trlx's `--hparams`: what is set after the file is read.
 
 mod apply;
-pub(crate) mod functions;
-pub(crate) mod grammar;
+mod element;
+mod functions;
+mod grammar;
 mod sweep;
 
 pub(crate) use apply::merge;
@@ -12,7 +13,7 @@ use super::place::{Origin, Place, SourceFile};
 use super::problem::Problem;
 use super::source;
 use super::tree::{Data, Map, Node};
-use grammar::{Action, Element, Parsed};
+use element::{Action, Element, Parsed};
 use serde_yaml::Value;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! Overrides with several values to lists of overrides with one value each.
 
-use super::grammar::{self, Element, Sweep, SweepKind};
+use super::element::{Element, Parsed, Sweep, SweepKind};
+use super::grammar;
 use super::shown;
 use crate::base::seed::Stream;
 use crate::recipe::place::{Place, SourceFile};
@@ -81,19 +82,21 @@ pub fn tried(text: &str) -> Result<Option<Tried>, Box<Problem>> {
         SweepKind::Choice { .. } => Form::Choice,
         SweepKind::Range { .. } => Form::Range,
         SweepKind::Glob { .. } => Form::Glob,
-        SweepKind::Interval { start, end } => match (start.as_i64(), end.as_i64()) {
-            (Some(start), Some(end)) => Form::IntegerInterval(start, end),
-            _ => {
-                let float = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
-                Form::Interval(float(start), float(end))
-            }
-        },
+        SweepKind::Interval { start, end } => interval(start, end),
     };
     let (key, tags) = (parsed.key.join("."), sweep.tags.clone());
     Ok(Some(Tried { key, form, tags, values: values(sweep).ok() }))
 }
 
-fn parse(text: &str, number: usize) -> Result<grammar::Parsed, Box<Problem>> {
+fn interval(start: &Value, end: &Value) -> Form {
+    if let (Some(start), Some(end)) = (start.as_i64(), end.as_i64()) {
+        return Form::IntegerInterval(start, end);
+    }
+    let float = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+    Form::Interval(float(start), float(end))
+}
+
+fn parse(text: &str, number: usize) -> Result<Parsed, Box<Problem>> {
     grammar::parse(text).map_err(|error| {
         let message = format!("cannot read the override `{}`: {}", shown(text), error.message);
         let mut found = problem("override::syntax", message, text, number, error.at..error.at);

@@ -126,7 +126,7 @@ impl Context {
     }
 
     /// What to do about a name that is not there.
-    pub(crate) fn advice(&self, name: &str) -> String {
+    pub(crate) fn advice(name: &str) -> String {
         match name.split('.').next() {
             Some("vars") => {
                 "write it under `vars:` in the recipe, or give it with --var name=value".to_owned()

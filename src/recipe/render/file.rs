@@ -6,6 +6,7 @@ use crate::recipe::problem::Problem;
 use crate::recipe::source::MAX_BYTES;
 use minijinja::syntax::SyntaxConfig;
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::sync::Arc;
 
 /// Steps and data of one file, in minijinja's units.
@@ -108,7 +109,7 @@ fn mark(template: &str) -> Option<String> {
     let mut inside: Option<&str> = None;
     for (index, line) in template.split_inclusive('\n').enumerate() {
         if inside.is_none() {
-            marked.push_str(&format!("{MARK}{}{MARK_END}", index + 1));
+            let _ = write!(marked, "{MARK}{}{MARK_END}", index + 1);
         }
         marked.push_str(line);
         let mut rest = line;

@@ -101,11 +101,8 @@ impl Renderer<'_> {
             let Some(end) = closing(text, start + OPEN.len()) else {
                 let help = "write ${{ expression }}; a literal `${{` is ${{ '${{' }}";
                 let problem = Problem::error("template::syntax", "`${{` is not closed").help(help);
-                return self.fail(
-                    problem,
-                    path,
-                    place.map(|place| place.inside(text, start..text.len())),
-                );
+                let place = place.map(|place| place.inside(text, start..text.len()));
+                return self.fail(problem, path, place.as_ref());
             };
             let value = self.expression(path, text, start + OPEN.len()..end, place)?;
             let whole = text.trim().len() == end + 2 - start;
@@ -130,30 +127,32 @@ impl Renderer<'_> {
         let source = text.get(span.clone()).unwrap_or_default();
         let (problem, part) = match self.evaluate(source) {
             Ok(value) => return Some(value),
-            Err(failed) => failed,
+            Err(failed) => *failed,
         };
         let part = part.filter(|part| part.end <= source.len() && !part.is_empty());
         let part = part.map_or(span.clone(), |part| span.start + part.start..span.start + part.end);
-        self.fail(problem, path, place.map(|place| place.inside(text, part)))
+        self.fail(problem, path, place.map(|place| place.inside(text, part)).as_ref())
     }
 
-    fn evaluate(&self, source: &str) -> Result<Value, (Problem, Option<Range<usize>>)> {
+    fn evaluate(&self, source: &str) -> Result<Value, Box<(Problem, Option<Range<usize>>)>> {
         let compiled = catch(|| self.environment.compile_expression_owned(source.to_owned()));
-        let compiled = compiled.map_err(|error| (self.problem(&error, &[]), error.range()))?;
+        let compiled =
+            compiled.map_err(|error| Box::new((self.problem(&error, &[]), error.range())))?;
         let names: Vec<String> = compiled.undeclared_variables(true).into_iter().collect();
         if let Some(problem) = self.context.hidden(&names) {
-            return Err((problem, None));
+            return Err(Box::new((problem, None)));
         }
         let value = catch(|| compiled.eval(self.context.values()));
-        let value = value.map_err(|error| (self.problem(&error, &names), error.range()))?;
+        let value =
+            value.map_err(|error| Box::new((self.problem(&error, &names), error.range())))?;
         if value.is_undefined() {
             let error = Error::from(ErrorKind::UndefinedError);
-            return Err((self.problem(&error, &names), None));
+            return Err(Box::new((self.problem(&error, &names), None)));
         }
         to_yaml(&value).ok_or_else(|| {
             let message =
                 format!("an expression gives {}, which a recipe cannot hold", value.kind());
-            (Problem::error("template::type", message), None)
+            Box::new((Problem::error("template::type", message), None))
         })
     }
 
@@ -161,15 +160,15 @@ impl Renderer<'_> {
         problem(error, self.context, names)
     }
 
-    fn fail(&mut self, problem: Problem, path: &Path, place: Option<Place>) -> Option<Value> {
-        self.problems.push(problem.about(path.clone()).at(place.as_ref(), "in this expression"));
+    fn fail(&mut self, problem: Problem, path: &Path, place: Option<&Place>) -> Option<Value> {
+        self.problems.push(problem.about(path.clone()).at(place, "in this expression"));
         None
     }
 }
 
 /// minijinja's error in our words.
 fn problem(error: &Error, context: &Context, names: &[String]) -> Problem {
-    let detail = error.detail().map(str::to_owned).unwrap_or_else(|| error.kind().to_string());
+    let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     let unknown = names.iter().find(|name| !context.knows(name));
     // Some operators name what is undefined only in their detail.
     let undefined = unknown.is_some() && detail.contains("undefined");
@@ -180,7 +179,7 @@ fn problem(error: &Error, context: &Context, names: &[String]) -> Problem {
             let name =
                 unknown.map_or_else(|| "something here".to_owned(), |name| format!("`{name}`"));
             let near = unknown.and_then(|name| did_you_mean(name, context.names()));
-            let help = near.unwrap_or_else(|| context.advice(unknown.map_or("", String::as_str)));
+            let help = near.unwrap_or_else(|| Context::advice(unknown.map_or("", String::as_str)));
             Problem::error("template::undefined", format!("{name} is not defined")).help(help)
         }
         ErrorKind::SyntaxError => {
@@ -215,14 +214,14 @@ fn closing(text: &str, start: usize) -> Option<usize> {
             (Some(_), _) if escaped => escaped = false,
             (Some(_), b'\\') => escaped = true,
             (Some(open), _) if byte == open => quote = None,
-            (Some(_), _) => {}
             (None, b'\'' | b'"') => quote = Some(byte),
+            (Some(_), _) => {}
             (None, b'{' | b'[' | b'(') => depth += 1,
             (None, b'}') if depth == 0 && text.as_bytes().get(at + 1) == Some(&b'}') => {
                 return Some(at);
             }
             (None, b'}' | b']' | b')') => depth = depth.saturating_sub(1),
-            (None, _) => {}
+            _ => {}
         }
     }
     None

@@ -1,5 +1,7 @@
 //! YAML text to a tree with places: the parser's events, read by the rules in `scalar.rs`.
 
+mod tags;
+
 use super::place::{Origin, Place, SourceFile};
 use super::problem::{self, Problem};
 use super::scalar::{self, Refused};
@@ -9,6 +11,7 @@ use serde_yaml::Value;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use tags::{tagged, unknown_tag};
 
 /// The deepest nesting, aliases written out.
 const MAX_DEPTH: usize = 64;
@@ -76,7 +79,6 @@ impl<'t> Builder<'t> {
         loop {
             let (event, span) = self.next()?;
             match event {
-                Event::StreamStart | Event::DocumentEnd => {}
                 Event::StreamEnd => break,
                 Event::DocumentStart(..) if root.is_some() => {
                     let problem = Problem::error("yaml::documents", "more than one document")
@@ -87,6 +89,7 @@ impl<'t> Builder<'t> {
                     let (event, span) = self.next()?;
                     root = Some(self.node(event, span, 0)?);
                 }
+                // Comments and the start of the stream.
                 _ => {}
             }
         }
@@ -200,13 +203,12 @@ impl<'t> Builder<'t> {
                 continue;
             }
             let Some(key) = key else { continue };
-            match own.get(&key_text(&key)).and_then(|node| node.key.as_ref()) {
-                Some(first) => self.duplicate(&key, &key_place, first)?,
-                None => {
-                    value.key = Some(key_place);
-                    own.insert(key, value);
-                }
+            if let Some(first) = own.get(&key_text(&key)).and_then(|node| node.key.as_ref()) {
+                self.duplicate(&key, &key_place, first)?;
+                continue;
             }
+            value.key = Some(key_place);
+            own.insert(key, value);
         };
         let mut map = own;
         if !merged.is_empty() {
@@ -243,9 +245,8 @@ impl<'t> Builder<'t> {
     /// What `<<` brings in; in a list of mappings the first one wins.
     fn merge(&mut self, value: Node, place: &Place, merged: &mut Vec<(Value, Node)>) {
         let sources = match value.data {
-            Data::Map(_) => vec![value],
             Data::List(items) => items.into_iter().rev().collect(),
-            Data::Scalar(_) => vec![value],
+            Data::Map(_) | Data::Scalar(_) => vec![value],
         };
         for source in sources {
             if let Data::Map(map) = source.data {
@@ -276,7 +277,7 @@ impl<'t> Builder<'t> {
                     Refused::Equals | Refused::Merge => "put it in quotes if it is a text",
                     Refused::Range => "write a smaller number, or a float such as 1e20",
                 };
-                Problem::error("yaml::scalar", refused.to_string()).help(help)
+                Box::new(Problem::error("yaml::scalar", refused.to_string()).help(help))
             }),
             None => Ok(Value::String(text.to_owned())),
         };
@@ -390,32 +391,4 @@ fn height(node: &Node) -> usize {
         Data::Map(map) => map.iter().map(|(_, node)| height(node)).max(),
     };
     1 + below.unwrap_or(0)
-}
-
-/// A scalar with a tag of the core schema; others are refused.
-fn tagged(text: &str, tag: &Tag) -> Result<Value, Problem> {
-    let wrong = || {
-        let message = format!("`{text}` is not what its tag `{}` says", tag.original());
-        Problem::error("yaml::tag", message).help("leave the tag out")
-    };
-    let value = scalar::plain(text);
-    match tag.core_suffix() {
-        Some("str") => Ok(Value::String(text.to_owned())),
-        Some("null") => value.ok().filter(Value::is_null).ok_or_else(wrong),
-        Some("bool") => value.ok().filter(Value::is_bool).ok_or_else(wrong),
-        Some("int") => {
-            value.ok().filter(|value| value.is_i64() || value.is_u64()).ok_or_else(wrong)
-        }
-        Some("float") => {
-            let number = value.ok().and_then(|value| value.as_f64());
-            number.map(Value::from).ok_or_else(wrong)
-        }
-        _ if tag.original() == "!" => Ok(Value::String(text.to_owned())),
-        _ => Err(unknown_tag(tag)),
-    }
-}
-
-fn unknown_tag(tag: &Tag) -> Problem {
-    Problem::error("yaml::tag", format!("the tag `{}` means nothing here", tag.original()))
-        .help("tags known: !!str, !!int, !!float, !!bool, !!null, !!seq, !!map")
 }
