@@ -66,7 +66,7 @@ impl Page {
             error: summary.error.clone(),
             recipe_path: summary.recipe.clone(),
             command: summary.command.join(" "),
-            started: summary.started.clone(),
+            started: summary.started.replace('T', " ").replace('Z', " UTC"),
             duration: duration(summary.seconds),
             parameters: summary.parameters.map(count),
             cards: cards(record, &metrics),

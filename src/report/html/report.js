@@ -25,6 +25,7 @@ function format(value) {
   const size = Math.abs(value);
   if (size === 0) return "0";
   if (size >= 1e4) return Math.round(value).toLocaleString("en-US");
+  if (size >= 1e3) return Number(value.toPrecision(4)).toLocaleString("en-US");
   if (size < 1e-3) return value.toExponential(2).replace(/\.?0+e/, "e");
   return String(Number(value.toPrecision(4)));
 }
