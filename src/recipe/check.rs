@@ -64,7 +64,7 @@ impl CheckedRecipe {
 pub fn load(request: &Request) -> Result<(CheckedRecipe, Vec<Problem>), Vec<Problem>> {
     let resolved = resolve(request)?;
     stop_if_any(mismatches(&resolved))?;
-    let recipe = typed(&resolved).map_err(|problem| vec![problem])?;
+    let recipe = typed(&resolved)?;
     let stages = stages::effective(&recipe, &resolved.values)
         .map_err(|error| vec![Problem::error("recipe::wrong_value", error.to_string())])?;
     let mut findings = Findings::new(&resolved.marks);
@@ -102,7 +102,7 @@ fn mismatches(resolved: &Resolved) -> Vec<Problem> {
     problems
 }
 
-fn typed(resolved: &Resolved) -> Result<Recipe, Problem> {
+fn typed(resolved: &Resolved) -> Result<Recipe, Vec<Problem>> {
     serde_path_to_error::deserialize(&resolved.values).map_err(|error| {
         let path = path_of(error.path());
         let marks = resolved.marks.get(&path);
@@ -112,10 +112,11 @@ fn typed(resolved: &Resolved) -> Result<Recipe, Problem> {
             Some((message, help)) => (message.to_owned(), help.to_owned()),
             None => (told, "`sft-run schema --keys` lists what every key takes".to_owned()),
         };
-        Problem::error("recipe::wrong_value", format!("`{path}`: {message}"))
+        let problem = Problem::error("recipe::wrong_value", format!("`{path}`: {message}"))
             .at(marks.and_then(|marks| marks.value.place()), "this value")
             .help(help)
-            .about(path)
+            .about(path);
+        vec![problem]
     })
 }
 

@@ -6,7 +6,7 @@ use miette::{
     Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
 };
 use serde_json::{Value, json};
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// At most so many problems are drawn; the rest is counted.
 pub const MAX_SHOWN: usize = 20;
@@ -32,7 +32,7 @@ pub fn render_width(problems: &[Problem], color: bool, width: usize) -> String {
     }
     let more = problems.len().saturating_sub(MAX_SHOWN);
     if more > 0 {
-        text.push_str(&format!("  … and {more} more; the first ones may be their cause\n"));
+        let _ = writeln!(text, "  … and {more} more; the first ones may be their cause");
     }
     text
 }

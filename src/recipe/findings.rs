@@ -63,16 +63,8 @@ impl<'a> Findings<'a> {
     /// Where a value stands, or the nearest section around it.
     pub(super) fn place(&self, path: &Path) -> Option<&Place> {
         let own = self.overlay.as_ref().map(|overlay| joined(overlay, path));
-        own.and_then(|own| self.exact(&own)).or_else(|| {
-            let mut at = Some(path.clone());
-            while let Some(path) = at {
-                if let Some(place) = self.exact(&path) {
-                    return Some(place);
-                }
-                at = path.parent();
-            }
-            None
-        })
+        let mut around = std::iter::successors(Some(path.clone()), Path::parent);
+        own.and_then(|own| self.exact(&own)).or_else(|| around.find_map(|path| self.exact(&path)))
     }
 
     fn exact(&self, path: &Path) -> Option<&Place> {

@@ -30,13 +30,12 @@ impl Converter<'_> {
                 items.map(|(index, item)| self.value(item, &path.index(index))).collect()
             }
             Value::Mapping(mapping) => {
-                let mut object = Map::new();
-                for (key, value) in mapping {
-                    let Some(key) = self.key(key, path) else { continue };
+                let entry = |(key, value)| {
+                    let key = self.key(key, path)?;
                     let value = self.value(value, &path.key(&key));
-                    object.insert(key, value);
-                }
-                Json::Object(object)
+                    Some((key, value))
+                };
+                Json::Object(mapping.iter().filter_map(entry).collect::<Map<_, _>>())
             }
             Value::Tagged(tagged) => self.value(&tagged.value, path),
         }

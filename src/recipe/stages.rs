@@ -5,8 +5,8 @@ use crate::spec::job::Split;
 use crate::spec::metric::MetricName;
 use crate::spec::recipe::stage::SplitChoice;
 use crate::spec::recipe::{
-    Data, DataPrefix, Dataset, Evaluate, GenKwargs, Generate, Load, Model, Recipe, Shard, Source,
-    Stage, Task, Tokenize, Train, Trainer,
+    Data, DataPrefix, Dataset, Evaluate, GenKwargs, Generate, Inference, Load, Model, Recipe,
+    Shard, Source, Stage, Task, Tokenize, Train, Trainer,
 };
 use serde_yaml::Value;
 use std::sync::Arc;
@@ -140,7 +140,7 @@ fn generate(recipe: &Recipe) -> Stage {
         model: "load".to_owned(),
         prompts: Some(recipe.prompts.clone().unwrap_or_default()),
         prompts_file: None,
-        gen_kwargs: recipe.inference.as_ref().map(|inference| inference.gen_kwargs()),
+        gen_kwargs: recipe.inference.as_ref().map(Inference::gen_kwargs),
     })
 }
 

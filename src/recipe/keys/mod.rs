@@ -12,6 +12,7 @@ use refusals::VALUES;
 use serde_json::{Value as Json, json};
 use serde_yaml::Value;
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use table::GROUPS;
 
 pub use refusals::When;
@@ -57,8 +58,7 @@ fn walk(root: &Json, node: &Json, at: &str, found: &mut BTreeSet<String>) {
         // A stage's own `trainer` and `model` have the keys of the recipe's.
         if !name.ends_with("/Overlay") {
             let target = name.strip_prefix('#').and_then(|pointer| root.pointer(pointer));
-            target.into_iter().for_each(|target| walk(root, target, at, found));
-            return;
+            return target.map_or((), |target| walk(root, target, at, found));
         }
     }
     let before = found.len();
@@ -209,7 +209,8 @@ pub fn listing() -> String {
             };
             why = if why.is_empty() { more } else { format!("{why}; {more}") };
         }
-        text.push_str(&format!("| `{}` | {status} | {} |\n", key.path, why.replace('|', "\\|")));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "| `{}` | {status} | {} |", key.path, why.replace('|', "\\|"));
     }
     text
 }

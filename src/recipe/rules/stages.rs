@@ -22,7 +22,7 @@ pub(super) fn check(stages: &[NamedStage], findings: &mut Findings) {
             _ => {}
         }
     }
-    if let [] = stages {
+    if stages.is_empty() {
         findings
             .error("recipe::no_stages", "stages", "empty", "`stages` names no stage")
             .help("name at least one stage, or leave `stages` out for the default ones");

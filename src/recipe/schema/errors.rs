@@ -1,9 +1,11 @@
 //! A resolved recipe against the strict schema: every mismatch as a problem with its place.
 
+use super::foreign;
 use crate::recipe::path::{Path, Step};
 use crate::recipe::place::{Place, SourceMap};
 use crate::recipe::problem::Problem;
 use crate::recipe::suggest;
+use crate::spec::recipe::Stage;
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::paths::LocationSegment;
 use jsonschema::{JsonType, ValidationError, Validator};
@@ -43,11 +45,17 @@ impl Checker<'_> {
         let path = path_of(error);
         match error.kind() {
             ValidationErrorKind::AdditionalProperties { unexpected } => {
+                if is_stage(&path) {
+                    return vec![self.no_kind(&path, unexpected)];
+                }
                 let known = self.known_keys(error);
                 unexpected.iter().map(|key| self.unknown_key(&path, key, &known)).collect()
             }
             ValidationErrorKind::AnyOf { context } => self.alternatives(&path, error, context),
             ValidationErrorKind::Enum { options } => vec![self.no_choice(&path, error, options)],
+            // The keys that are no kinds are told already.
+            ValidationErrorKind::MaxProperties { .. } if !has_kinds_only(error) => Vec::new(),
+            ValidationErrorKind::Type { .. } if is_stage(&path) => vec![self.no_kind(&path, &[])],
             ValidationErrorKind::Type { kind } => vec![self.wrong_type(&path, error, kind)],
             ValidationErrorKind::Required { property } => {
                 vec![self.missing(&path, property.as_str().unwrap_or_default())]
@@ -61,6 +69,9 @@ impl Checker<'_> {
         let meant = suggest::nearest(key, known.iter().copied());
         let elsewhere = self.homes(key);
         let help = match (meant, elsewhere.as_slice()) {
+            _ if foreign::name(key).is_some() => {
+                format!("NeMo's name is `{}`", foreign::name(key).unwrap_or_default())
+            }
             (_, [home]) => format!("`{key}` belongs in {home}"),
             (Some(meant), _) => format!("did you mean `{meant}`?"),
             (None, []) if known.len() <= 12 => {
@@ -75,6 +86,29 @@ impl Checker<'_> {
             .at(self.key_place(&path), "unknown key")
             .help(help)
             .about(path)
+    }
+
+    /// A stage whose settings stand where its kind belongs, or whose kind is mistyped.
+    fn no_kind(&self, path: &Path, found: &[String]) -> Problem {
+        let name = Path(path.0.last().cloned().into_iter().collect()).to_string();
+        let first = found.first().map(String::as_str);
+        let meant = first.and_then(|first| suggest::nearest(first, Stage::KINDS));
+        let kind = Stage::KINDS.into_iter().find(|kind| *kind == name).unwrap_or("KIND");
+        let help = match (meant, first) {
+            (Some(meant), _) => format!("did you mean `{meant}`?"),
+            (None, Some(first)) => format!("write `{name}: {{{kind}: {{{first}: …}}}}`;"),
+            (None, None) => format!("write `{name}: {{{kind}: {{}}}}`;"),
+        };
+        let message = match first {
+            Some(first) => format!("`{first}` is no kind of stage"),
+            None => format!("stage `{name}` does not say its kind"),
+        };
+        let kinds = suggest::listed(Stage::KINDS);
+        let at = first.map_or_else(|| path.clone(), |first| path.key(first));
+        Problem::error("recipe::stage_kind", message)
+            .at(self.key_place(&at), "the kind belongs here")
+            .help(format!("{help} kinds: {kinds}"))
+            .about(at)
     }
 
     /// Sections other than the stages that have such a key.
@@ -153,7 +187,7 @@ impl Checker<'_> {
         )
         .at(self.value_place(path), format!("expected {wanted}"))
         .help_if(self.description(error))
-        .help_if(advice(wanted, found, path))
+        .help_if(advice(wanted, found))
         .about(path.clone())
     }
 
@@ -202,8 +236,7 @@ impl Checker<'_> {
             ValidationErrorKind::Maximum { limit } => {
                 format!("`{path}` must be at most {limit}, not {found}")
             }
-            ValidationErrorKind::MinItems { limit }
-            | ValidationErrorKind::MaxItems { limit: limit } => {
+            ValidationErrorKind::MinItems { limit } | ValidationErrorKind::MaxItems { limit } => {
                 let items = error.instance().as_array().map_or(0, Vec::len);
                 format!("`{path}` takes {limit} values, not {items}")
             }
@@ -236,6 +269,16 @@ impl Checker<'_> {
     fn value_place(&self, path: &Path) -> Option<&Place> {
         self.marks.get(path)?.value.place()
     }
+}
+
+fn has_kinds_only(error: &ValidationError) -> bool {
+    let keys = error.instance().as_object();
+    keys.is_some_and(|keys| keys.keys().all(|key| Stage::KINDS.contains(&key.as_str())))
+}
+
+/// `stages.NAME`
+fn is_stage(path: &Path) -> bool {
+    matches!(path.0.as_slice(), [Step::Key(section), Step::Key(_)] if section == "stages")
 }
 
 fn path_of(error: &ValidationError) -> Path {
@@ -283,7 +326,7 @@ fn shown(value: &Value) -> String {
 }
 
 /// What people mean by a value of the wrong kind.
-fn advice(wanted: &str, found: &Value, path: &Path) -> Option<String> {
+fn advice(wanted: &str, found: &Value) -> Option<String> {
     match found {
         Value::String(text) if text.parse::<f64>().is_ok() => {
             Some(format!("write it without quotes: {text}"))
@@ -301,11 +344,7 @@ fn advice(wanted: &str, found: &Value, path: &Path) -> Option<String> {
             Some(format!("write {}", number.as_f64() != Some(0.0)))
         }
         Value::Null if wanted == "a mapping" => {
-            let key = path.0.last().map_or_else(String::new, |step| match step {
-                Step::Key(key) => key.clone(),
-                Step::Index(index) => index.to_string(),
-            });
-            Some(format!("write `{key}: {{}}` for a section without settings"))
+            Some("write {} for a section without settings".to_owned())
         }
         _ => None,
     }

@@ -4,6 +4,7 @@
 //! for editors: wherever a value may stand, an interpolation or a template may stand too.
 
 pub(super) mod errors;
+mod foreign;
 
 use crate::spec::recipe::Recipe;
 use schemars::generate::SchemaSettings;
@@ -141,10 +142,14 @@ fn loosen(schema: &mut Value) {
         let wrapped = place != "$defs";
         match object.get_mut(place) {
             Some(Value::Object(schemas)) => {
-                schemas.values_mut().for_each(|inner| loosen_at(inner, wrapped));
+                for inner in schemas.values_mut() {
+                    loosen_at(inner, wrapped);
+                }
             }
             Some(Value::Array(schemas)) => {
-                schemas.iter_mut().for_each(|inner| loosen_at(inner, wrapped));
+                for inner in schemas.iter_mut() {
+                    loosen_at(inner, wrapped);
+                }
             }
             _ => {}
         }

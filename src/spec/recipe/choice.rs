@@ -240,11 +240,11 @@ choices!(
         Adamax = "adamax",
         /// Adagrad.
         Adagrad = "adagrad",
-        /// `RMSprop`.
+        /// RMSprop.
         Rmsprop = "rmsprop",
         /// Rprop.
         Rprop = "rprop",
-        /// `NovoGrad`.
+        /// NovoGrad.
         Novograd = "novograd",
         /// Adafactor.
         Adafactor = "adafactor",

@@ -1,6 +1,6 @@
 //! What holds where a recipe is silent; the descriptions of the settings state the same values.
 
-use super::choice::{Accelerator, ActivationName};
+use super::choice::{Accelerator, ActivationName, NormalizationName, PositionEmbeddingName};
 use super::{Amount, Data, Dataset, ExpManager, Model, Optim, Recipe, Sched, Trainer};
 use crate::spec::architecture::{Activation, Normalization, PositionEmbedding};
 use crate::spec::optimization::{Degrees, Precision};
@@ -114,13 +114,13 @@ impl Model {
 
     /// The normalization; none when we do not compute the named one.
     pub fn normalization(&self) -> Option<Normalization> {
-        self.normalization.map_or(Some(Normalization::Layernorm), |name| name.built())
+        self.normalization.map_or(Some(Normalization::Layernorm), NormalizationName::built)
     }
 
     /// How positions enter; none when we do not compute the named form.
     pub fn positions(&self) -> Option<PositionEmbedding> {
         let named = self.position_embedding_type;
-        named.map_or(Some(PositionEmbedding::LearnedAbsolute), |name| name.built())
+        named.map_or(Some(PositionEmbedding::LearnedAbsolute), PositionEmbeddingName::built)
     }
 
     /// The activation. NeMo's fused kernel and `openai_gelu` take GELU's tanh form; its unfused

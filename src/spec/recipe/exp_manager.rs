@@ -35,9 +35,9 @@ pub struct ExpManager {
     pub create_dllogger_logger: Option<bool>,
     /// Settings of the DLLogger logger.
     pub dllogger_logger_kwargs: Option<FreeForm>,
-    /// Log to `ClearML`.
+    /// Log to ClearML.
     pub create_clearml_logger: Option<bool>,
-    /// Settings of the `ClearML` logger.
+    /// Settings of the ClearML logger.
     pub clearml_logger_kwargs: Option<FreeForm>,
     /// Log to Neptune.
     pub create_neptune_logger: Option<bool>,

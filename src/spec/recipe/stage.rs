@@ -261,11 +261,8 @@ impl<'de> Deserialize<'de> for Stages {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Stages, A::Error> {
-                let mut stages = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    stages.push(entry);
-                }
-                Ok(Stages(stages))
+                let entries = std::iter::from_fn(|| map.next_entry().transpose());
+                entries.collect::<Result<_, _>>().map(Stages)
             }
         }
         deserializer.deserialize_map(InOrder)
