@@ -3,7 +3,7 @@
 use super::findings::Findings;
 use super::path::{Path, Step};
 use super::place::Marks;
-use super::problem::{self, Problem};
+use super::problem::Problem;
 use super::resolve::{Request, Resolved, resolve};
 use super::stages::{self, NamedStage};
 use super::{keys, lints, plain, rules, schema};
@@ -63,7 +63,7 @@ impl CheckedRecipe {
 /// then settings that are refused or contradict each other.
 pub fn load(request: &Request) -> Result<(CheckedRecipe, Vec<Problem>), Vec<Problem>> {
     let resolved = resolve(request)?;
-    stop_if_any(mismatches(&resolved))?;
+    stop_if_any(mismatches(&resolved), &resolved)?;
     let recipe = typed(&resolved)?;
     let stages = stages::effective(&recipe, &resolved.values)
         .map_err(|error| vec![Problem::error("recipe::wrong_value", error.to_string())])?;
@@ -74,11 +74,10 @@ pub fn load(request: &Request) -> Result<(CheckedRecipe, Vec<Problem>), Vec<Prob
     let mut refused = keys::refused(&resolved);
     problems.retain(|problem| !refused.iter().any(|other| other.path == problem.path));
     refused.append(&mut problems);
-    stop_if_any(refused)?;
+    stop_if_any(refused, &resolved)?;
     let mut findings = Findings::new(&resolved.marks);
     lints::check(&recipe, &stages, &mut findings);
-    let mut lints = findings.problems;
-    problem::sort(&mut lints);
+    let lints = resolved.explained(findings.problems);
     let folder = request.path.parent().map(FilePath::to_path_buf).unwrap_or_default();
     let stem = request.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = recipe.name.clone().or(stem).unwrap_or_default();
@@ -90,9 +89,8 @@ pub fn no_effect(recipe: &CheckedRecipe) -> Vec<Problem> {
     keys::without_effect(&recipe.resolved)
 }
 
-fn stop_if_any(mut problems: Vec<Problem>) -> Result<(), Vec<Problem>> {
-    problem::sort(&mut problems);
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+fn stop_if_any(problems: Vec<Problem>, resolved: &Resolved) -> Result<(), Vec<Problem>> {
+    if problems.is_empty() { Ok(()) } else { Err(resolved.explained(problems)) }
 }
 
 /// Values that JSON cannot say, and values that do not fit the schema.

@@ -263,22 +263,18 @@ impl Parser<'_> {
     fn primitive(&mut self) -> Result<Element> {
         let start = self.cursor.at;
         let mut parts = Vec::new();
-        loop {
-            let word = self.word(true)?;
-            if !self.cursor.rest().starts_with("${") {
-                if parts.is_empty() {
-                    return self.literal(word, start);
-                }
-                let mut text = word.text;
-                push_text(&mut parts, &mut text);
-                break;
-            }
-            let mut text = word.text;
-            // Space before an interpolation belongs to the text.
-            text.push_str(&word.space);
-            push_text(&mut parts, &mut text);
-            parts.push(Part::Interpolation(self.interpolation()?));
+        let mut word = self.word(true)?;
+        if !self.cursor.rest().starts_with("${") {
+            return self.literal(word, start);
         }
+        while self.cursor.rest().starts_with("${") {
+            // Space before an interpolation belongs to the text.
+            word.text.push_str(&word.space);
+            push_text(&mut parts, &mut word.text);
+            parts.push(Part::Interpolation(self.interpolation()?));
+            word = self.word(true)?;
+        }
+        push_text(&mut parts, &mut word.text);
         let alone = parts.len() == 1;
         match parts.pop() {
             Some(Part::Interpolation(only)) if alone => Ok(Element::Interpolation(only)),

@@ -260,12 +260,11 @@ impl Parser<'_> {
             if !name.is_empty() && self.cursor.eat('=') {
                 self.cursor.space();
                 named.push((name, self.element()?));
-            } else {
+            } else if named.is_empty() {
                 self.cursor.at = start;
-                if !named.is_empty() {
-                    return Err(self.error("an argument without a name follows one with a name"));
-                }
                 positional.push(self.element()?);
+            } else {
+                return Err(self.error("an argument without a name follows one with a name"));
             }
             self.cursor.space();
             if self.cursor.eat(')') {

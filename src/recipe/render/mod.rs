@@ -11,7 +11,7 @@ use super::place::Place;
 use super::problem::Problem;
 use super::scalar::python_text;
 use super::suggest::did_you_mean;
-use super::tree::{Data, Node, key_text};
+use super::tree::{Data, Map, Node, key_text};
 use minijinja::{Environment, Error, ErrorKind, Value as Dynamic};
 use serde_yaml::Value;
 use std::ops::Range;
@@ -20,30 +20,26 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 const OPEN: &str = "${{";
 /// Steps and data of one expression, in minijinja's units (about 64 bytes each).
 const FUEL: u64 = 50_000;
+/// The most expressions of one recipe, and the most variables.
+const MAX_EXPRESSIONS: usize = 10_000;
+const MAX_VARIABLES: usize = 500;
 /// Problems after which no more expressions are evaluated.
 const MAX_PROBLEMS: usize = 50;
 
 /// Replaces every expression in the values of a tree. `vars` come first, in their order, so that
 /// they may use each other.
 pub(crate) fn render(tree: &mut Node, context: &mut Context) -> Vec<Problem> {
-    let mut problems = Vec::new();
     let environment = environment(FUEL);
-    let vars = Path::default().key("vars");
-    if let Some(Data::Map(map)) = tree.child_mut("vars").map(|node| &mut node.data) {
-        for (name, value) in map.iter_mut() {
-            let path = vars.key(&key_text(name));
-            let mut renderer = Renderer { environment: &environment, context, problems };
-            renderer.walk(&path, value);
-            problems = renderer.problems;
-            context.set_variable(&key_text(name), &value.to_value());
-        }
-    }
-    let mut renderer = Renderer { environment: &environment, context, problems };
-    if let Data::Map(map) = &mut tree.data {
-        let others = map.iter_mut().filter(|(key, _)| key.as_str() != Some("vars"));
-        for (key, value) in others {
-            renderer.walk(&Path::default().key(&key_text(key)), value);
-        }
+    let mut renderer = Renderer {
+        environment: &environment,
+        context,
+        problems: Vec::new(),
+        left: MAX_EXPRESSIONS,
+    };
+    let Data::Map(map) = &mut tree.data else { return renderer.problems };
+    renderer.variables(map);
+    for (key, value) in map.iter_mut().filter(|(key, _)| key.as_str() != Some("vars")) {
+        renderer.walk(&Path::default().key(&key_text(key)), value);
     }
     renderer.problems
 }
@@ -58,13 +54,35 @@ fn environment<'s>(fuel: u64) -> Environment<'s> {
     environment
 }
 
+/// A problem, and the part of the expression that it is about.
+type Failed = (Problem, Option<Range<usize>>);
+
 struct Renderer<'r> {
     environment: &'r Environment<'r>,
-    context: &'r Context,
+    context: &'r mut Context,
     problems: Vec<Problem>,
+    /// Expressions that may still be evaluated.
+    left: usize,
 }
 
 impl Renderer<'_> {
+    fn variables(&mut self, recipe: &mut Map) {
+        let Some(node) = recipe.get_mut("vars") else { return };
+        let place = node.origin.place().cloned();
+        let vars = Path::default().key("vars");
+        let Data::Map(map) = &mut node.data else { return };
+        if map.len() > MAX_VARIABLES {
+            let message = format!("`vars` holds more than {MAX_VARIABLES} variables");
+            let problem = Problem::error("template::too_much", message);
+            return self.problems.push(problem.about(vars).at(place.as_ref(), "here"));
+        }
+        for (name, value) in map.iter_mut() {
+            let name = key_text(name);
+            self.walk(&vars.key(&name), value);
+            self.context.set_variable(&name, &value.to_value());
+        }
+    }
+
     fn walk(&mut self, path: &Path, node: &mut Node) {
         match &mut node.data {
             Data::Scalar(Value::String(text)) if text.contains(OPEN) => {
@@ -91,7 +109,7 @@ impl Renderer<'_> {
 
     /// The value of a text with expressions; one expression alone keeps its type.
     fn scalar(&mut self, path: &Path, text: &str, place: Option<&Place>) -> Option<Value> {
-        if self.problems.len() >= MAX_PROBLEMS {
+        if self.problems.len() >= MAX_PROBLEMS || self.left == 0 {
             return None;
         }
         let mut rendered = String::new();
@@ -124,6 +142,11 @@ impl Renderer<'_> {
         span: Range<usize>,
         place: Option<&Place>,
     ) -> Option<Value> {
+        self.left -= 1;
+        if self.left == 0 {
+            let message = format!("a recipe holds at most {MAX_EXPRESSIONS} expressions");
+            return self.fail(Problem::error("template::too_much", message), path, place);
+        }
         let source = text.get(span.clone()).unwrap_or_default();
         let (problem, part) = match self.evaluate(source) {
             Ok(value) => return Some(value),
@@ -134,7 +157,7 @@ impl Renderer<'_> {
         self.fail(problem, path, place.map(|place| place.inside(text, part)).as_ref())
     }
 
-    fn evaluate(&self, source: &str) -> Result<Value, Box<(Problem, Option<Range<usize>>)>> {
+    fn evaluate(&self, source: &str) -> Result<Value, Box<Failed>> {
         let compiled = catch(|| self.environment.compile_expression_owned(source.to_owned()));
         let compiled =
             compiled.map_err(|error| Box::new((self.problem(&error, &[]), error.range())))?;
@@ -210,17 +233,16 @@ fn closing(text: &str, start: usize) -> Option<usize> {
     let mut quote = None;
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(start) {
-        match (quote, byte) {
-            (Some(_), _) if escaped => escaped = false,
-            (Some(_), b'\\') => escaped = true,
-            (Some(open), _) if byte == open => quote = None,
-            (None, b'\'' | b'"') => quote = Some(byte),
-            (Some(_), _) => {}
-            (None, b'{' | b'[' | b'(') => depth += 1,
-            (None, b'}') if depth == 0 && text.as_bytes().get(at + 1) == Some(&b'}') => {
-                return Some(at);
-            }
-            (None, b'}' | b']' | b')') => depth = depth.saturating_sub(1),
+        if let Some(open) = quote {
+            quote = quote.filter(|_| escaped || byte != open);
+            escaped = byte == b'\\' && !escaped;
+            continue;
+        }
+        match byte {
+            b'\'' | b'"' => quote = Some(byte),
+            b'{' | b'[' | b'(' => depth += 1,
+            b'}' if depth == 0 && text.as_bytes().get(at + 1) == Some(&b'}') => return Some(at),
+            b'}' | b']' | b')' => depth = depth.saturating_sub(1),
             _ => {}
         }
     }

@@ -79,6 +79,21 @@ fn a_bomb_of_interpolations() {
 }
 
 #[test]
+fn a_bomb_of_expressions() {
+    refused(format!("a: '{}'\n", "${{ 1 }}".repeat(400_000)), "template::too_much");
+    let mut text = "vars:\n".to_owned();
+    for key in 0..20_000 {
+        writeln!(text, "  v{key}: 1").expect("a text");
+    }
+    refused(text, "template::too_much");
+    refused(format!("a: '${{{{ {}'\n", "(".repeat(100_000)), "template::syntax");
+    refused(
+        format!("a: '${{{{ {}1{} }}}}'\n", "(".repeat(9_000), ")".repeat(9_000)),
+        "template::syntax",
+    );
+}
+
+#[test]
 fn long_keys_above_many_values() {
     let mut text = String::new();
     let mut indent = 0;
