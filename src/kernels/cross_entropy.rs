@@ -34,6 +34,7 @@ pub struct Row {
 
 impl Row {
     /// Both parts as one; the order of the parts does not matter beyond rounding.
+    #[must_use]
     pub fn merge(self, other: Row) -> Row {
         let (high, low) = match self.max.total_cmp(&other.max) {
             std::cmp::Ordering::Less => (other, self),

@@ -22,15 +22,10 @@ pub struct Dropout<'a> {
 }
 
 impl Dropout<'_> {
-    /// What the numbers that stay are multiplied with.
-    pub(super) fn scale(&self) -> f64 {
-        1.0 / (1.0 - self.rate)
-    }
-
-    /// A number stays if its word is at least this.
-    #[expect(clippy::cast_sign_loss, reason = "a rate is not negative")]
-    pub(super) fn threshold(&self) -> u32 {
-        (self.rate * 4_294_967_296.0) as u32
+    /// What a number with this random word is multiplied with: 0, or 1 / (1 - rate).
+    #[inline]
+    pub(super) fn factor(&self, word: u32) -> f64 {
+        if f64::from(word) >= self.rate * 4_294_967_296.0 { 1.0 / (1.0 - self.rate) } else { 0.0 }
     }
 
     /// Refuses a rate outside [0, 1) and a list of addresses that is not one per token.
@@ -44,15 +39,14 @@ impl Dropout<'_> {
         Ok(())
     }
 
-    /// Calls `each(column, factor)` for the `width` channels of `token`; the factor is 0 or [`Self::scale`].
+    /// Calls `each(column, factor)` for the `width` channels of `token`; the factor is [`Self::factor`].
     #[inline]
     pub(super) fn for_row(&self, token: usize, width: usize, mut each: impl FnMut(usize, f64)) {
-        let (scale, threshold) = (self.scale(), self.threshold());
         let first = self.addresses[token].wrapping_mul(width.div_ceil(4) as u64);
         for quad in 0..width.div_ceil(4) {
             let words = self.stream.words(self.step, first.wrapping_add(quad as u64));
             for (column, word) in (quad * 4..width).zip(words) {
-                each(column, if word >= threshold { scale } else { 0.0 });
+                each(column, self.factor(word));
             }
         }
     }

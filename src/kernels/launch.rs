@@ -33,7 +33,6 @@ macro_rules! vectorized {
                 type Output = $crate::kernels::launch::vectorized!(@output $($output)?);
 
                 #[inline(always)]
-                #[expect(clippy::inline_always, reason = "built once per instruction set")]
                 fn run(self) -> Self::Output {
                     let (_, _, $($argument),*) = self;
                     $body
@@ -73,11 +72,11 @@ fn with_avx2<W: Vectorized>(work: W) -> W::Output {
 /// Memory for `length` numbers whose values are not set yet, without the cost of filling it.
 ///
 /// The caller writes every number before it reads any.
+#[expect(clippy::uninit_vec, reason = "every caller writes all of it before it reads any")]
 pub(super) fn unfilled<T: Real>(length: usize) -> Vec<T> {
     let mut values = Vec::<T>::with_capacity(length);
     // SAFETY: the capacity is there; `Real` is f32 and f64, for which every bit pattern is a value
     // and nothing is dropped; each caller in this room overwrites all of it before reading.
-    #[expect(clippy::uninit_vec, reason = "see above: written before it is read")]
     unsafe {
         values.set_len(length);
     }

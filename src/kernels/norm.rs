@@ -80,7 +80,7 @@ pub fn forward(x: &Tensor, norm: &Norm<'_>) -> Result<(Tensor, Saved)> {
     })
 }
 
-/// Adds `x` to the residual stream and normalizes the sum: gives the sum is in [`Saved::input`].
+/// Adds `x` to the residual stream and normalizes the sum: the sum is in [`Saved::input`].
 pub fn add_forward(x: &Tensor, residual: &Tensor, norm: &Norm<'_>) -> Result<(Tensor, Saved)> {
     forward(&super::residual::sum(x, residual)?, norm)
 }
@@ -110,9 +110,10 @@ pub fn backward(
         let mut dx = unfilled::<T>(x.len());
         for_row_blocks(&mut dx, width, |first, dx| {
             let range = first * width..first * width + dx.len();
-            let moments = &moments[2 * first..];
             let residual = residual.map(|residual| &residual[range.clone()]);
-            backward_block(&x[range.clone()], &dy[range], moments, parameters, residual, dx);
+            let (x, dy) = (&x[range.clone()], &dy[range]);
+            let rows = Rows { x, dy, moments: &moments[2 * first..] };
+            backward_block(rows, parameters, residual, dx);
         });
         add_parameter_gradients(gradients, width, x, dy, moments)?;
         tensor(dx, (tokens, width))
@@ -219,13 +220,12 @@ vectorized! {
     /// With `n = (x - mean)·scale` and `g = dy·weight`:
     /// `dx = scale · (g - mean(g) - n·mean(g·n))`, without `mean(g)` for rmsnorm.
     fn backward_block<T: Real>(
-        x: &[T],
-        dy: &[T],
-        moments: &[T],
+        rows: Rows<'_, T>,
         by: Parameters<'_, T>,
         residual: Option<&[T]>,
         dx: &mut [T],
     ) {
+        let Rows { x, dy, moments } = rows;
         let width = by.weight.len();
         let share = T::of(1.0 / width as f64);
         for (row, dx) in dx.chunks_exact_mut(width).enumerate() {
@@ -251,6 +251,15 @@ vectorized! {
             }
         }
     }
+}
+
+/// Rows of the input, of the output's gradient, and their moments.
+#[derive(Clone, Copy)]
+struct Rows<'a, T> {
+    x: &'a [T],
+    dy: &'a [T],
+    /// (mean, scale) per row.
+    moments: &'a [T],
 }
 
 /// Adds `Σ dy·n` to the weight's gradient and `Σ dy` to the bias's.

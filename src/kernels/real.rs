@@ -64,7 +64,7 @@ impl Real for f32 {
     fn exponential(self) -> f32 {
         // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
         const ROUND: f32 = 12_582_912.0;
-        const LN_2_HIGH: f32 = 0.693_359_375;
+        const LN_2_HIGH: f32 = 0.693_359_4;
         const LN_2_LOW: f32 = -2.121_944_4e-4;
         let x = if self > -87.0 { self } else { -87.0 };
         let x = if x < 88.0 { x } else { 88.0 };
@@ -83,18 +83,18 @@ impl Real for f32 {
     #[inline(always)]
     fn erfc_positive(self) -> f32 {
         const FIT: [f32; 9] = [
-            -0.822_152_23,
-            1.488_515_87,
-            -1.135_203_98,
-            0.278_868_07,
+            -0.822_152_26,
+            1.488_515_9,
+            -1.135_204,
+            0.278_868_08,
             -0.186_288_06,
             0.096_784_18,
-            0.374_091_96,
-            1.000_023_68,
-            -1.265_512_23,
+            0.374_091_95,
+            1.000_023_7,
+            -1.265_512_2,
         ];
         let t = 1.0 / self.mul_add(0.5, 1.0);
-        let mut sum = 0.170_872_77_f32;
+        let mut sum = 0.170_872_76_f32;
         for coefficient in FIT {
             sum = t.mul_add(sum, coefficient);
         }

@@ -15,7 +15,7 @@ const BLOCK: usize = 1 << 15;
 pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
     on_real!(x, T => {
         let x = read::<T>(x)?;
-        let parts: Vec<f64> = x.par_chunks(BLOCK).map(|block| block_squares(block)).collect();
+        let parts: Vec<f64> = x.par_chunks(BLOCK).map(block_squares).collect();
         Ok(parts.iter().sum())
     })
 }

@@ -23,7 +23,7 @@ pub struct Table {
 /// What a table is made from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rotary {
-    /// Channels per head that turn: head_dim times `rotary_percentage`; even.
+    /// Channels per head that turn: `head_dim` times `rotary_percentage`; even.
     pub rotated: usize,
     /// Base of the angles, 10000 as published.
     pub base: f64,

@@ -2,7 +2,9 @@
 
 #![expect(clippy::inline_always, reason = "parts of loops that are built once per instruction set")]
 
-use super::tiles::{LANES, Rows, combine, dots, hide_later_keys, pack_lanes, pack_rows, spread};
+use super::tiles::{
+    LANES, Rows, combine, dot, dots, hide_later_keys, pack_lanes, pack_rows, spread, store,
+};
 use super::{ProbabilityDropout, Saved, Shape, check_starts, cut};
 use crate::kernels::Result;
 use crate::kernels::carrier::{expect_shape, on_real, read, tensor};
@@ -192,10 +194,7 @@ vectorized! {
                     let tile = combine(&memory.d_scores, &memory.keys, padded, channel);
                     for (lane, tile) in tile.iter().enumerate().take(count) {
                         let at = (query + lane) * columns.stride + offset + channel;
-                        let to = &mut columns.values[at..];
-                        for (to, value) in to.iter_mut().zip(tile).take(d - channel) {
-                            *to = *value * T::of(shape.scale);
-                        }
+                        store(&mut columns.values[at..], tile, T::of(shape.scale), d - channel);
                     }
                 }
                 spread(&mut memory.d_keys, &memory.d_scores, &memory.queries);
@@ -232,8 +231,7 @@ fn eight_queries<T: Real>(
     let (mut log_sums, mut along) = ([T::ZERO; LANES], [T::ZERO; LANES]);
     for lane in 0..count {
         log_sums[lane] = sequence.log_sums[(query + lane) * shape.heads + head];
-        let pairs = dy.row(query + lane).iter().zip(y.row(query + lane));
-        along[lane] = pairs.map(|(dy, y)| *dy * *y).sum();
+        along[lane] = dot(dy.row(query + lane), y.row(query + lane));
     }
     let panel = (query + LANES) * LANES;
     memory.probabilities.resize(panel, T::ZERO);

@@ -2,7 +2,7 @@
 
 #![expect(clippy::inline_always, reason = "parts of loops that are built once per instruction set")]
 
-use super::tiles::LANES;
+use super::tiles::dot;
 use super::{Shape, check_starts, cut};
 use crate::kernels::Result;
 use crate::kernels::carrier::{expect_shape, on_real, read, tensor, update};
@@ -163,20 +163,4 @@ fn softmax<T: Real>(scores: &mut [T]) {
     for score in scores {
         *score *= factor;
     }
-}
-
-/// `a·b` in interleaved sums, so that it vectorises.
-#[inline(always)]
-fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    let mut sums = [T::ZERO; LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest = a_chunks.remainder().iter().zip(b_chunks.remainder());
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for lane in 0..LANES {
-            sums[lane] = a[lane].fma(b[lane], sums[lane]);
-        }
-    }
-    let tail: T = rest.map(|(a, b)| *a * *b).sum();
-    let half = [0, 1, 2, 3].map(|lane| sums[lane] + sums[lane + 4]);
-    half[0] + half[2] + (half[1] + half[3]) + tail
 }

@@ -2,7 +2,7 @@
 
 #![expect(clippy::inline_always, reason = "parts of loops that are built once per instruction set")]
 
-use super::tiles::{LANES, Rows, combine, dots, hide_later_keys, pack_lanes, pack_rows};
+use super::tiles::{LANES, Rows, combine, dots, hide_later_keys, pack_lanes, pack_rows, store};
 use super::{ProbabilityDropout, Shape, check_starts, cut};
 use crate::kernels::Result;
 use crate::kernels::carrier::{expect_shape, on_real, read, tensor};
@@ -208,6 +208,10 @@ fn write<T: Real>(
 ) {
     let (heads, d) = (task.shape.heads, task.shape.head_dim);
     let (max, sum) = memory.lanes.split_at(LANES);
+    let mut factors = [T::ONE; LANES];
+    for (factor, sum) in factors.iter_mut().zip(sum) {
+        *factor = T::ONE / *sum;
+    }
     for lane in 0..count {
         log_sums[lane * heads] = max[lane] + sum[lane].logarithm();
     }
@@ -215,11 +219,7 @@ fn write<T: Real>(
         let padded = d.next_multiple_of(LANES);
         let tile = combine(&memory.panel, &memory.values, padded, channel);
         for (lane, tile) in tile.iter().enumerate().take(count) {
-            let factor = T::ONE / sum[lane];
-            let output = &mut output[lane * heads * d + channel..];
-            for (output, value) in output.iter_mut().zip(tile).take(d - channel) {
-                *output = *value * factor;
-            }
+            store(&mut output[lane * heads * d + channel..], tile, factors[lane], d - channel);
         }
     }
 }

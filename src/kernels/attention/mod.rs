@@ -2,7 +2,7 @@
 //!
 //! `softmax(scale · q·kᵀ)·v` per head, each token looking at itself and the tokens before it in its
 //! own sequence (Vaswani et al.; Ainslie et al., "GQA"). The rows of scores are made one block of
-//! queries at a time and dropped again, as FlashAttention does (Dao et al.): the backward remakes
+//! queries at a time and dropped again, as `FlashAttention` does (Dao et al.): the backward remakes
 //! them from the saved log-sum-exp.
 
 mod backward;
@@ -59,7 +59,7 @@ impl Shape {
     }
 
     fn check(&self) -> Result<()> {
-        if self.groups == 0 || self.heads % self.groups != 0 {
+        if self.groups == 0 || !self.heads.is_multiple_of(self.groups) {
             bail!("{} query heads cannot be cut into {} groups", self.heads, self.groups)
         }
         Ok(())
@@ -83,13 +83,12 @@ impl ProbabilityDropout<'_> {
         /// Blocks of four keys that one query can have: sequences up to 2^22 tokens.
         const QUADS: u64 = 1 << 20;
         let dropout = &self.dropout;
-        let (scale, threshold) = (dropout.scale(), dropout.threshold());
         let heads = dropout.addresses[row].wrapping_mul(self.all_heads as u64);
         let query = heads.wrapping_add((self.first_head + head) as u64).wrapping_mul(QUADS);
         for quad in 0..=last / 4 {
             let words = dropout.stream.words(dropout.step, query.wrapping_add(quad as u64));
             for (key, word) in (quad * 4..=last).zip(words) {
-                each(key, if word >= threshold { scale } else { 0.0 });
+                each(key, dropout.factor(word));
             }
         }
     }
