@@ -7,8 +7,12 @@ use super::real::Real;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-/// Rows of a product that one task computes.
-const ROWS_PER_TASK: usize = 128;
+/// Rows of a product that one task computes: a function of the shape alone, so that results do not
+/// depend on the number of threads. Every task packs the whole right side anew, so few rows cost
+/// time; and few tasks leave threads idle.
+fn rows_per_task(rows: usize) -> usize {
+    rows.div_ceil(4).next_multiple_of(8).clamp(24, 128)
+}
 
 /// `x·wᵀ + bias`: `x` is `[tokens, inputs]`, `weight` `[outputs, inputs]`, `bias` `[outputs]`;
 /// gives `[tokens, outputs]`.
@@ -78,9 +82,10 @@ fn product<T: Real>(out: &mut [T], left: Matrix<'_, T>, right: Matrix<'_, T>, bi
     if width == 0 {
         return;
     }
-    out.par_chunks_mut(ROWS_PER_TASK * width).enumerate().for_each(|(block, out)| {
+    let per_task = rows_per_task(left.rows);
+    out.par_chunks_mut(per_task * width).enumerate().for_each(|(block, out)| {
         let rows = out.len() / width;
-        let first = block * ROWS_PER_TASK * left.row_stride;
+        let first = block * per_task * left.row_stride;
         let left = Matrix { values: &left.values[first..], rows, ..left };
         if let Some(bias) = bias {
             out.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(bias));
@@ -95,9 +100,10 @@ fn add_product<T: Real>(out: &mut [T], left: Matrix<'_, T>, right: Matrix<'_, T>
     if width == 0 || left.columns == 0 {
         return;
     }
-    out.par_chunks_mut(ROWS_PER_TASK * width).enumerate().for_each(|(block, out)| {
+    let per_task = rows_per_task(left.rows);
+    out.par_chunks_mut(per_task * width).enumerate().for_each(|(block, out)| {
         let rows = out.len() / width;
-        let first = block * ROWS_PER_TASK * left.row_stride;
+        let first = block * per_task * left.row_stride;
         gemm(out, Matrix { values: &left.values[first..], rows, ..left }, right, true);
     });
 }
