@@ -67,7 +67,8 @@ pub(super) fn pack_lanes<T: Real>(to: &mut Vec<T>, rows: &[T]) {
     let (tiles, _) = to.as_chunks_mut::<LANES>();
     let rows = eight_rows(rows, padded);
     for (block, tile) in tiles.iter_mut().enumerate() {
-        let part = rows.map(|row| &row[block * LANES..][..LANES]);
+        let part = |row: usize| &rows[row][block * LANES..][..LANES];
+        let part = [part(0), part(1), part(2), part(3), part(4), part(5), part(6), part(7)];
         for (channel, to) in tile.iter_mut().enumerate() {
             for (to, from) in to.iter_mut().zip(&part) {
                 *to = from[channel];
@@ -111,15 +112,9 @@ fn dots_tile<T: Real>(rows: [&[T]; LANES], lanes: &[[T; LANES]]) -> Tile<T> {
 /// Eight rows as slices of one length, so that the compiler sees one bound for all.
 #[inline(always)]
 fn eight_rows<T>(block: &[T], width: usize) -> [&[T]; LANES] {
-    let (low, high) = block.split_at(4 * width);
-    let ([a, b, c, d], [e, f, g, h]) = (four_rows(low, width), four_rows(high, width));
-    [a, b, c, d, e, f, g, h]
-}
-
-#[inline(always)]
-fn four_rows<T>(block: &[T], width: usize) -> [&[T]; 4] {
     let row = |row: usize| &block[row * width..][..width];
-    [row(0), row(1), row(2), row(3)]
+    // An array's `map` is not inlined here, and then not built for these instructions.
+    [row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)]
 }
 
 /// `Σ_key panel[key][query] · rows[key][channel]` for the eight channels from `channel` on.

@@ -17,8 +17,8 @@ fn oracle(kind: Kind, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
 }
 
 fn check(kind: Kind, tokens: usize, width: usize) {
-    let x = Tensor::from(var("x", (tokens, width)).as_tensor().clone());
-    let x = candle_core::Var::from_tensor(&((x * 2.0).unwrap() + 0.7).unwrap()).unwrap();
+    let x = ((random("x", (tokens, width)) * 2.0).unwrap() + 0.7).unwrap();
+    let x = candle_core::Var::from_tensor(&x).unwrap();
     let (weight, bias) = (var("w", width), var("b", width));
     let (dy, onward) = (random("dy", (tokens, width)), random("onward", (tokens, width)));
     let expected = oracle(kind, &x, &weight, &bias);
