@@ -1,5 +1,12 @@
 //! All integration tests; the `mod` lines are the table of contents.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by a panic, in its helpers too"
+)]
+
 // The source tree keeps the rules that src/ARCHITECTURE.md states.
 mod architecture;
 // YAML scalars, interpolation, overrides and templates against recorded cases.
