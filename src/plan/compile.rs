@@ -131,7 +131,7 @@ fn workload<'a>(job: &'a TrainJob, model: &recipe::Model) -> Workload<'a> {
 fn run_folder(recipe: &CheckedRecipe) -> PathBuf {
     let manager = &recipe.recipe().exp_manager;
     let name = manager.name.as_deref().unwrap_or_else(|| recipe.name());
-    let version = manager.version.as_deref().map(Path::new).unwrap_or(Path::new(""));
+    let version = manager.version.as_deref().unwrap_or_default();
     match (&manager.explicit_log_dir, &manager.exp_dir) {
         (Some(folder), _) => PathBuf::from(folder),
         (None, Some(folder)) => Path::new(folder).join(name).join(version),

@@ -6,7 +6,7 @@ use crate::base::digest::Digest;
 use crate::recipe::{CheckedRecipe, NamedStage};
 use crate::spec::job::{Job, TokenizerKind};
 use crate::spec::recipe::choice::TokenizerLibrary;
-use crate::spec::recipe::{Model, Stage, Tokenizer};
+use crate::spec::recipe::{Model, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -110,29 +110,24 @@ fn has_tokenizer(recipe: &CheckedRecipe, name: &str) -> bool {
 /// names no tokenizer that we have, or not its files.
 pub(super) fn tokenizer(model: &Model) -> Option<(TokenizerKind, BTreeMap<String, String>)> {
     let given = model.tokenizer.as_ref()?;
-    let (kind, files): (_, Vec<(&str, &Option<String>)>) = match given.library? {
+    let (vocab, merges) = (given.vocab_file.as_deref(), given.merge_file.as_deref());
+    // Hugging Face tokenizers are named by file, or by a folder in place of a repository.
+    let hugging_face = given.model.as_deref().or(given.kind.as_deref());
+    let (kind, files) = match given.library? {
         TokenizerLibrary::Megatron => (
             TokenizerKind::Gpt2Bpe,
-            vec![
-                ("tokenizer.vocab_file", &given.vocab_file),
-                ("tokenizer.merge_file", &given.merge_file),
-            ],
+            vec![("tokenizer.vocab_file", vocab), ("tokenizer.merge_file", merges)],
         ),
         TokenizerLibrary::HuggingFace => {
-            (TokenizerKind::HuggingFace, vec![("tokenizer.model", hugging_face(given))])
+            (TokenizerKind::HuggingFace, vec![("tokenizer.model", hugging_face)])
         }
         TokenizerLibrary::SentencePiece => {
-            (TokenizerKind::SentencePiece, vec![("tokenizer.model", &given.model)])
+            (TokenizerKind::SentencePiece, vec![("tokenizer.model", given.model.as_deref())])
         }
         _ => return None,
     };
-    let named = |(name, path): (&str, &Option<String>)| Some((name.to_owned(), path.clone()?));
+    let named = |(name, path): (&str, Option<&str>)| Some((name.to_owned(), path?.to_owned()));
     Some((kind, files.into_iter().map(named).collect::<Option<_>>()?))
-}
-
-/// Hugging Face tokenizers are named by file, or by a folder in place of a repository.
-fn hugging_face(tokenizer: &Tokenizer) -> &Option<String> {
-    if tokenizer.model.is_some() { &tokenizer.model } else { &tokenizer.kind }
 }
 
 /// Whether `path` was hashed.

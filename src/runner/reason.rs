@@ -2,7 +2,7 @@
 
 use crate::artifacts::{LockedInput, LockedStage};
 use crate::base::digest::Digest;
-use crate::plan::{Stage, fingerprint};
+use crate::plan::{Source, Stage, fingerprint};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -159,7 +159,7 @@ fn input_changes(
     let names: BTreeSet<_> = old.keys().chain(stage.inputs.keys()).collect();
     let mut reasons = Vec::new();
     for name in names {
-        let (was, is) = (old.get(name), stage.inputs.get(name).map(|new| new.describe()));
+        let (was, is) = (old.get(name), stage.inputs.get(name).map(Source::describe));
         let digest = inputs.get(name);
         let same_place = was.map(|was| &was.from) == is.as_ref();
         let same_content = was.map(|was| &was.digest) == digest;

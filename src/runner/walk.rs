@@ -300,9 +300,10 @@ impl Walk<'_> {
                 true
             }
             Standing::OtherEnvironment { environment, outputs } => {
-                let outputs = match outputs.is_empty() {
-                    true => "all outputs are the same".to_owned(),
-                    false => format!("other outputs there: {}", outputs.join(", ")),
+                let outputs = if outputs.is_empty() {
+                    "all outputs are the same".to_owned()
+                } else {
+                    format!("other outputs there: {}", outputs.join(", "))
                 };
                 let environment = environment.join("; ");
                 self.note(format!(

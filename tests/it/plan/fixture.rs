@@ -10,7 +10,9 @@ use sft_run::spec::event::{Event, Sink};
 use sft_run::spec::job::Job;
 use sft_run::stages::{self, Folders, Outcome};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
@@ -166,7 +168,7 @@ impl Workshop {
     pub(super) fn new() -> Workshop {
         let folder = tempfile::tempdir().unwrap();
         let rows = folder.path().join("rows.jsonl");
-        fs::write(&rows, "row one\nrow two\n").unwrap();
+        overwrite(&rows, "row one\nrow two\n");
         let lock = folder.path().join("small.lock");
         let environment = BTreeMap::from([("machine".to_owned(), "one".to_owned())]);
         Workshop { folder, rows, lock, environment }
@@ -200,6 +202,17 @@ impl Workshop {
     }
 }
 
+/// Writes a file in place, as an editor or a careless script would.
+pub(super) fn overwrite(path: &Path, text: &str) {
+    File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+}
+
+/// The text of a plan without its fingerprints, which change with every version of a stage.
+pub(super) fn hashes_hidden(text: &str) -> String {
+    let hash = regex::Regex::new(r"\b[0-9a-f]{8}\b").unwrap();
+    hash.replace_all(text, "xxxxxxxx").into_owned()
+}
+
 /// Names of the stages that ran.
 pub(super) fn ran(report: &Report) -> Vec<&str> {
     let ran = report.stages.iter().filter(|done| done.decision.runs());
@@ -230,11 +243,12 @@ pub(super) fn stand_in(
     let mut text = serde_json::to_string(job).unwrap();
     for name in names {
         let path = &folders.inputs[name];
-        let content = match path.is_dir() {
-            true => Digest::of_folder(path).unwrap().to_string(),
-            false => fs::read_to_string(path).unwrap().to_lowercase(),
+        let content = if path.is_dir() {
+            Digest::of_folder(path).unwrap().to_string()
+        } else {
+            fs::read_to_string(path).unwrap().to_lowercase()
         };
-        text.push_str(&format!("\n{name}: {content}"));
+        write!(text, "\n{name}: {content}").unwrap();
     }
     if job.kind() == "train" {
         atomic_file::write(&folders.output.join("checkpoint/model.safetensors"), b"weights")

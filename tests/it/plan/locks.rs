@@ -106,7 +106,7 @@ fn one_that_cannot_be_read_stops_the_run_before_any_work() {
     let shop = Workshop::new();
     let version = r#"{"version": 99, "environment": {}, "stages": {}}"#;
     for (text, expected) in [("<<<<<<< HEAD\n{", "expected value"), (version, "version is 99")] {
-        fs::write(&shop.lock, text).unwrap();
+        overwrite(&shop.lock, text);
         let error = shop.try_run(&seal(stages(&shop.rows)), &Events::default()).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
         assert!(error.to_string().contains("small.lock"), "{error}");

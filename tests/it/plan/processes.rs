@@ -23,19 +23,19 @@ const HANGS: &str = "SFT_TEST_HANGS";
 #[test]
 #[ignore = "runs inside the child processes of the tests below"]
 fn child() {
-    let folder = std::env::var(FOLDER).unwrap();
+    let folder = std::env::var_os(FOLDER).unwrap();
     let folder = Path::new(&folder);
-    let hangs = std::env::var(HANGS).is_ok();
+    let hangs = std::env::var_os(HANGS).is_some();
     let store = Store::open(&folder.join("cache"));
     let lock = folder.join("small.lock");
     let settings = Settings::new(&store, &lock);
     let slow = |job: &Job, folders: &Folders, sink: &dyn Sink, stop: &AtomicBool| {
         let name = format!("{}-{}", job.kind(), std::process::id());
-        fs::write(folder.join("log").join(name), "").unwrap();
+        overwrite(&folder.join("log").join(name), "");
         let half = folders.output.join("half");
         if job.kind() == "train" && hangs {
-            fs::write(&half, "half").unwrap();
-            fs::write(folder.join("hangs"), "").unwrap();
+            overwrite(&half, "half");
+            overwrite(&folder.join("hangs"), "");
             thread::sleep(Duration::from_secs(60));
         }
         thread::sleep(Duration::from_millis(30));

@@ -1,6 +1,6 @@
 //! Recipes compiled to plans: the jobs with every default, what is missing, where values came from.
 
-use super::fixture::{Events, Workshop};
+use super::fixture::{Events, Workshop, hashes_hidden};
 use serde_json::Value;
 use sft_run::base::digest::Digest;
 use sft_run::plan::{self, Facts, Plan, fingerprint, wanted};
@@ -178,4 +178,29 @@ fn problems_of_the_graph_point_into_the_recipe() {
         })
         .collect();
     insta::assert_snapshot!(lines.join("\n"));
+}
+
+/// The recipes that people bring: each compiles here, where neither their GPUs nor their data are,
+/// and says what it would need.
+#[test]
+fn shipped_recipes_plan_and_say_what_they_lack() {
+    let shop = Workshop::new();
+    for name in [
+        "megatron_1.3b",
+        "megatron_2b",
+        "megatron_20b",
+        "megatron_65b",
+        "sft_megatron_20b",
+        "megatron_llama2_7b",
+    ] {
+        let recipe = recipe(&format!("../../../recipes/{name}.yaml"), &[]);
+        let store = shop.store();
+        let facts = runner::facts(&wanted(&recipe), &store, 0).unwrap();
+        let plan = plan::compile(&recipe, &facts).unwrap();
+        let preview = runner::preview(&plan, &shop.settings(&store)).unwrap().to_string();
+        insta::assert_snapshot!(name, hashes_hidden(&preview));
+        let error = shop.try_run(&plan, &Events::default()).unwrap_err();
+        assert!(matches!(error, runner::Error::Missing(_)), "{error}");
+        assert!(!store.root().join("partial").exists());
+    }
 }

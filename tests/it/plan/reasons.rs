@@ -6,9 +6,7 @@ use std::fs;
 
 /// The text, with what depends on the day's hashes left out.
 fn text(shop: &Workshop, stages: Vec<sft_run::plan::Stage>) -> String {
-    let text = shop.preview(&seal(stages)).to_string();
-    let hash = regex::Regex::new(r"\b[0-9a-f]{8}\b").unwrap();
-    hash.replace_all(&text, "xxxxxxxx").into_owned()
+    hashes_hidden(&shop.preview(&seal(stages)).to_string())
 }
 
 #[test]
@@ -47,7 +45,7 @@ fn of_changed_settings_with_the_place_of_the_new_value() {
 fn of_changed_inputs_stages_and_devices() {
     let shop = Workshop::new();
     shop.run(&seal(stages(&shop.rows)));
-    fs::write(&shop.rows, "other rows\n").unwrap();
+    overwrite(&shop.rows, "other rows\n");
     let mut changed = stages(&shop.rows);
     changed[2].job = job("load", &[("/load/model/seed", json!(7))]);
     changed[4].backend = Some(sft_run::plan::Backend::Cuda);

@@ -52,9 +52,9 @@ fn another_learning_rate_runs_training_and_what_follows() {
 fn equal_outputs_cut_the_reruns_off() {
     let shop = Workshop::new();
     shop.run(&plan(&shop, 1e-4));
-    fs::write(&shop.rows, "ROW ONE\nRow two\n").unwrap();
+    overwrite(&shop.rows, "ROW ONE\nRow two\n");
     assert_eq!(ran(&shop.run(&plan(&shop, 1e-4))), ["tokenize"]);
-    fs::write(&shop.rows, "row one\nrow three\n").unwrap();
+    overwrite(&shop.rows, "row one\nrow three\n");
     let changed = shop.run(&plan(&shop, 1e-4));
     assert_eq!(ran(&changed), ["tokenize", "shard", "train", "evaluate", "generate"]);
 }
@@ -85,7 +85,7 @@ fn measured_files_cut_nothing_off_and_start_nothing() {
     assert_eq!(artifact(&first, "train").record.output, artifact(&second, "train").record.output);
     assert!(events.notes().is_empty(), "{:?}", events.notes());
     // It is guarded against changes all the same.
-    fs::write(artifact(&second, "train").output.join("metrics.jsonl"), "edited").unwrap();
+    overwrite(&artifact(&second, "train").output.join("metrics.jsonl"), "edited");
     let reasons = &shop.preview(&plan).stages[3].decision;
     assert!(matches!(reasons, Decision::Run(reasons)
         if matches!(&reasons[0], Reason::OutputDamaged { what } if what.contains("metrics.jsonl"))));
@@ -97,10 +97,10 @@ fn a_damaged_output_is_made_again() {
     let first = shop.run(&plan(&shop, 1e-4));
     let output = artifact(&first, "shard").output.join("output.txt");
     let text = fs::read_to_string(&output).unwrap();
-    fs::write(&output, text.replace("packing", "PACKING")).unwrap();
+    overwrite(&output, &text.replace("packing", "PACKING"));
     assert_eq!(ran(&shop.run(&plan(&shop, 1e-4))), ["shard"]);
     assert_eq!(fs::read_to_string(&output).unwrap(), text);
-    fs::write(output.with_file_name("stray"), "").unwrap();
+    overwrite(&output.with_file_name("stray"), "");
     assert_eq!(ran(&shop.run(&plan(&shop, 1e-4))), ["shard"]);
     fs::remove_file(&output).unwrap();
     assert_eq!(ran(&shop.run(&plan(&shop, 1e-4))), ["shard"]);
@@ -252,7 +252,7 @@ fn an_input_that_changes_while_it_is_read_spoils_the_stage() {
     let edits = |job: &Job, folders: &Folders, sink: &dyn Sink, stop: &AtomicBool| {
         let outcome = stand_in(job, folders, sink, stop);
         if job.kind() == "tokenize" {
-            fs::write(&folders.inputs["rows.0"], "another row\n").unwrap();
+            overwrite(&folders.inputs["rows.0"], "another row\n");
         }
         outcome
     };
