@@ -27,17 +27,17 @@ impl Store {
     /// With `dry`, only says what would go. Interrupted work on a fingerprint in `keep` stays.
     pub fn collect(&self, keep: &BTreeSet<Digest>, dry: bool) -> Result<Collected, Error> {
         let mut collected = Collected::default();
-        for kind in folders(self.root())? {
-            for entry in folders(&self.root().join(&kind))? {
-                let stem = entry.trim_end_matches(".old").to_owned();
-                // Folders of other names (`locks`, `last`) hold files only.
-                let Ok(fingerprint) = Digest::try_from(stem) else { continue };
-                if keep.contains(&fingerprint) && !entry.ends_with(".old") {
-                    collected.kept += 1;
-                    continue;
-                }
-                self.remove(&format!("{kind}/{entry}"), fingerprint, dry, &mut collected)?;
+        for (kind, entry) in self.entries()? {
+            // What a replacement left behind when it was cut short.
+            let replaced = entry.strip_suffix(".old");
+            // Folders of other names (`locks`, `last`) hold files only.
+            let stem = replaced.unwrap_or(&entry).to_owned();
+            let Ok(fingerprint) = Digest::try_from(stem) else { continue };
+            if replaced.is_none() && keep.contains(&fingerprint) {
+                collected.kept += 1;
+                continue;
             }
+            self.remove(&format!("{kind}/{entry}"), fingerprint, dry, &mut collected)?;
         }
         if !dry {
             self.save()?;
@@ -65,6 +65,16 @@ impl Store {
         let stem = lock.file_stem().unwrap_or_default().to_string_lossy();
         let whole = Digest::of_bytes(lock.as_os_str().as_encoded_bytes()).short();
         self.root().join("last").join(format!("{stem}-{whole}.json"))
+    }
+
+    /// Every folder two levels down: the kind, or `partial`, and the name.
+    fn entries(&self) -> Result<Vec<(String, String)>, Error> {
+        let mut entries = Vec::new();
+        for kind in folders(self.root())? {
+            let below = folders(&self.root().join(&kind))?;
+            entries.extend(below.into_iter().map(|entry| (kind.clone(), entry)));
+        }
+        Ok(entries)
     }
 
     fn remove(

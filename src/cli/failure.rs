@@ -2,9 +2,10 @@
 
 use super::exit::Exit;
 use super::terminal::{Paint, Terminal};
+use crate::artifacts;
 use crate::recipe::diagnostic;
 use crate::recipe::problem::Problem;
-use crate::{artifacts, runner};
+use crate::runner;
 use serde_json::json;
 use std::error::Error;
 

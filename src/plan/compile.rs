@@ -30,8 +30,8 @@ pub fn compile(recipe: &CheckedRecipe, facts: &Facts) -> Result<Plan, Vec<Proble
                 headers.extend(header(named, &stage, facts));
                 stages.push(stage);
             }
-            Err(problem) if problems.contains(&problem) => {}
-            Err(problem) => problems.push(problem),
+            Err(problem) if problems.contains(&*problem) => {}
+            Err(problem) => problems.push(*problem),
         }
     }
     if !problems.is_empty() {
@@ -49,7 +49,7 @@ pub fn compile(recipe: &CheckedRecipe, facts: &Facts) -> Result<Plan, Vec<Proble
     draft.seal().map_err(|problems| placed(recipe, problems))
 }
 
-fn stage(recipe: &CheckedRecipe, named: &NamedStage, facts: &Facts) -> Result<Stage, Problem> {
+fn stage(recipe: &CheckedRecipe, named: &NamedStage, facts: &Facts) -> Result<Stage, Box<Problem>> {
     let job = jobs::job(recipe, named, facts)?;
     let mut inputs: BTreeMap<String, Source> = BTreeMap::new();
     for (name, mut file) in outside::inputs(recipe, named) {

@@ -61,7 +61,8 @@ pub fn lines(plan: &Plan, runs: impl Fn(&str) -> bool) -> String {
         let from: Vec<_> =
             edges.iter().filter(|(_, to)| *to == stage.name).map(|(from, _)| *from).collect();
         let arrow = if from.is_empty() { "" } else { " ← " };
-        let _ = writeln!(text, "{mark} {:width$}{arrow}{}", stage.name, from.join(", "));
+        let line = format!("{mark} {:width$}{arrow}{}", stage.name, from.join(", "));
+        let _ = writeln!(text, "{}", line.trim_end());
     }
-    text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    text
 }

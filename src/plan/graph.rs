@@ -5,7 +5,7 @@ use crate::recipe::path::Path;
 use crate::recipe::problem::Problem;
 use petgraph::algo::tarjan_scc;
 use petgraph::graphmap::DiGraphMap;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Edges from a stage to those that read from it; nodes are positions in the list of stages.
 pub(super) type Edges = DiGraphMap<usize, ()>;
@@ -82,31 +82,23 @@ fn cycles(stages: &[Stage], graph: &Edges) -> Vec<Problem> {
     problems
 }
 
-/// A way from `first` back to `first` inside `component`, against the edges: each stage reads from
-/// the next.
+/// A shortest way from `first` back to `first` inside `component`: each stage reads from the next.
 fn circle(first: usize, component: &[usize], graph: &Edges) -> Vec<usize> {
-    let inside: BTreeSet<_> = component.iter().copied().collect();
-    let mut reached_from: BTreeMap<usize, usize> = BTreeMap::new();
-    let mut front = vec![first];
-    while let Some(at) = front.pop() {
-        let mut needs: Vec<_> =
-            graph.neighbors_directed(at, petgraph::Direction::Incoming).collect();
-        needs.sort_unstable();
-        for need in needs.into_iter().filter(|need| inside.contains(need)) {
+    let needs = |at: usize| {
+        let all = graph.neighbors_directed(at, petgraph::Direction::Incoming);
+        all.filter(|need| component.contains(need)).collect::<BTreeSet<_>>()
+    };
+    let mut ways: VecDeque<Vec<usize>> = VecDeque::from([vec![first]]);
+    let mut seen = BTreeSet::new();
+    // Every stage of a component leads back to every other, so a way is found.
+    while let Some(way) = ways.pop_front() {
+        for need in needs(way.last().copied().unwrap_or(first)) {
+            let longer: Vec<_> = way.iter().copied().chain([need]).collect();
             if need == first {
-                let mut way = vec![first];
-                let mut back = at;
-                while back != first {
-                    way.push(back);
-                    back = reached_from[&back];
-                }
-                way.push(first);
-                way.reverse();
-                return way;
+                return longer;
             }
-            if !reached_from.contains_key(&need) {
-                reached_from.insert(need, at);
-                front.insert(0, need);
+            if seen.insert(need) {
+                ways.push_back(longer);
             }
         }
     }

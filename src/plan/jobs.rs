@@ -7,13 +7,13 @@ use crate::recipe::path::Path;
 use crate::recipe::problem::Problem;
 use crate::recipe::{CheckedRecipe, NamedStage};
 use crate::spec::job::{
-    DataSource, EvaluateJob, EvaluateStage, Format, GenerateJob, GenerateStage, Job, LoadJob,
-    LoadModel, RowSource, ShardJob, ShardModel, ShardStage, Split, SplitRule, Task, TokenizeJob,
-    TokenizeModel, TokenizeStage, TokenizerKind, TrainData, TrainJob, TrainModel, TrainStage,
-    TrainTrainer,
+    DataSource, EvaluateJob, EvaluateStage, Format, GenerateJob, GenerateModel, GenerateStage, Job,
+    LoadJob, LoadModel, RowSource, ShardJob, ShardModel, ShardStage, Split, SplitRule, Task,
+    TokenizeJob, TokenizeModel, TokenizeStage, TokenizerKind, TrainData, TrainJob, TrainModel,
+    TrainStage, TrainTrainer,
 };
 use crate::spec::optimization::{Optimizer, OptimizerName, Schedule};
-use crate::spec::recipe::choice::TruncationMethod;
+use crate::spec::recipe::choice::{OptimizerChoice, ScheduleChoice, TruncationMethod};
 use crate::spec::recipe::stage::SplitChoice;
 use crate::spec::recipe::{self, DataPrefix, Stage, Trainer};
 
@@ -22,7 +22,7 @@ pub(super) fn job(
     recipe: &CheckedRecipe,
     stage: &NamedStage,
     facts: &Facts,
-) -> Result<Job, Problem> {
+) -> Result<Job, Box<Problem>> {
     let model = &stage.settings.model;
     let job = match &stage.stage {
         Stage::Tokenize(settings) => Job::Tokenize(TokenizeJob {
@@ -56,6 +56,11 @@ pub(super) fn job(
             },
         }),
         Stage::Generate(settings) => Job::Generate(GenerateJob {
+            model: GenerateModel {
+                tokenizer: outside::tokenizer(model)
+                    .filter(|_| !outside::has_tokenizer(recipe, &settings.model))
+                    .map(|(kind, _)| kind),
+            },
             stage: GenerateStage {
                 prompts: settings.prompts.clone().unwrap_or_default(),
                 gen_kwargs: generation(settings.gen_kwargs.as_ref(), stage),
@@ -115,7 +120,11 @@ fn format(task: &recipe::Task) -> Format {
     }
 }
 
-fn train(stage: &NamedStage, settings: &recipe::Train, facts: &Facts) -> Result<TrainJob, Problem> {
+fn train(
+    stage: &NamedStage,
+    settings: &recipe::Train,
+    facts: &Facts,
+) -> Result<TrainJob, Box<Problem>> {
     let (model, trainer) = (&stage.settings.model, &stage.settings.trainer);
     let needed = |key: &str| lacking("model", key, "give it a value");
     let max_steps = steps(trainer)?;
@@ -145,18 +154,18 @@ fn train(stage: &NamedStage, settings: &recipe::Train, facts: &Facts) -> Result<
     })
 }
 
-fn steps(trainer: &Trainer) -> Result<u64, Problem> {
+fn steps(trainer: &Trainer) -> Result<u64, Box<Problem>> {
     trainer
         .steps()
         .ok_or_else(|| lacking("trainer", "max_steps", "set it to the number of optimizer steps"))
 }
 
-fn optimizer(model: &recipe::Model, max_steps: u64) -> Result<Optimizer, Problem> {
+fn optimizer(model: &recipe::Model, max_steps: u64) -> Result<Optimizer, Box<Problem>> {
     let optim = model.optim.as_ref().ok_or_else(|| lacking("model", "optim", "give it a `lr`"))?;
     let unbuilt = |key: &str| lacking("model.optim", key, "name one that is built");
-    let name = optim.name.map_or(Some(OptimizerName::Adamw), |name| name.built());
-    let schedule = |sched: &recipe::Sched| {
-        let name = sched.name.and_then(|name| name.built());
+    let name = optim.name.map_or(Some(OptimizerName::Adamw), OptimizerChoice::built);
+    let schedule = |sched: &recipe::Sched| -> Result<Schedule, Box<Problem>> {
+        let name = sched.name.and_then(ScheduleChoice::built);
         Ok(Schedule {
             name: name.ok_or_else(|| unbuilt("sched.name"))?,
             warmup_steps: sched.warmup(max_steps),
@@ -176,14 +185,15 @@ fn optimizer(model: &recipe::Model, max_steps: u64) -> Result<Optimizer, Problem
     })
 }
 
-fn train_data(model: &recipe::Model, settings: &recipe::Train) -> Result<TrainData, Problem> {
+fn train_data(model: &recipe::Model, settings: &recipe::Train) -> Result<TrainData, Box<Problem>> {
     let data = model.data.clone().unwrap_or_default();
     let source = match (&settings.data, &data.data_prefix) {
         (Some(_), _) => DataSource::Shards,
         (None, Some(DataPrefix::Splits { .. })) => {
             let help = "write one blend, `[weight, path, …]`, and cut it by `splits_string`";
             let message = "token files for each split are not built";
-            return Err(problem("plan::not_built", message, "model.data", "data_prefix").help(help));
+            let unbuilt = problem("plan::not_built", message, "model.data", "data_prefix");
+            return Err(Box::new(unbuilt.help(help)));
         }
         (None, _) => DataSource::Prefixes {
             weights: blend(model).unwrap_or_default().iter().map(|file| file.weight).collect(),
@@ -201,9 +211,9 @@ fn train_data(model: &recipe::Model, settings: &recipe::Train) -> Result<TrainDa
     })
 }
 
-fn lacking(section: &str, key: &str, help: &str) -> Problem {
+fn lacking(section: &str, key: &str, help: &str) -> Box<Problem> {
     let message = format!("training needs `{section}.{key}`");
-    problem("plan::needed", &message, section, key).help(help)
+    Box::new(problem("plan::needed", &message, section, key).help(help))
 }
 
 fn problem(code: &'static str, message: &str, section: &str, key: &str) -> Problem {

@@ -5,6 +5,8 @@ use super::stage::Missing;
 use crate::recipe::{CheckedRecipe, NamedStage};
 use crate::spec::job::Job;
 use crate::spec::recipe::{DataPrefix, Model, Stage, Weighted};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 /// The ready token files of a blend; none when the recipe names no such files.
 pub(super) fn blend(model: &Model) -> Option<Vec<Weighted>> {
@@ -59,23 +61,29 @@ fn devices(stage: &NamedStage, facts: &Facts) -> Option<Missing> {
     })
 }
 
+/// Files that do not exist, one entry for each key that names some.
 fn files(recipe: &CheckedRecipe, stage: &NamedStage, facts: &Facts) -> Vec<Missing> {
-    let mut found = Vec::new();
-    for (name, input) in outside::inputs(recipe, stage) {
-        let gone: Vec<_> =
-            input.files().into_iter().filter(|path| !outside::exists(facts, path)).collect();
-        let Some(first) = gone.first() else { continue };
-        let key = key(stage, &name);
-        found.push(Missing {
-            what: format!("{} `{}`", noun(&name), first.display()),
-            help: format!(
-                "put it there, or set {key} (a path relative to `{}`)",
-                shown(recipe.folder())
-            ),
-            key,
-        });
+    let mut inputs = outside::inputs(recipe, stage);
+    if needs_vocabulary(stage) {
+        inputs.extend(outside::tokenizer_files(recipe.folder(), &stage.settings.model));
     }
-    found
+    let mut gone: BTreeMap<String, (&'static str, BTreeSet<PathBuf>)> = BTreeMap::new();
+    for (name, input) in inputs {
+        for path in input.files().into_iter().filter(|path| !outside::exists(facts, path)) {
+            gone.entry(key(stage, &name)).or_insert((noun(&name), BTreeSet::new())).1.insert(path);
+        }
+    }
+    let folder = shown(recipe.folder());
+    let missing = |(key, (noun, paths)): (String, (&str, BTreeSet<PathBuf>))| {
+        let first = paths.first()?.display().to_string();
+        let (what, them) = match paths.len() {
+            1 => (format!("{noun} `{first}`"), "it"),
+            count => (format!("{count} {noun}s, the first is `{first}`"), "them"),
+        };
+        let help = format!("put {them} there, or set {key} (relative to `{folder}`)");
+        Some(Missing { what, key, help })
+    };
+    gone.into_iter().filter_map(missing).collect()
 }
 
 fn shown(folder: &std::path::Path) -> String {
@@ -129,9 +137,9 @@ fn data(stage: &NamedStage) -> Option<Missing> {
 
 fn tokenizer(recipe: &CheckedRecipe, stage: &NamedStage) -> Option<Missing> {
     let needs = match &stage.stage {
-        Stage::Tokenize(_) | Stage::Load(_) => true,
-        Stage::Train(train) => train.data.is_none(),
-        _ => false,
+        Stage::Tokenize(_) => true,
+        Stage::Generate(generate) => !outside::has_tokenizer(recipe, &generate.model),
+        _ => needs_vocabulary(stage),
     };
     if !needs || outside::tokenizer(&recipe.recipe().model).is_some() {
         return None;
@@ -143,4 +151,9 @@ fn tokenizer(recipe: &CheckedRecipe, stage: &NamedStage) -> Option<Missing> {
                or model.tokenizer.model (huggingface, sentencepiece)"
             .to_owned(),
     })
+}
+
+/// Whether the stage's job holds the model's shape, of which the vocabulary is a part.
+fn needs_vocabulary(stage: &NamedStage) -> bool {
+    matches!(stage.stage, Stage::Load(_) | Stage::Train(_))
 }

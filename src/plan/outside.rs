@@ -53,7 +53,7 @@ pub fn wanted(recipe: &CheckedRecipe) -> Wanted {
 pub(super) fn inputs(recipe: &CheckedRecipe, stage: &NamedStage) -> BTreeMap<String, Outside> {
     let mut named: Vec<(String, String)> = Vec::new();
     let mut prefixes = Vec::new();
-    let needs_tokenizer = match &stage.stage {
+    let reads_tokenizer = match &stage.stage {
         Stage::Tokenize(tokenize) => {
             let rows = tokenize.sources.iter().enumerate();
             named.extend(rows.map(|(at, source)| (format!("rows.{at}"), source.rows.clone())));
@@ -66,7 +66,7 @@ pub(super) fn inputs(recipe: &CheckedRecipe, stage: &NamedStage) -> BTreeMap<Str
         }
         Stage::Train(train) if train.data.is_none() => {
             prefixes = blend(&stage.settings.model).unwrap_or_default();
-            true
+            false
         }
         Stage::Generate(generate) => {
             let path = generate.prompts_file.clone();
@@ -75,21 +75,26 @@ pub(super) fn inputs(recipe: &CheckedRecipe, stage: &NamedStage) -> BTreeMap<Str
         }
         Stage::Shard(_) | Stage::Train(_) | Stage::Evaluate(_) => false,
     };
-    if needs_tokenizer {
-        named.extend(tokenizer(&stage.settings.model).into_iter().flat_map(|(_, files)| files));
-    }
-    let one = |written: String, endings| Outside {
-        path: recipe.folder().join(&written),
-        written,
-        endings,
-        digest: None,
-    };
+    let folder = recipe.folder();
     let mut inputs: BTreeMap<_, _> =
-        named.into_iter().map(|(name, written)| (name, one(written, &[]))).collect();
+        named.into_iter().map(|(name, written)| (name, outside(folder, written, &[]))).collect();
+    if reads_tokenizer {
+        inputs.extend(tokenizer_files(folder, &stage.settings.model));
+    }
     for (at, file) in prefixes.into_iter().enumerate() {
-        inputs.insert(format!("prefix.{at}"), one(file.prefix, &[".bin", ".idx"]));
+        inputs.insert(format!("prefix.{at}"), outside(folder, file.prefix, &[".bin", ".idx"]));
     }
     inputs
+}
+
+fn outside(folder: &Path, written: String, endings: &'static [&'static str]) -> Outside {
+    Outside { path: folder.join(&written), written, endings, digest: None }
+}
+
+/// The tokenizer's files by the names that jobs give them; none when the recipe names none.
+pub(super) fn tokenizer_files(folder: &Path, model: &Model) -> BTreeMap<String, Outside> {
+    let files = tokenizer(model).map(|(_, files)| files).unwrap_or_default();
+    files.into_iter().map(|(name, written)| (name, outside(folder, written, &[]))).collect()
 }
 
 /// The checkpoint that a load stage restores, as the recipe writes it.
@@ -101,7 +106,7 @@ pub(super) fn checkpoint(recipe: &CheckedRecipe, stage: &NamedStage) -> Option<S
 
 /// Whether a tokenizer goes along with the output of the load or train stage `name`: one that was
 /// trained on rows has it, one that was only loaded has not.
-fn has_tokenizer(recipe: &CheckedRecipe, name: &str) -> bool {
+pub(super) fn has_tokenizer(recipe: &CheckedRecipe, name: &str) -> bool {
     let found = recipe.stages().iter().find(|stage| stage.name == name);
     matches!(found.map(|stage| &stage.stage), Some(Stage::Train(train)) if train.data.is_some())
 }

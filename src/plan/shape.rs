@@ -29,7 +29,10 @@ pub(super) fn degrees(settings: &Settings) -> Degrees {
 ///
 /// A vocabulary that is not known (see [`vocab_size`]) counts as empty; the tokenizer is then among
 /// the things that a run lacks.
-pub(super) fn architecture(stage: &NamedStage, facts: &Facts) -> Result<Architecture, Problem> {
+pub(super) fn architecture(
+    stage: &NamedStage,
+    facts: &Facts,
+) -> Result<Architecture, Box<Problem>> {
     let model = &stage.settings.model;
     let lacks = |key: &str| lacking(model, key);
     let vocab_size = vocab_size(model, facts).unwrap_or(0);
@@ -73,7 +76,7 @@ pub(super) fn architecture(stage: &NamedStage, facts: &Facts) -> Result<Architec
 }
 
 /// Tokens per sequence.
-pub(super) fn sequence_length(model: &Model) -> Result<usize, Problem> {
+pub(super) fn sequence_length(model: &Model) -> Result<usize, Box<Problem>> {
     model.sequence_length().ok_or_else(|| lacking(model, "encoder_seq_length"))
 }
 
@@ -90,11 +93,12 @@ pub(super) fn recompute(model: &Model) -> Recompute {
 }
 
 /// A setting of the shape that is neither given nor a default, or names what is not built.
-fn lacking(model: &Model, key: &str) -> Problem {
+fn lacking(model: &Model, key: &str) -> Box<Problem> {
     let given = model.missing_shape();
     let message = match given.as_slice() {
         [] => format!("`model.{key}` names a form that is not built"),
         missing => format!("the model's shape needs `model.{}`", missing.join("`, `model.")),
     };
-    Problem::error("plan::shape", message).about(Path::default().key("model").key(key))
+    let path = Path::default().key("model").key(key);
+    Box::new(Problem::error("plan::shape", message).about(path))
 }

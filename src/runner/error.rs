@@ -1,7 +1,8 @@
 //! Why a run ended before its end.
 
+use crate::artifacts;
 use crate::plan::Missing;
-use crate::{artifacts, stages};
+use crate::stages;
 use std::io;
 use std::path::PathBuf;
 
@@ -22,7 +23,7 @@ pub enum Error {
     },
     /// The tokenizer's files are there and cannot be used.
     #[error("cannot use the tokenizer of the recipe (`model.tokenizer`): {0}")]
-    Tokenizer(#[source] stages::Error),
+    Tokenizer(#[source] Box<stages::Error>),
     /// An option names a stage that the plan does not have.
     #[error("{option} names `{name}`, which is not a stage: the stages are {known}")]
     UnknownStage {
@@ -43,7 +44,7 @@ pub enum Error {
         stage: String,
         /// Its error.
         #[source]
-        error: stages::Error,
+        error: Box<stages::Error>,
     },
     /// The run was asked to stop.
     #[error("stopped in stage `{stage}`: {}", if *.resumable {

@@ -22,7 +22,10 @@ pub fn facts(wanted: &Wanted, store: &Store, gpus: usize) -> Result<Facts, Error
     let there =
         |(_, files): &&(_, BTreeMap<_, _>)| files.values().all(|path| digests.contains_key(path));
     let vocab_size = match wanted.tokenizer.as_ref().filter(there) {
-        Some((kind, files)) => Some(stages::vocab_size(*kind, files).map_err(Error::Tokenizer)?),
+        Some((kind, files)) => Some({
+            let size = stages::vocab_size(*kind, files);
+            size.map_err(|error| Error::Tokenizer(Box::new(error)))?
+        }),
         None => None,
     };
     Ok(Facts { digests, vocab_size, gpus, refusals: Some(refusals) })

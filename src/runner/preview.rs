@@ -102,12 +102,9 @@ impl fmt::Display for Preview {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(formatter, "recipe {}", self.recipe)?;
         for training in &self.trainings {
-            let name = if self.trainings.len() > 1 { &training.stage } else { "" };
-            for (at, line) in training.to_string().lines().enumerate() {
-                let name =
-                    if at == 0 && !name.is_empty() { format!("{name}: ") } else { String::new() };
-                writeln!(formatter, "  {name}{line}")?;
-            }
+            let named = self.trainings.len() > 1;
+            let name = if named { format!("{}: ", training.stage) } else { String::new() };
+            writeln!(formatter, "  {name}{}", training.to_string().replace('\n', "\n  "))?;
         }
         let widest = |width: &dyn Fn(&StagePreview) -> usize| self.stages.iter().map(width).max();
         let names = widest(&|stage| stage.stage.chars().count()).unwrap_or_default();

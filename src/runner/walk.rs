@@ -205,7 +205,7 @@ impl Walk<'_> {
                 return Err(if stopped {
                     Error::Stopped { stage: name(), resumable: stage.continues() }
                 } else {
-                    Error::Failed { stage: name(), error }
+                    Error::Failed { stage: name(), error: Box::new(error) }
                 });
             }
         };

@@ -363,13 +363,23 @@ pub struct EvaluateStage {
     pub gen_kwargs: Generation,
 }
 
-/// Inputs: `model` (a checkpoint), `prompts` (JSONL) unless they stand in the recipe.
-/// Output: `generations.jsonl`.
+/// Inputs: `model` (a checkpoint), `prompts` (JSONL) unless they stand in the recipe, the
+/// tokenizer's files when none goes along with the model. Output: `generations.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GenerateJob {
+    /// `model` settings.
+    pub model: GenerateModel,
     /// The stage's own settings.
     pub stage: GenerateStage,
+}
+
+/// `model` settings of generate.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenerateModel {
+    /// Kind of the tokenizer in inputs `tokenizer.*`; none when one goes along with the model.
+    pub tokenizer: Option<TokenizerKind>,
 }
 
 /// generate's own settings.

@@ -83,8 +83,13 @@ pub fn run(
     stop: &AtomicBool,
 ) -> Result<Outcome, super::Error> {
     let model = folders.input("model")?;
-    let data = folders.inputs.get("data").map(PathBuf::as_path);
-    let speaker = Speaker::open(model, data)?;
+    let speaker = match job.model.tokenizer {
+        Some(kind) => {
+            let tokenizer = Tokenizer::load(kind, &folders.inputs).map_err(Error::from)?;
+            Speaker::new(model, tokenizer)?
+        }
+        None => Speaker::open(model, folders.inputs.get("data").map(PathBuf::as_path))?,
+    };
     let prompts = match folders.inputs.get("prompts") {
         Some(path) => read_prompts(path)?,
         None => job.stage.prompts.clone(),
@@ -122,7 +127,10 @@ impl Speaker {
         let folders = places.into_iter().flatten().map(|place| place.join("tokenizer"));
         let found = folders.into_iter().find(|folder| folder.is_dir());
         let folder = found.ok_or_else(|| Error::NoTokenizer { path: model.to_owned() })?;
-        let tokenizer = Tokenizer::open(&folder)?;
+        Speaker::new(model, Tokenizer::open(&folder)?)
+    }
+
+    fn new(model: &Path, tokenizer: Tokenizer) -> Result<Speaker, Error> {
         Ok(Speaker(Session::new(whole::load_model(model)?, tokenizer)?))
     }
 

@@ -63,8 +63,8 @@ pub fn run(
 pub(super) fn refusals(job: &TrainJob) -> Vec<Refusal> {
     let not_built = training::not_built(job).into_iter();
     let refusals = not_built.map(|(key, value, instead)| Refusal {
-        what: format!("{key} {value}, which this version cannot train with"),
-        key: key.to_owned(),
+        what: format!("training with {key} {value}, which is not built"),
+        key: if key.contains(' ') { "trainer.devices" } else { key }.to_owned(),
         help: format!("set {instead}"),
     });
     refusals.collect()

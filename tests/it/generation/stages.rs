@@ -6,8 +6,9 @@ use sft_run::base::atomic_file;
 use sft_run::spec::event::{Event, Sample, Silent, Sink};
 use sft_run::spec::generation::Generation;
 use sft_run::spec::job::{
-    EvaluateJob, EvaluateStage, Format, GenerateJob, GenerateStage, Job, LoadJob, LoadModel,
-    RowSource, Split, SplitRule, Task, TokenizeJob, TokenizeModel, TokenizeStage, TokenizerKind,
+    EvaluateJob, EvaluateStage, Format, GenerateJob, GenerateModel, GenerateStage, Job, LoadJob,
+    LoadModel, RowSource, Split, SplitRule, Task, TokenizeJob, TokenizeModel, TokenizeStage,
+    TokenizerKind,
 };
 use sft_run::spec::metric::MetricName;
 use sft_run::stages::generate::Speaker;
@@ -210,7 +211,7 @@ fn generate_continues_prompts_of_a_recipe_or_a_file() {
     let prompts = ["thing 1 is", "the", "one day a man came"].map(str::to_owned).to_vec();
     let job = |prompts: &[String]| {
         let stage = GenerateStage { prompts: prompts.to_vec(), gen_kwargs: greedy() };
-        Job::Generate(GenerateJob { stage })
+        Job::Generate(GenerateJob { model: GenerateModel::default(), stage })
     };
     let inputs = [("model", house.path("model")), ("data", house.path("data"))];
     let sink = Kept::default();

@@ -74,7 +74,7 @@ pub(super) fn job_json(kind: &str) -> Value {
             "stage": {"checkpoint_every": 50}}}),
         "evaluate" => json!({"evaluate": {"stage": {"split": "test", "task": "kind",
             "limit": 2500, "metrics": ["exact_match", "loss"], "gen_kwargs": generation}}}),
-        "generate" => json!({"generate": {"stage": {
+        "generate" => json!({"generate": {"model": {"tokenizer": "sentence_piece"}, "stage": {
             "prompts": ["define lighthouse:"], "gen_kwargs": generation}}}),
         other => panic!("no job of kind {other}"),
     }
@@ -233,6 +233,7 @@ pub(super) fn artifact<'a>(report: &'a Report, name: &str) -> &'a Artifact {
 /// Stands in for a stage: its output is its job and the content of its inputs, so that it differs
 /// exactly when one of them does. tokenize forgets the case of its rows, as a lower-casing tokenizer
 /// would.
+#[expect(clippy::unnecessary_wraps, reason = "it has the form of `stages::run`")]
 pub(super) fn stand_in(
     job: &Job,
     folders: &Folders,

@@ -36,7 +36,7 @@ fn child() {
         if job.kind() == "train" && hangs {
             overwrite(&half, "half");
             overwrite(&folder.join("hangs"), "");
-            thread::sleep(Duration::from_secs(60));
+            thread::sleep(Duration::from_mins(1));
         }
         thread::sleep(Duration::from_millis(30));
         stand_in(job, folders, sink, stop)
