@@ -86,8 +86,12 @@ pub enum Command {
     Config(ConfigArguments),
     /// Show which stages are done
     Status(RecipeArguments),
+    /// Measure training speed
+    Bench(BenchArguments),
     /// Generate text with a run's model
     Generate(GenerateArguments),
+    /// Show what a checkpoint, a shard, a tokenizer or a run holds
+    Inspect(InspectArguments),
     /// List runs
     Runs(RunsArguments),
     /// Compare two runs: loss curves and metrics
@@ -96,6 +100,8 @@ pub enum Command {
     Gc(GcArguments),
     /// Show what this build and this machine can do
     Doctor,
+    /// Print a JSON Schema of recipes, or every key with its status
+    Schema(SchemaArguments),
     /// Print a completion script
     Completions(CompletionsArguments),
     /// Work on tokenizers

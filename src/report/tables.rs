@@ -95,13 +95,18 @@ pub fn samples(samples: &[&Sample], width: usize) -> String {
     let mut table = plain(header);
     for sample in samples {
         let mut row =
-            vec![one_line(&sample.prompt, widths.prompt), one_line(&sample.output, widths.output)];
+            vec![one_line(&sample.prompt, widths.prompt), shown(&sample.output, widths.output)];
         if expected {
             row.insert(1, one_line(sample.expected.as_deref().unwrap_or("–"), widths.expected));
         }
         table.add_row(row);
     }
     text(&table)
+}
+
+/// The generated text; one that ended at once is said to be empty.
+fn shown(output: &str, width: usize) -> String {
+    if output.trim().is_empty() { "(empty)".to_owned() } else { one_line(output, width) }
 }
 
 struct SampleWidths {

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod evaluate;
 pub mod generate;
+pub mod inspect;
 mod held_out;
 pub mod load;
 pub mod shard;

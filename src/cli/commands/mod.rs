@@ -1,13 +1,16 @@
 //! One file per command.
 
+pub(super) mod bench;
 pub(super) mod compare;
 pub(super) mod config;
 pub(super) mod doctor;
 pub(super) mod gc;
 pub(super) mod generate;
+pub(super) mod inspect;
 pub(super) mod plan;
 pub(super) mod run;
 pub(super) mod runs;
+pub(super) mod schema;
 pub(super) mod status;
 pub(super) mod tokenizer;
 pub(super) mod validate;

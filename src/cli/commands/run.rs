@@ -106,7 +106,7 @@ impl Run<'_> {
         let terminal = &self.session.terminal;
         let screen = Screen::new(
             *terminal,
-            self.layout(),
+            Layout::of(&self.opened.plan),
             signals::stop_flag().map_err(|error| Failure::failed(&error))?,
         );
         // Reuses every stage: what it still does is to see to the lock file and the checkpoints.
@@ -125,7 +125,8 @@ impl Run<'_> {
         let plan = &self.opened.plan;
         let stop = signals::stop_flag().map_err(|error| Failure::failed(&error))?;
         let folder = RunFolder::open(&self.folder, &self.recipe, trainings(plan))?;
-        let screen = Screen::new(self.session.terminal, self.layout(), stop.clone());
+        let screen =
+            Screen::new(self.session.terminal, Layout::of(&self.opened.plan), stop.clone());
         let collector = Collector::new(plan);
         let sink = Tee(vec![&collector, &folder, &screen]);
         let result = runner::run(plan, settings, &stages::run, &sink, &stop);
@@ -190,19 +191,6 @@ impl Run<'_> {
             stages,
             environment: environment::record(self.opened.checked.folder()),
         }
-    }
-
-    fn layout(&self) -> Layout {
-        let stages = self.opened.plan.stages();
-        let steps = stages.iter().filter_map(|stage| match &stage.job {
-            Job::Train(job) => Some((stage.name.clone(), job.trainer.max_steps)),
-            _ => None,
-        });
-        let steps: std::collections::BTreeMap<String, u64> = steps.collect();
-        // Twenty lines tell how a training goes.
-        let line_every = steps.values().max().map_or(1, |steps| (steps / 20).max(1));
-        let name_width = stages.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0);
-        Layout { name_width, steps, line_every }
     }
 }
 

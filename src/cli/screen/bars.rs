@@ -56,12 +56,8 @@ impl Bars {
             Event::Resumed { step } => self.indented(&format!("going on after step {step}")),
             Event::Step(metrics) => self.step(metrics),
             Event::Validation(metrics) => self.indented(&text::validation(metrics)),
-            Event::Sample(sample) => {
-                self.indented(&text::sample(
-                    sample,
-                    terminal.width.saturating_sub(self.layout.name_width + 6),
-                ));
-            }
+            // The table at the end shows samples.
+            Event::Sample(_) => {}
             Event::Note { text } => self.indented(&terminal.paint(Paint::Yellow, text)),
         }
     }

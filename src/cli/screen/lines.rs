@@ -71,9 +71,8 @@ impl Lines {
             Event::Resumed { step } => self.indented(&format!("going on after step {step}")),
             Event::Step(metrics) => self.step(metrics),
             Event::Validation(metrics) => self.indented(&text::validation(metrics)),
-            Event::Sample(sample) => {
-                self.indented(&text::sample(sample, terminal.width.saturating_sub(4)))
-            }
+            // The table at the end shows samples.
+            Event::Sample(_) => {}
             Event::Note { text } => self.indented(text),
         }
     }

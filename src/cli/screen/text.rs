@@ -1,8 +1,10 @@
 //! The words of the screen: one line per event, in fixed columns.
 
 use crate::cli::terminal::{Paint, Terminal};
+use crate::plan::Plan;
 use crate::report::numbers::{count, duration, one_line, quantity};
-use crate::spec::event::{Sample, StepMetrics, ValidationMetrics};
+use crate::spec::event::{StepMetrics, ValidationMetrics};
+use crate::spec::job::Job;
 use std::collections::BTreeMap;
 
 /// What the columns depend on, known before the run starts.
@@ -17,6 +19,19 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// The columns for the stages of `plan`.
+    pub fn of(plan: &Plan) -> Layout {
+        let steps = plan.stages().iter().filter_map(|stage| match &stage.job {
+            Job::Train(job) => Some((stage.name.clone(), job.trainer.max_steps)),
+            _ => None,
+        });
+        let steps: BTreeMap<String, u64> = steps.collect();
+        // Twenty lines tell how a training goes.
+        let line_every = steps.values().max().map_or(1, |steps| (steps / 20).max(1));
+        let names = plan.stages().iter().map(|stage| stage.name.chars().count());
+        Layout { name_width: names.max().unwrap_or(0), steps, line_every }
+    }
+
     /// The stage's name, filled up to its column.
     pub fn name(&self, stage: &str) -> String {
         format!("{stage:<width$}", width = self.name_width)
@@ -97,13 +112,4 @@ pub(super) fn validation(metrics: &ValidationMetrics) -> String {
 /// `tokenizing 1,200/83,000 rows`
 pub(super) fn progress(task: &str, (done, total): (u64, u64), unit: &str) -> String {
     format!("{task} {}/{} {unit}", count(done), count(total))
-}
-
-/// `prompt → output`
-pub(super) fn sample(sample: &Sample, width: usize) -> String {
-    let room = width.saturating_sub(3).max(20);
-    let output = one_line(&sample.output, usize::MAX).chars().count();
-    let prompt = one_line(&sample.prompt, room.saturating_sub(output).max(room / 2));
-    let output = one_line(&sample.output, room.saturating_sub(prompt.chars().count()));
-    format!("{prompt} → {output}")
 }

@@ -1,0 +1,169 @@
+//! `sft-run bench`: the speed of a recipe's training step on its own data.
+
+use crate::cli::arguments::BenchArguments;
+use crate::cli::environment;
+use crate::cli::exit::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::open::{self, Opened};
+use crate::cli::screen::{Layout, Screen};
+use crate::cli::session::Session;
+use crate::plan::{Source, Stage};
+use crate::report::numbers::{count, quantity};
+use crate::runner;
+use crate::spec::event::{Event, Sink};
+use crate::spec::job::{Job, TrainJob};
+use crate::stages::bench::{self, Report, Steps};
+use crate::stages::{self, Folders};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// What was measured, for programs.
+#[derive(Debug, Serialize)]
+struct Measured {
+    stage: String,
+    parameters: usize,
+    steps: usize,
+    /// Median, slowest and fastest step.
+    tokens_per_second: f64,
+    tokens_per_second_min: f64,
+    tokens_per_second_max: f64,
+    tokens_per_step: f64,
+    learned_tokens_per_step: f64,
+    seconds_per_step: f64,
+    /// 6 × parameters × tokens per second.
+    flop_per_second: f64,
+    loss: f64,
+    environment: BTreeMap<String, String>,
+}
+
+/// Runs the command.
+pub(in crate::cli) fn run(session: &Session, arguments: &BenchArguments) -> Result<Exit, Failure> {
+    let opened = open::plan(session, &arguments.recipe)?;
+    if !opened.plan.missing().is_empty() {
+        return Err(runner::Error::Missing(opened.plan.missing().to_vec()).into());
+    }
+    let (stage, job) = train_stage(&opened, arguments.stage.as_deref())?;
+    let inputs = inputs(session, &opened, stage)?;
+    let folders = Folders { inputs, output: PathBuf::new() };
+    let steps = Steps { warmup: arguments.warmup, timed: arguments.steps };
+    let report = bench::run(job, &folders, steps).map_err(|error| Failure::failed(&error))?;
+    let measured = measured(stage, &report);
+    if session.terminal.json {
+        let text =
+            serde_json::to_string_pretty(&measured).map_err(|error| Failure::failed(&error))?;
+        session.terminal.result(&text);
+    } else {
+        session.terminal.result(&text(&measured));
+    }
+    Ok(Exit::Done)
+}
+
+/// The train stage of this name, or the last one.
+fn train_stage<'o>(
+    opened: &'o Opened,
+    name: Option<&str>,
+) -> Result<(&'o Stage, &'o TrainJob), Failure> {
+    let trainings = opened.plan.stages().iter().filter_map(|stage| match &stage.job {
+        Job::Train(job) => Some((stage, job)),
+        _ => None,
+    });
+    let mut named = trainings.filter(|(stage, _)| name.is_none_or(|name| stage.name == name));
+    named.next_back().ok_or_else(|| {
+        let what = name.map_or("the recipe has no train stage".to_owned(), |name| {
+            format!("`{name}` is no train stage")
+        });
+        Failure::wrong(what, "name one of the recipe's train stages with --stage")
+    })
+}
+
+/// The stage's inputs; stages that make them run first, unless their outputs are in the cache.
+fn inputs(
+    session: &Session,
+    opened: &Opened,
+    stage: &Stage,
+) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let mut inputs = BTreeMap::new();
+    let stop = Arc::new(AtomicBool::new(false));
+    for (name, source) in &stage.inputs {
+        let place = match source {
+            Source::File(file) => file.path.clone(),
+            Source::Stage(upstream) => {
+                let mut settings = opened.settings(session);
+                settings.to = Some(upstream.clone());
+                let screen =
+                    Quiet(Screen::new(session.terminal, Layout::of(&opened.plan), stop.clone()));
+                let report = runner::run(&opened.plan, &settings, &stages::run, &screen, &stop)?;
+                let made = report.stages.into_iter().find(|done| done.stage == *upstream);
+                made.map(|done| done.artifact.output).unwrap_or_default()
+            }
+        };
+        inputs.insert(name.clone(), place);
+    }
+    Ok(inputs)
+}
+
+/// Shows work, and says nothing of what is reused.
+struct Quiet(Screen);
+
+impl Sink for Quiet {
+    fn emit(&self, event: Event) {
+        if !matches!(event, Event::StageReused { .. }) {
+            self.0.emit(event);
+        }
+    }
+}
+
+fn measured(stage: &Stage, report: &Report) -> Measured {
+    let steps = report.seconds.len();
+    let per_step = report.tokens as f64 / steps as f64;
+    let rates = || report.seconds.iter().map(|seconds| per_step / seconds);
+    Measured {
+        stage: stage.name.clone(),
+        parameters: report.parameters,
+        steps,
+        tokens_per_second: report.tokens_per_second,
+        tokens_per_second_min: rates().fold(f64::INFINITY, f64::min),
+        tokens_per_second_max: rates().fold(0.0, f64::max),
+        tokens_per_step: per_step,
+        learned_tokens_per_step: report.learned_tokens as f64 / steps as f64,
+        seconds_per_step: report.seconds.iter().sum::<f64>() / steps as f64,
+        flop_per_second: 6.0 * report.parameters as f64 * report.tokens_per_second,
+        loss: report.loss,
+        environment: environment::machine(),
+    }
+}
+
+fn text(measured: &Measured) -> String {
+    let tokens = |number: f64| quantity(number.round());
+    let lines = [
+        (
+            "tokens/s",
+            format!(
+                "{}  (median of {} steps; {} to {})",
+                tokens(measured.tokens_per_second),
+                measured.steps,
+                tokens(measured.tokens_per_second_min),
+                tokens(measured.tokens_per_second_max),
+            ),
+        ),
+        (
+            "step",
+            format!(
+                "{:.1} ms, {} tokens of which {} are learned",
+                measured.seconds_per_step * 1e3,
+                tokens(measured.tokens_per_step),
+                tokens(measured.learned_tokens_per_step),
+            ),
+        ),
+        (
+            "compute",
+            format!("{:.2} GFLOP/s (6 × parameters × tokens/s)", measured.flop_per_second / 1e9),
+        ),
+        ("parameters", count(measured.parameters as u64)),
+        ("threads", measured.environment.get("cores").cloned().unwrap_or_default()),
+    ];
+    lines.iter().map(|(name, text)| format!("{name:<11} {text}\n")).collect()
+}
