@@ -1,5 +1,10 @@
 //! Tokenizers, templates, shards, packing, sampling.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests write input files in place and read SFT_UPDATE"
+)]
+
 // Ids and texts of the original tokenizers; training one's own.
 mod tokenizers;
 // Token files: round trips, and files that are broken on purpose.

@@ -1,4 +1,4 @@
-//! Ids and texts of the original tokenizers (tests/fixtures/data/record_tokenizers.py).
+//! Ids and texts of the original tokenizers (`tests/fixtures/data/record_tokenizers.py`).
 
 use super::fixture;
 use proptest::prelude::*;
@@ -57,10 +57,9 @@ fn check(tokenizer: &Tokenizer, recorded: &Value) {
 #[test]
 fn sentencepiece_models_give_the_recorded_ids() {
     let recorded = recorded();
-    let models: Vec<_> = recorded.iter().filter(|(name, _)| name.ends_with(".model")).collect();
+    let models: Vec<_> = recorded.iter().filter(|(name, _)| *name != "gpt2").collect();
     assert_eq!(models.len(), 5);
     for (name, recorded) in models {
-        println!("{name}");
         let tokenizer = sentencepiece(name);
         check(&tokenizer, recorded);
         let special = tokenizer.special();
