@@ -57,7 +57,7 @@ impl Stream {
     pub fn permutation(&self, length: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..length).collect();
         for last in (1..length).rev() {
-            let pick = u128::from(self.word(last as u64)) * (last as u128 + 1) >> 64;
+            let pick = (u128::from(self.word(last as u64)) * (last as u128 + 1)) >> 64;
             order.swap(last, pick as usize);
         }
         order

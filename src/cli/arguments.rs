@@ -68,7 +68,7 @@ pub struct RecipeArguments {
     /// Treat lints as errors
     #[arg(long)]
     pub deny_lints: bool,
-    /// Where stage outputs are kept (else SFT_RUN_CACHE, else `.sft-run/cache` beside the recipe)
+    /// Where stage outputs are kept (else `SFT_RUN_CACHE`, else `.sft-run/cache` beside the recipe)
     #[arg(long, value_name = "FOLDER")]
     pub cache_dir: Option<PathBuf>,
 }
@@ -240,7 +240,7 @@ pub struct GcArguments {
     /// The recipe whose cache it is, or a folder of recipes
     #[arg(default_value = ".")]
     pub recipe: PathBuf,
-    /// Where stage outputs are kept (else SFT_RUN_CACHE, else `.sft-run/cache` beside the recipe)
+    /// Where stage outputs are kept (else `SFT_RUN_CACHE`, else `.sft-run/cache` beside the recipe)
     #[arg(long, value_name = "FOLDER")]
     pub cache_dir: Option<PathBuf>,
     /// Say what would be removed, remove nothing

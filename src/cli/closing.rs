@@ -26,7 +26,7 @@ pub(super) fn show(session: &Session, record: &RunRecord, folder: &Path) {
             text += &format!("\n{table}");
         }
     }
-    text += &format!("\n{}\n{}", places(folder), next(session, summary, folder));
+    text += &format!("\n{}{}", places(folder), next(session, summary, folder));
     terminal.line(text.trim_end());
 }
 

@@ -60,7 +60,7 @@ impl Sink for Collector {
         };
         match &event {
             Event::StageStarted { stage, reason, .. } => {
-                at(stage, &|one| one.reason.clone_from(reason))
+                at(stage, &|one| one.reason.clone_from(reason));
             }
             Event::StageReused { stage, .. } => at(stage, &|one| one.state = StageState::Reused),
             Event::StageFinished { stage, seconds, .. } => at(stage, &|one| {

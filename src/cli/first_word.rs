@@ -118,7 +118,7 @@ mod tests {
                 assert_eq!(words.join(" "), expected);
             }
             (Err(unknown), Err(expected)) => {
-                assert!(unknown.help.contains(expected), "{unknown:?}")
+                assert!(unknown.help.contains(expected), "{unknown:?}");
             }
             (found, expected) => panic!("{typed}: {found:?} is not {expected:?}"),
         }

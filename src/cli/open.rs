@@ -51,7 +51,9 @@ pub(super) fn recipe(
 ) -> Result<(CheckedRecipe, Vec<Problem>), Failure> {
     let (checked, mut lints) = with_request(session, arguments, recipe::load)?;
     if arguments.deny_lints && !lints.is_empty() {
-        lints.iter_mut().for_each(|lint| lint.severity = Severity::Error);
+        for lint in &mut lints {
+            lint.severity = Severity::Error;
+        }
         return Err(Failure::Problems(lints));
     }
     let terminal = &session.terminal;

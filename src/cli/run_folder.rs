@@ -97,12 +97,12 @@ impl State {
     fn take(&mut self, event: &Event, path: &Path) -> Result<(), Error> {
         match event {
             Event::StageStarted { stage, kind, .. } if kind == "train" => {
-                self.metrics.begin(stage)?
+                self.metrics.begin(stage)?;
             }
             Event::Resumed { step } => self.metrics.resume(*step)?,
             Event::Step(metrics) => self.metrics.append(&Line::Step(metrics.clone()))?,
             Event::Validation(metrics) => {
-                self.metrics.append(&Line::Validation(metrics.clone()))?
+                self.metrics.append(&Line::Validation(metrics.clone()))?;
             }
             _ => {}
         }
@@ -140,7 +140,8 @@ fn set_aside(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         names.push(entry?.file_name().to_string_lossy().into_owned());
     }
-    let free = (0..).map(|number| format!("run_{number}")).find(|name| !names.contains(name));
+    let free =
+        (0..=names.len()).map(|number| format!("run_{number}")).find(|name| !names.contains(name));
     let aside = folder.join(free.unwrap_or_default());
     fs::create_dir(&aside)?;
     for name in names.iter().filter(|name| !is_run(name)) {

@@ -63,7 +63,8 @@ fn values(text: &str) -> BTreeMap<String, String> {
             }
             None if !rest.is_empty() => {
                 let value = values.entry(join(&open)).or_insert_with(String::new);
-                *value = format!("{value} {rest}").trim().to_owned();
+                let longer = format!("{value} {rest}");
+                longer.trim().clone_into(value);
             }
             None => {}
         }

@@ -159,8 +159,8 @@ impl MetricsLog {
             .collect::<Result<Vec<_>, _>>()?
             .iter()
             .flat_map(|line| [line.as_str(), "\n"])
-            .collect();
-        self.add(text)
+            .collect::<String>();
+        self.add(&text)
     }
 
     /// Rewrites the file: other stages' lines, and this stage's old ones up to `step`.
@@ -183,10 +183,10 @@ impl MetricsLog {
         self.write(&text)
     }
 
-    fn add(&mut self, text: String) -> Result<(), Error> {
+    fn add(&mut self, text: &str) -> Result<(), Error> {
         let wrong = |source| Error::File { path: self.path.clone(), source };
         let before = fs::read_to_string(&self.path).map_err(wrong)?;
-        self.write(&(before + &text))
+        self.write(&(before + text))
     }
 
     fn write(&mut self, text: &str) -> Result<(), Error> {

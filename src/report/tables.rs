@@ -19,14 +19,14 @@ pub fn evaluations(stages: &[StageSummary]) -> String {
     let columns = with.into_iter().map(|stage| -> Column<'_> {
         (stage.name.clone(), Box::new(|name| stage.metrics.get(name).copied()))
     });
-    side_by_side("metric", &names.into_iter().collect::<Vec<_>>(), columns.collect())
+    side_by_side("metric", &names.into_iter().collect::<Vec<_>>(), &columns.collect::<Vec<_>>())
 }
 
 /// The numbers of train stages, a column per stage; empty without any.
 pub fn trainings(trainings: &[Training]) -> String {
     let columns =
         trainings.iter().filter(|training| !training.steps.is_empty()).map(training_column);
-    side_by_side("training", &TRAINING_ROWS, columns.collect())
+    side_by_side("training", &TRAINING_ROWS, &columns.collect::<Vec<_>>())
 }
 
 /// The names that [`training_column`] has numbers for.
@@ -62,7 +62,7 @@ pub fn median(mut numbers: Vec<f64>) -> Option<f64> {
 }
 
 /// A table with a row per name and a column per source; empty without columns.
-pub fn side_by_side(corner: &str, names: &[&str], columns: Vec<Column<'_>>) -> String {
+pub fn side_by_side(corner: &str, names: &[&str], columns: &[Column<'_>]) -> String {
     if columns.is_empty() || names.is_empty() {
         return String::new();
     }
@@ -146,7 +146,7 @@ pub fn words(header: &[&str], rows: Vec<Vec<String>>) -> String {
 
 fn plain(header: Vec<String>) -> Table {
     let style = comfy_table::TableStyle::new()
-        .header_separator(comfy_table::LineStyle::new('─', '─', '─', '─'));
+        .header_separator(comfy_table::LineStyle::none().fill('─').junction('─'));
     let mut table = Table::new();
     table.load_style(style).set_content_arrangement(ContentArrangement::Disabled).force_no_tty();
     table.set_header(header.into_iter().map(Cell::new).collect::<Vec<_>>());

@@ -13,6 +13,7 @@ use super::optimization::{Degrees, Optimizer, Precision};
 use serde::{Deserialize, Serialize};
 
 /// A stage's work.
+#[expect(clippy::large_enum_variant, reason = "a plan holds a handful of them")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Job {
@@ -281,6 +282,7 @@ pub struct TrainModel {
 }
 
 /// `model.data` settings of train.
+#[expect(clippy::struct_excessive_bools, reason = "they are NeMo's keys")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainData {

@@ -1,4 +1,4 @@
-//! The first 20 training steps against the float64 reference of tests/golden/make_reference.py.
+//! The first 20 training steps against the float64 reference of `tests/golden/make_reference.py`.
 
 use safetensors::SafeTensors;
 use serde::Deserialize;

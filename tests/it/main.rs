@@ -6,6 +6,7 @@
     clippy::panic,
     reason = "a test fails by a panic, in its helpers too"
 )]
+#![expect(clippy::float_cmp, reason = "equal bits are what many tests demand")]
 
 // The source tree keeps the rules that src/ARCHITECTURE.md states.
 mod architecture;

@@ -1,1 +1,290 @@
-//! Tests of this subject; see main.rs.
+//! The binary from outside, on a recipe that takes a second.
+
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A folder of its own with the tiny recipe, its rows and its tokenizer.
+struct Desk(tempfile::TempDir);
+
+impl Desk {
+    fn new() -> Desk {
+        let desk = Desk(tempfile::tempdir().unwrap());
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/program");
+        for entry in fs::read_dir(fixtures).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, desk.path(path.file_name().unwrap().to_str().unwrap())).unwrap();
+        }
+        desk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        let path = self.path(name);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_str(&self.text(name)).unwrap()
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sft-run"));
+        command.args(words).current_dir(self.0.path()).env_remove("SFT_RUN_CACHE");
+        command.env_remove("CLICOLOR_FORCE").stdin(Stdio::null());
+        command
+    }
+
+    fn output(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    /// Runs the program, which must end with `code`; what it wrote to stdout.
+    fn run(&self, words: &[&str], code: i32) -> String {
+        let output = self.output(words);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{words:?}\n{stdout}\n{stderr}");
+        stdout
+    }
+
+    /// Losses and learning rates of `metrics.jsonl`, times left out.
+    fn numbers(&self, name: &str) -> Vec<String> {
+        let keep = |line: &str| {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            line.as_object_mut().unwrap().remove("tokens_per_second");
+            line.to_string()
+        };
+        self.text(name).lines().map(keep).collect()
+    }
+
+    /// What `summary.json` says became of each stage.
+    fn states(&self) -> Vec<(String, String)> {
+        let summary = self.json("runs/tiny/summary.json");
+        let stage = |stage: &Value| (word(&stage["name"]), word(&stage["state"]));
+        summary["stages"].as_array().unwrap().iter().map(stage).collect()
+    }
+
+    fn lines_of_metrics(&self) -> usize {
+        fs::read_to_string(self.path("runs/tiny/metrics.jsonl")).unwrap_or_default().lines().count()
+    }
+
+    /// Starts a long run and gives it back in the middle of training.
+    fn in_the_middle(&self) -> Child {
+        let mut child =
+            self.command(LONG).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let start = Instant::now();
+        while self.lines_of_metrics() < 40 {
+            assert!(start.elapsed() < Duration::from_secs(100), "training does not begin");
+            assert_eq!(child.try_wait().unwrap(), None, "the run ended too early");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child
+    }
+}
+
+/// A run that is long enough to be stopped.
+const LONG: &[&str] = &["tiny.yaml", "trainer.max_steps=300", "trainer.val_check_interval=50"];
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn word(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+fn named(state: &str, names: &[&str]) -> Vec<(String, String)> {
+    names.iter().map(|name| ((*name).to_owned(), state.to_owned())).collect()
+}
+
+#[test]
+fn a_run_leaves_its_folder_and_the_second_does_nothing() {
+    let desk = Desk::new();
+    let first = desk.run(&["tiny.yaml"], 0);
+    assert!(
+        first.contains("step 12/12") && first.contains("exact_match") && first.contains("next"),
+        "{first}"
+    );
+    let names = ["tokenize", "shard", "load", "train", "evaluate", "generate"];
+    assert_eq!(desk.states(), named("run", &names));
+    let metrics = desk.numbers("runs/tiny/metrics.jsonl");
+    assert_eq!(metrics.len(), 12 + 3);
+    assert!(metrics[0].contains("reduced_train_loss") && metrics[4].contains("val_loss"));
+    let files = ["report.html", "samples.jsonl", "events.jsonl", "recipe.resolved.yaml"];
+    assert!(files.iter().all(|name| !desk.text(&format!("runs/tiny/{name}")).is_empty()));
+    assert!(desk.path("runs/tiny/checkpoints/train/checkpoint/model.safetensors").is_file());
+    let (lock, summary) = (desk.text("tiny.lock"), desk.text("runs/tiny/summary.json"));
+
+    let start = Instant::now();
+    let second = desk.run(&["tiny.yaml"], 0);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(second.contains("up to date, nothing to do"), "{second}");
+    assert_eq!((desk.text("tiny.lock"), desk.text("runs/tiny/summary.json")), (lock, summary));
+    assert!(desk.run(&["plan", "tiny.yaml"], 0).contains("up to date"));
+    assert!(desk.run(&["status", "tiny.yaml"], 0).contains("done"));
+    let up_to_date: Value = serde_json::from_str(&desk.run(&["tiny.yaml", "--json"], 0)).unwrap();
+    assert_eq!(up_to_date["state"], "up_to_date");
+}
+
+#[test]
+fn a_changed_learning_rate_reruns_training_and_what_follows() {
+    let desk = Desk::new();
+    let plan = desk.run(&["plan", "tiny.yaml"], 4);
+    assert_eq!(plan.matches("not run before").count(), 6, "{plan}");
+    desk.run(&["run", "tiny.yaml"], 0);
+    let lock = desk.text("tiny.lock");
+
+    let changed = ["tiny.yaml", "model.optim.lr=2e-3"];
+    let plan = desk.run(&["plan", changed[0], changed[1]], 4);
+    assert!(plan.contains("model.optim.lr") && plan.contains("0.001 → 0.002"), "{plan}");
+    assert!(plan.contains("3 to run, 3 in the cache"), "{plan}");
+    desk.run(&changed, 0);
+    let mut states = named("reused", &["tokenize", "shard", "load"]);
+    states.extend(named("run", &["train", "evaluate", "generate"]));
+    assert_eq!(desk.states(), states);
+    // A run with overrides is not the recipe's own.
+    assert_eq!(desk.text("tiny.lock"), lock);
+    // The first run is kept beside it.
+    let compared = desk.run(&["compare", "runs/tiny/run_0", "runs/tiny"], 0);
+    assert!(
+        compared.contains("model.optim.lr") && compared.contains("reduced_train_loss"),
+        "{compared}"
+    );
+    assert_eq!(desk.run(&["runs"], 0).lines().filter(|line| line.contains("runs/tiny")).count(), 2);
+    // Back again: the cache has it all.
+    desk.run(&["tiny.yaml"], 0);
+    assert!(desk.states().iter().all(|(_, state)| state == "reused"));
+    assert_eq!(
+        desk.numbers("runs/tiny/metrics.jsonl"),
+        desk.numbers("runs/tiny/run_0/metrics.jsonl")
+    );
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bits() {
+    let desk = Desk::new();
+    desk.run(&["tiny.yaml", "--no-cache"], 0);
+    let first = desk.numbers("runs/tiny/metrics.jsonl");
+    let before = desk.json("tiny.lock");
+    desk.run(&["tiny.yaml", "--no-cache"], 0);
+    assert_eq!(desk.numbers("runs/tiny/metrics.jsonl"), first);
+    assert_eq!(desk.json("tiny.lock"), before);
+    assert!(desk.states().iter().all(|(_, state)| state == "run"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_killed_run_goes_on_and_ends_with_the_same_bits() {
+    let whole = Desk::new();
+    whole.run(LONG, 0);
+
+    let killed = Desk::new();
+    let mut child = killed.in_the_middle();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!killed.path("runs/tiny/checkpoints").exists());
+    assert!(killed.run(&["status", LONG[0], LONG[1], LONG[2]], 4).contains("interrupted"));
+    let output = killed.run(LONG, 0);
+    assert!(output.contains("going on after step"), "{output}");
+
+    // A run that a signal asks to stop saves its place itself.
+    let stopped = Desk::new();
+    let mut child = stopped.in_the_middle();
+    let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(signal.success());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(stopped.json("runs/tiny/summary.json")["state"], "interrupted");
+    assert!(stopped.run(LONG, 0).contains("going on after step"));
+
+    let model = "runs/tiny/checkpoints/train/checkpoint/model.safetensors";
+    for desk in [&killed, &stopped] {
+        let metrics = "runs/tiny/metrics.jsonl";
+        assert_eq!(desk.numbers(metrics), whole.numbers(metrics));
+        assert!(fs::read(desk.path(model)).unwrap() == fs::read(whole.path(model)).unwrap());
+    }
+}
+
+#[test]
+fn wrong_commands_and_recipes_end_with_2_and_say_what_to_do() {
+    let desk = Desk::new();
+    let check = |words: &[&str], expected: &str| {
+        let output = desk.output(words);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {stderr}");
+        assert!(stderr.contains(expected), "{words:?}: {stderr}");
+    };
+    check(&["plam", "tiny.yaml"], "did you mean `sft-run plan`?");
+    check(&["tinny.yaml"], "did you mean `tiny.yaml`?");
+    check(&["plan"], "required");
+    check(&["tiny.yaml", "model.num_layer=3"], "did you mean `num_layers`?");
+    check(&["tiny.yaml", "+model.hiden_size=3"], "hidden_size");
+    check(&["tiny.yaml", "--var", "x"], "--var NAME=VALUE");
+    check(&["tiny.yaml", "--force", "trian"], "the stages are");
+    check(&["tiny.yaml", "stages.tokenize.tokenize.sources.0.rows=gone.jsonl"], "gone.jsonl");
+    check(&["tiny.yaml", "trainer.accelerator=gpu"], "GPU");
+    check(&["generate", "."], "holds no checkpoint");
+    // Nothing was begun.
+    assert!(!desk.path("runs").exists() && !desk.path("tiny.lock").exists());
+
+    let json = desk.run(&["tiny.yaml", "model.num_layer=3", "--json"], 2);
+    let document: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (&document["exit_code"], &document["problems"][0]["code"]),
+        (&2.into(), &"override::unknown_key".into())
+    );
+    let json: Value = serde_json::from_str(&desk.run(&["--json", "gone.yaml"], 2)).unwrap();
+    assert_eq!(json["error"]["code"], "cli::wrong");
+}
+
+#[test]
+fn a_recipe_for_gpus_and_data_elsewhere_is_refused_at_once() {
+    let desk = Desk::new();
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/megatron_1.3b.yaml");
+    let recipe = recipe.to_str().unwrap();
+    let cache = desk.path("cache");
+    let start = Instant::now();
+    let output = desk.output(&[recipe, "--cache-dir", cache.to_str().unwrap()]);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("8 GPUs") && stderr.contains("model.data.data_prefix"), "{stderr}");
+    assert!(stderr.contains("model.tokenizer.vocab_file"), "{stderr}");
+    assert!(stderr.lines().count() < 120, "{stderr}");
+    assert!(!desk.path("runs").exists());
+    desk.run(&["validate", recipe], 0);
+    desk.run(&["plan", recipe, "--cache-dir", cache.to_str().unwrap()], 4);
+}
+
+#[test]
+fn other_commands_answer() {
+    let desk = Desk::new();
+    desk.run(&["tiny.yaml", "-q"], 0);
+    let bench = desk.run(&["bench", "tiny.yaml", "--steps", "3", "--warmup", "1", "--json"], 0);
+    let bench: Value = serde_json::from_str(&bench).unwrap();
+    assert!(bench["tokens_per_second"].as_f64().unwrap() > 0.0 && bench["steps"] == 3);
+    assert!(desk.run(&["inspect", "runs/tiny"], 0).contains("embedding"));
+    let generated = desk.run(&["generate", "runs/tiny", "--prompt", "an oak", "--json"], 0);
+    assert!(generated.contains("an oak"), "{generated}");
+    assert!(desk.run(&["plan", "tiny.yaml", "--graph", "mermaid"], 0).starts_with("flowchart"));
+    assert!(
+        desk.run(&["config", "tiny.yaml", "--resolve", "-p", "model.optim.lr"], 0)
+            .contains("0.001")
+    );
+    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/recipe.authoring.json");
+    assert_eq!(desk.run(&["schema"], 0), fs::read_to_string(schema).unwrap());
+    assert!(desk.run(&["schema", "--keys"], 0).contains("model.optim.lr"));
+    assert!(desk.run(&["doctor"], 0).contains("processor"));
+    assert!(desk.run(&["completions", "bash"], 0).contains("sft-run"));
+    assert!(desk.run(&["--help"], 0).contains("Exit codes"));
+    desk.run(&["tiny.yaml", "model.optim.lr=5e-4", "-q"], 0);
+    // The last run's outputs and the lock file's stay; the cache holds both.
+    assert!(desk.run(&["gc", "tiny.yaml"], 0).contains("removed 0 outputs"));
+    desk.run(&["tiny.yaml", "-q"], 0);
+    assert!(desk.run(&["gc", "tiny.yaml"], 0).contains("removed 3 outputs"));
+    assert!(desk.run(&["tiny.yaml"], 0).contains("nothing to do"));
+}

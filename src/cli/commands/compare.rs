@@ -64,7 +64,7 @@ fn trainings(heads: &[String; 2], runs: [&RunRecord; 2]) -> String {
             (if several { format!("{head} {stage}") } else { head.clone() }, number)
         })
     });
-    tables::side_by_side("training", &tables::TRAINING_ROWS, columns.collect())
+    tables::side_by_side("training", &tables::TRAINING_ROWS, &columns.collect::<Vec<_>>())
 }
 
 fn metrics(heads: &[String; 2], runs: [&RunRecord; 2]) -> String {
@@ -83,7 +83,11 @@ fn metrics(heads: &[String; 2], runs: [&RunRecord; 2]) -> String {
         };
         (head.clone(), Box::new(find))
     });
-    tables::side_by_side("metric", &names.into_iter().collect::<Vec<_>>(), columns.collect())
+    tables::side_by_side(
+        "metric",
+        &names.into_iter().collect::<Vec<_>>(),
+        &columns.collect::<Vec<_>>(),
+    )
 }
 
 type Points = Vec<(u64, f64)>;

@@ -133,15 +133,9 @@ impl Run<'_> {
         drop(sink);
         drop(screen);
         let written = self.write(&folder, &collector, &result);
-        let report = result.map_err(Failure::from);
-        match report {
-            Err(failure) => Err(failure),
-            Ok(_) => {
-                let record = written?;
-                self.close(&record);
-                Ok(Exit::Done)
-            }
-        }
+        result?;
+        self.close(&written?);
+        Ok(Exit::Done)
     }
 
     fn close(&self, record: &RunRecord) {

@@ -61,7 +61,7 @@ impl Lines {
                 self.line(&text::finished(terminal, layout, (stage, *seconds), facts));
             }
             Event::StageFailed { stage, error } => {
-                self.line(&text::failed(terminal, layout, stage, error))
+                self.line(&text::failed(terminal, layout, stage, error));
             }
             Event::Progress { task, done, total, unit } => {
                 if self.last_line.elapsed() >= EVERY {

@@ -63,7 +63,11 @@ pub(super) fn finished(
     (stage, seconds): (&str, f64),
     facts: &BTreeMap<String, f64>,
 ) -> String {
-    let facts: Vec<String> = facts.iter().map(|(name, number)| fact(name, *number)).collect();
+    let facts: Vec<String> = facts
+        .iter()
+        .filter(|(name, _)| is_shown(name))
+        .map(|(name, number)| fact(name, *number))
+        .collect();
     let seconds = duration(seconds);
     let room = terminal.width.saturating_sub(layout.name_width + seconds.len() + 6);
     let facts =
@@ -72,6 +76,11 @@ pub(super) fn finished(
     format!("{} {}  {seconds}  {facts}", terminal.paint(Paint::Green, "✓"), layout.name(stage))
         .trim_end()
         .to_owned()
+}
+
+/// Facts of the splits that are not learned from stand in `summary.json` only: the line is short.
+fn is_shown(name: &str) -> bool {
+    !name.starts_with("test_") && !name.starts_with("validation_")
 }
 
 /// `tokens per sequence 251.4`

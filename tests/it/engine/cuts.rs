@@ -58,7 +58,7 @@ fn packed_equals_unpacked_sample_by_sample() {
 #[test]
 fn the_micro_batch_size_changes_neither_loss_nor_gradient() {
     // Dropout is addressed by the token's place in the run, so it may be on.
-    for architecture in [with_dropout(gpt()), llama()] {
+    for architecture in [with_dropout(&gpt()), llama()] {
         let whole = f32_model(&architecture);
         let expected = learn(&whole, &micro_batch(0..8));
         let expected_gradient: Vec<f32> = whole.weights().gradients().to_vec1().unwrap();
@@ -80,7 +80,7 @@ fn the_micro_batch_size_changes_neither_loss_nor_gradient() {
 
 #[test]
 fn dropout_drops_and_leaves_the_mean() {
-    let (plain, dropped) = (f64_model(&gpt()), f64_model(&with_dropout(gpt())));
+    let (plain, dropped) = (f64_model(&gpt()), f64_model(&with_dropout(&gpt())));
     let batch = micro_batch(0..8);
     assert_ne!(learn(&plain, &batch), learn(&dropped, &batch));
     assert_ne!(gradients(&plain), gradients(&dropped));

@@ -53,8 +53,8 @@ fn of_half_turned_heads_and_layernorm1p() {
 
 #[test]
 fn with_all_three_dropouts() {
-    check(&with_dropout(gpt()));
-    check(&with_dropout(half_rope()));
+    check(&with_dropout(&gpt()));
+    check(&with_dropout(&half_rope()));
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn llama() -> Architecture {
     }
 }
 
-/// As megatron_2b: half of each head turns, layernorm1p.
+/// As `megatron_2b`: half of each head turns, layernorm1p.
 fn half_rope() -> Architecture {
     Architecture {
         kv_channels: 8,
@@ -74,8 +74,13 @@ fn half_rope() -> Architecture {
 }
 
 /// Dropout in all three places.
-fn with_dropout(architecture: Architecture) -> Architecture {
-    Architecture { hidden_dropout: 0.2, attention_dropout: 0.1, ffn_dropout: 0.3, ..architecture }
+fn with_dropout(architecture: &Architecture) -> Architecture {
+    Architecture {
+        hidden_dropout: 0.2,
+        attention_dropout: 0.1,
+        ffn_dropout: 0.3,
+        ..architecture.clone()
+    }
 }
 
 fn f64_model(architecture: &Architecture) -> Model {

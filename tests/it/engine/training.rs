@@ -50,7 +50,7 @@ fn job() -> TrainJob {
     });
     TrainJob {
         model: TrainModel {
-            architecture: with_dropout(gpt()),
+            architecture: with_dropout(&gpt()),
             encoder_seq_length: SEQ_LENGTH,
             global_batch_size: 4,
             micro_batch_size: 2,

@@ -28,7 +28,7 @@ impl Vocabulary for NoTexts {
 }
 
 fn prompts() -> Vec<Vec<u32>> {
-    let prompt = |number: u32| (0..number * 5 % 13 + 1).map(move |at| (number * 17 + at * 7) % 61);
+    let prompt = |number: u32| (0..=(number * 5 % 13)).map(move |at| (number * 17 + at * 7) % 61);
     (0..11).map(|number| prompt(number).collect()).collect()
 }
 

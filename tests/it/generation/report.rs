@@ -41,7 +41,7 @@ fn summary() -> Summary {
         stage("evaluate", "evaluate", 3.02, &[("samples", 2500.0)]),
         stage("generate", "generate", 0.42, &[("prompts", 4.0)]),
     ];
-    stages[4].reason = "model.optim.lr: 0.001 → 0.003 (recipes/quickstart.yaml:61)".to_owned();
+    "model.optim.lr: 0.001 → 0.003 (recipes/quickstart.yaml:61)".clone_into(&mut stages[4].reason);
     stages[3].metrics =
         facts(&[("exact_match", 0.0), ("loss", 8.3141), ("token_f1", 0.0012), ("length", 31.2)]);
     stages[5].metrics =

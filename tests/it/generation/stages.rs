@@ -57,6 +57,7 @@ impl House {
         self.run_with(job, inputs, output, &Silent, false)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "one place for all that a stage takes")]
     fn run_with(
         &self,
         job: &Job,

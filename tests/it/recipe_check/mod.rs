@@ -21,7 +21,8 @@ fn yaml_files(folder: &str) -> Vec<String> {
     let entries = std::fs::read_dir(file(folder)).expect("readable folder");
     let names =
         entries.map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned());
-    let mut names: Vec<String> = names.filter(|name| name.ends_with(".yaml")).collect();
+    let mut names: Vec<String> =
+        names.filter(|name| Path::new(name).extension().is_some_and(|end| end == "yaml")).collect();
     names.sort();
     names
 }

@@ -36,7 +36,8 @@ impl Case {
     }
 
     fn file(self, name: &str, text: impl AsRef<[u8]>) -> Case {
-        std::fs::write(self.folder.path().join(name), text).expect("a file");
+        let path = self.folder.path().join(name);
+        sft_run::base::atomic_file::write(&path, text.as_ref()).expect("a file");
         self
     }
 
