@@ -2,6 +2,8 @@
 
 use super::training::{Error, share, trainer};
 use crate::data::feed::Feed;
+use crate::layout::parameters::{Parameter, Place, Role, table};
+use crate::model::Model;
 use crate::spec::job::TrainJob;
 use std::path::Path;
 use std::time::Instant;
@@ -28,8 +30,26 @@ pub struct Report {
     pub tokens_per_second: f64,
     /// Seconds of each timed step.
     pub seconds: Vec<f64>,
+    /// Floating-point operations of the timed steps' matrix products with weights: 6 for each weight
+    /// of a block and token, and for each weight of the output layer and learned token.
+    /// Attention's own products are not counted.
+    pub matrix_operations: f64,
     /// Loss of the last step.
     pub loss: f64,
+}
+
+/// Two operations for each weight in the forward pass, four in the backward.
+fn matrix_operations(model: &Model, tokens: u64, learned_tokens: u64) -> f64 {
+    let architecture = model.architecture();
+    let blocks: usize = table(architecture)
+        .iter()
+        .filter(|parameter| {
+            matches!(parameter.place, Place::Layer(_)) && parameter.role == Role::Weight
+        })
+        .map(Parameter::element_count)
+        .sum();
+    let head = architecture.padded_vocab_size * architecture.hidden_size;
+    6.0 * (blocks as f64 * tokens as f64 + head as f64 * learned_tokens as f64)
 }
 
 /// Trains from the weights of checkpoint `start` and measures; nothing is written.
@@ -55,7 +75,17 @@ pub fn run(job: &TrainJob, start: &Path, data: &mut Feed, steps: Steps) -> Resul
         }
     }
     let tokens_per_second = median(&mut rates);
-    Ok(Report { parameters, tokens, learned_tokens, tokens_per_second, seconds, loss })
+    let matrix_operations = matrix_operations(&trainer.model, tokens, learned_tokens);
+    let report = Report {
+        parameters,
+        tokens,
+        learned_tokens,
+        tokens_per_second,
+        seconds,
+        matrix_operations,
+        loss,
+    };
+    Ok(report)
 }
 
 /// The middle value; the mean of the two in the middle of an even number.

@@ -33,7 +33,7 @@ struct Measured {
     tokens_per_step: f64,
     learned_tokens_per_step: f64,
     seconds_per_step: f64,
-    /// 6 × parameters × tokens per second.
+    /// Of the matrix products with weights; attention's own are not counted.
     flop_per_second: f64,
     loss: f64,
     environment: BTreeMap<String, String>,
@@ -130,7 +130,7 @@ fn measured(stage: &Stage, report: &Report) -> Measured {
         tokens_per_step: per_step,
         learned_tokens_per_step: report.learned_tokens as f64 / steps as f64,
         seconds_per_step: report.seconds.iter().sum::<f64>() / steps as f64,
-        flop_per_second: 6.0 * report.parameters as f64 * report.tokens_per_second,
+        flop_per_second: report.matrix_operations / report.seconds.iter().sum::<f64>(),
         loss: report.loss,
         environment: environment::machine(),
     }
@@ -160,7 +160,7 @@ fn text(measured: &Measured) -> String {
         ),
         (
             "compute",
-            format!("{:.2} GFLOP/s (6 × parameters × tokens/s)", measured.flop_per_second / 1e9),
+            format!("{:.1} GFLOP/s in products with weights", measured.flop_per_second / 1e9),
         ),
         ("parameters", count(measured.parameters as u64)),
         ("threads", measured.environment.get("cores").cloned().unwrap_or_default()),

@@ -13,7 +13,9 @@ use std::path::Path;
 /// Runs the command.
 pub(in crate::cli) fn run(session: &Session, arguments: &GcArguments) -> Result<Exit, Failure> {
     let given = &arguments.recipe;
-    let folder = if given.is_dir() { given } else { given.parent().unwrap_or(Path::new(".")) };
+    // The parent of a bare file name is the empty path, which no folder can be read at.
+    let parent = given.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let folder = if given.is_dir() { given } else { parent.unwrap_or(Path::new(".")) };
     let root = cache_folder(session, arguments.cache_dir.as_deref(), folder);
     if !root.is_dir() {
         let help = "name the recipe or its folder, or the cache with --cache-dir";
