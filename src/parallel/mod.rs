@@ -1,1 +1,0 @@
-//! Several ranks acting as one device: groups, collectives, split layers.

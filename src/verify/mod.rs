@@ -1,1 +1,0 @@
-//! The same run again, held against its lock.
