@@ -8,6 +8,7 @@ pub mod environment;
 pub mod exit;
 pub mod failure;
 mod first_word;
+mod idle;
 mod logs;
 mod open;
 pub mod run_folder;

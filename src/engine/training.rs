@@ -12,6 +12,7 @@ use crate::data::sampler::{self, Share};
 use crate::spec::event::{Event, Sink, StepMetrics, ValidationMetrics};
 use crate::spec::job::TrainJob;
 use crate::spec::optimization::Precision;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,15 +22,8 @@ use std::time::Instant;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A setting of a later version.
-    #[error("{key} is {value}, which this version cannot train with: set {instead}")]
-    NotBuilt {
-        /// The recipe's key.
-        key: &'static str,
-        /// Its value.
-        value: String,
-        /// What to set.
-        instead: &'static str,
-    },
+    #[error("{0}")]
+    NotBuilt(NotBuilt),
     /// The batch cannot be cut.
     #[error(transparent)]
     Cut(#[from] sampler::Error),
@@ -102,30 +96,70 @@ pub fn train(run: Run<'_>, sink: &dyn Sink, stop: &AtomicBool) -> Result<Finishe
     session.finish()
 }
 
+/// Something that only later versions can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotBuilt {
+    /// How the job wants to train: `in bf16`, `with 2 tensor-parallel ranks`.
+    pub how: String,
+    /// The recipe's key that asks for it.
+    pub key: &'static str,
+    /// What to set.
+    pub help: &'static str,
+}
+
+impl fmt::Display for NotBuilt {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "training {} is not built: {}", self.how, self.help)
+    }
+}
+
 /// Refuses what only later versions can do.
 pub fn check_is_built(job: &TrainJob) -> Result<(), Error> {
     match not_built(job).into_iter().next() {
-        Some((key, value, instead)) => Err(Error::NotBuilt { key, value, instead }),
+        Some(found) => Err(Error::NotBuilt(found)),
         None => Ok(()),
     }
 }
 
-/// Everything that only later versions can do: the key, its value, and what to set instead.
-pub fn not_built(job: &TrainJob) -> Vec<(&'static str, String, &'static str)> {
+/// Everything that `job` asks for and only later versions can do.
+pub fn not_built(job: &TrainJob) -> Vec<NotBuilt> {
     let precision = match job.trainer.precision {
         Precision::Fp32 => None,
         Precision::Bf16 => Some("bf16"),
-        Precision::Fp16 => Some("16"),
+        Precision::Fp16 => Some("fp16"),
     };
-    let precision = precision.map(|value| ("trainer.precision", value.to_owned(), "it to 32"));
+    let precision = precision.map(|format| NotBuilt {
+        how: format!("in {format}"),
+        key: "trainer.precision",
+        help: "set trainer.precision to 32",
+    });
     let degrees = &job.trainer.degrees;
     let sizes = [
-        ("model.tensor_model_parallel_size", degrees.tensor, "it to 1"),
-        ("model.pipeline_model_parallel_size", degrees.pipeline, "it to 1"),
-        ("the data-parallel size", degrees.data, "trainer.devices and trainer.num_nodes to 1"),
+        (
+            degrees.tensor,
+            "tensor-parallel ranks",
+            "model.tensor_model_parallel_size",
+            "set model.tensor_model_parallel_size to 1",
+        ),
+        (
+            degrees.pipeline,
+            "pipeline stages",
+            "model.pipeline_model_parallel_size",
+            "set model.pipeline_model_parallel_size to 1",
+        ),
+        (
+            degrees.data,
+            "data-parallel replicas",
+            "trainer.devices",
+            "set trainer.devices and trainer.num_nodes to 1",
+        ),
     ];
-    let split = sizes.into_iter().filter(|(_, degree, _)| *degree != 1);
-    let split = split.map(|(key, degree, instead)| (key, degree.to_string(), instead));
+    let split = sizes.into_iter().filter(|(degree, ..)| *degree != 1);
+    let split = split.map(|(degree, ranks, key, help)| NotBuilt {
+        how: format!("with {degree} {ranks}"),
+        key,
+        help,
+    });
     precision.into_iter().chain(split).collect()
 }
 

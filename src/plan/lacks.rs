@@ -75,15 +75,38 @@ fn files(recipe: &CheckedRecipe, stage: &NamedStage, facts: &Facts) -> Vec<Missi
     }
     let folder = shown(recipe.folder());
     let missing = |(key, (noun, paths)): (String, (&str, BTreeSet<PathBuf>))| {
-        let first = paths.first()?.display().to_string();
-        let (what, them) = match paths.len() {
+        let mut names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        names.sort_by_cached_key(|name| natural(name));
+        let (first, last) = (names.first()?, names.last()?);
+        let (what, them) = match names.len() {
             1 => (format!("{noun} `{first}`"), "it"),
-            count => (format!("{count} {noun}s, the first is `{first}`"), "them"),
+            2 => (format!("2 {noun}s, `{first}` and `{last}`"), "them"),
+            count => (format!("{count} {noun}s, `{first}` to `{last}`"), "them"),
         };
         let help = format!("put {them} there, or set {key} (relative to `{folder}`)");
         Some(Missing { what, key, help })
     };
     gone.into_iter().filter_map(missing).collect()
+}
+
+/// A key that puts `part_10` after `part_9`: runs of digits count as numbers.
+fn natural(name: &str) -> Vec<(String, u64)> {
+    let mut parts = vec![(String::new(), 0_u64)];
+    let mut in_number = false;
+    for letter in name.chars() {
+        let digit = letter.to_digit(10);
+        if in_number && digit.is_none() {
+            parts.push((String::new(), 0));
+        }
+        in_number = digit.is_some();
+        if let Some((text, number)) = parts.last_mut() {
+            match digit {
+                Some(digit) => *number = number.saturating_mul(10).saturating_add(digit.into()),
+                None => text.push(letter),
+            }
+        }
+    }
+    parts
 }
 
 fn shown(folder: &std::path::Path) -> String {
@@ -156,4 +179,16 @@ fn tokenizer(recipe: &CheckedRecipe, stage: &NamedStage) -> Option<Missing> {
 /// Whether the stage's job holds the model's shape, of which the vocabulary is a part.
 fn needs_vocabulary(stage: &NamedStage) -> bool {
     matches!(stage.stage, Stage::Load(_) | Stage::Train(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::natural;
+
+    #[test]
+    fn numbers_in_names_count_as_numbers() {
+        let mut names = ["p_10.bin", "p_9.bin", "p_9.idx", "p.bin", "p_010b"];
+        names.sort_by_cached_key(|name| natural(name));
+        assert_eq!(names, ["p.bin", "p_9.bin", "p_9.idx", "p_10.bin", "p_010b"]);
+    }
 }

@@ -84,9 +84,9 @@ pub fn load(request: &Request) -> Result<(CheckedRecipe, Vec<Problem>), Vec<Prob
     Ok((CheckedRecipe { recipe, resolved, folder, name, stages }, lints))
 }
 
-/// A note for each key that the recipe sets and that has no effect here.
-pub fn no_effect(recipe: &CheckedRecipe) -> Vec<Problem> {
-    keys::without_effect(&recipe.resolved)
+/// The keys that the recipe sets and that have no effect here.
+pub fn no_effect(recipe: &CheckedRecipe) -> Vec<keys::Idle> {
+    keys::idle(&recipe.resolved)
 }
 
 fn stop_if_any(problems: Vec<Problem>, resolved: &Resolved) -> Result<(), Vec<Problem>> {

@@ -65,6 +65,26 @@ fn located(place: &Place, label: &str) -> Value {
     json!({"file": place.file.name, "line": line, "column": column, "label": label})
 }
 
+/// How many lines a snippet may reach from its main line; everything between would be drawn.
+const NEAR: usize = 6;
+
+impl Problem {
+    /// Whether a place is drawn in the snippet of the problem's own; others are told in words.
+    fn is_near(&self, place: &Place) -> bool {
+        let line = |place: &Place| place.line_and_column().0;
+        self.place.as_ref().is_some_and(|(main, _)| {
+            main.file == place.file && line(main).abs_diff(line(place)) <= NEAR
+        })
+    }
+}
+
+/// A place that is not drawn: where it is, its line, and its label.
+fn in_words(place: &Place, label: &str) -> String {
+    let (line, column) = place.line_and_column();
+    let text = place.file.text.lines().nth(line - 1).unwrap_or_default().trim();
+    format!("{}:{line}:{column}: `{text}` ({label})", place.file.name)
+}
+
 /// A problem in the form that miette draws. Its sources own their text, so each drawing copies it.
 struct Drawn<'a> {
     problem: &'a Problem,
@@ -76,21 +96,16 @@ impl<'a> Drawn<'a> {
     fn new(problem: &'a Problem) -> Drawn<'a> {
         let file = problem.place.as_ref().map(|(place, _)| &place.file);
         let source = file.map(|file| NamedSource::new(&file.name, file.text.clone()));
-        // A snippet shows one file; places in others are told in words.
-        let elsewhere = problem.related.iter().filter(|(place, _)| Some(&place.file) != file);
         let mut help: Vec<String> = problem.help.iter().cloned().collect();
-        help.extend(elsewhere.map(|(place, label)| {
-            let (line, column) = place.line_and_column();
-            format!("{}:{line}:{column}: {label}", place.file.name)
-        }));
+        let elsewhere = problem.related.iter().filter(|(place, _)| !problem.is_near(place));
+        help.extend(elsewhere.map(|(place, label)| in_words(place, label)));
         Drawn { problem, source, help: (!help.is_empty()).then(|| help.join("\n")) }
     }
 
     fn places(&self) -> impl Iterator<Item = &'a (Place, String)> {
-        let first = self.problem.place.as_ref();
-        let file = first.map(|(place, _)| &place.file);
-        let here = move |other: &&(Place, String)| Some(&other.0.file) == file;
-        first.into_iter().chain(self.problem.related.iter().filter(here))
+        let problem = self.problem;
+        let near = problem.related.iter().filter(|(place, _)| problem.is_near(place));
+        problem.place.iter().chain(near)
     }
 }
 

@@ -61,11 +61,10 @@ pub fn run(
 
 /// Everything in `job` that this build cannot do.
 pub(super) fn refusals(job: &TrainJob) -> Vec<Refusal> {
-    let not_built = training::not_built(job).into_iter();
-    let refusals = not_built.map(|(key, value, instead)| Refusal {
-        what: format!("training with {key} {value}, which is not built"),
-        key: if key.contains(' ') { "trainer.devices" } else { key }.to_owned(),
-        help: format!("set {instead}"),
+    let refusals = training::not_built(job).into_iter().map(|found| Refusal {
+        what: format!("training {}, which is not built", found.how),
+        key: found.key.to_owned(),
+        help: found.help.to_owned(),
     });
     refusals.collect()
 }

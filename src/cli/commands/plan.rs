@@ -3,6 +3,7 @@
 use crate::cli::arguments::{GraphForm, PlanArguments};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::idle;
 use crate::cli::open;
 use crate::cli::session::Session;
 use crate::plan::draw;
@@ -19,11 +20,15 @@ pub(in crate::cli) fn run(session: &Session, arguments: &PlanArguments) -> Resul
         Some(GraphForm::Mermaid) => terminal.result(&draw::mermaid(&opened.plan, runs)),
         Some(GraphForm::Dot) => terminal.result(&draw::dot(&opened.plan, runs)),
         None if terminal.json => {
-            let text =
-                serde_json::to_string_pretty(&preview).map_err(|error| Failure::failed(&error))?;
-            terminal.result(&text);
+            let document =
+                serde_json::to_value(&preview).map_err(|error| Failure::failed(&error))?;
+            let document = idle::with_keys(document, &opened.checked);
+            terminal.result(&format!("{document:#}"));
         }
-        None => terminal.result(&open::with_marks(session, &preview.to_string())),
+        None => {
+            idle::note(session, &opened.checked, &arguments.recipe.recipe);
+            terminal.result(&open::with_marks(session, &preview.to_string()));
+        }
     }
     Ok(exit)
 }

@@ -4,6 +4,7 @@ use crate::cli::arguments::RunArguments;
 use crate::cli::collector::{Collector, Tee};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::idle;
 use crate::cli::open::{self, Opened};
 use crate::cli::run_folder::{self, RunFolder};
 use crate::cli::screen::{Layout, Screen};
@@ -24,6 +25,7 @@ use std::time::Instant;
 pub(in crate::cli) fn run(session: &Session, arguments: &RunArguments) -> Result<Exit, Failure> {
     let started = (environment::now(), Instant::now());
     let opened = open::plan(session, &arguments.recipe)?;
+    idle::note(session, &opened.checked, &arguments.recipe.recipe);
     refuse_missing(&opened.plan)?;
     let recipe = open::resolved_text(session, &arguments.recipe)?;
     let mut settings = opened.settings(session);
@@ -114,7 +116,7 @@ impl Run<'_> {
         runner::run(&self.opened.plan, settings, &stages::run, &screen, &nothing)?;
         if terminal.json {
             let summary = Summary { state: RunState::UpToDate, ..summary.clone() };
-            terminal.result(&serde_json::to_string_pretty(&summary).unwrap_or_default());
+            self.tell(&summary);
         } else {
             closing::show_up_to_date(self.session, summary, &self.folder);
         }
@@ -138,10 +140,17 @@ impl Run<'_> {
         Ok(Exit::Done)
     }
 
+    /// The summary as JSON, with the keys of the recipe that have no effect.
+    fn tell(&self, summary: &Summary) {
+        let document = serde_json::to_value(summary).unwrap_or_default();
+        let document = idle::with_keys(document, &self.opened.checked);
+        self.session.terminal.result(&format!("{document:#}"));
+    }
+
     fn close(&self, record: &RunRecord) {
         let terminal = &self.session.terminal;
         if terminal.json {
-            terminal.result(&serde_json::to_string_pretty(&record.summary).unwrap_or_default());
+            self.tell(&record.summary);
         } else {
             closing::show(self.session, record, &self.folder);
         }

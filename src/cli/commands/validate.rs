@@ -3,6 +3,7 @@
 use crate::cli::arguments::RecipeArguments;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::idle;
 use crate::cli::open;
 use crate::cli::session::Session;
 use crate::cli::terminal::Paint;
@@ -17,7 +18,7 @@ pub(in crate::cli) fn run(session: &Session, arguments: &RecipeArguments) -> Res
         let lints = crate::recipe::diagnostic::json(&lints);
         let document =
             json!({"valid": true, "name": checked.name(), "stages": stages, "lints": lints});
-        terminal.result(&format!("{document:#}"));
+        terminal.result(&format!("{:#}", idle::with_keys(document, &checked)));
         return Ok(Exit::Done);
     }
     let mark = terminal.paint(Paint::Green, "✓");
@@ -28,5 +29,8 @@ pub(in crate::cli) fn run(session: &Session, arguments: &RecipeArguments) -> Res
         many => format!(", {many} lints"),
     };
     terminal.line(&format!("{mark} {path} is valid: {}{lints}", stages.join(" → ")));
+    if !terminal.quiet {
+        idle::list(session, &checked);
+    }
     Ok(Exit::Done)
 }

@@ -1,11 +1,11 @@
 //! The status of every key of a recipe: honoured, without effect here, or refused, with the reason.
 
+mod idle;
 mod refusals;
 mod table;
 
 use super::path::{Path, Step};
-use super::place::Marks;
-use super::problem::{Problem, Severity};
+use super::problem::Problem;
 use super::resolve::Resolved;
 use super::schema;
 use refusals::VALUES;
@@ -15,6 +15,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use table::GROUPS;
 
+pub(super) use idle::idle;
+pub use idle::{Idle, grouped, idle_json};
 pub use refusals::When;
 pub use table::Status;
 
@@ -106,26 +108,6 @@ pub(super) fn refused(resolved: &Resolved) -> Vec<Problem> {
         );
     }
     problems
-}
-
-/// A note for each key that is set and has no effect here.
-pub(super) fn without_effect(resolved: &Resolved) -> Vec<Problem> {
-    let table = all();
-    let mut notes = Vec::new();
-    for (path, value) in leaves(&resolved.values) {
-        let status = find(&table, &path).map(|key| key.status);
-        let Some(Status::NoEffect(reason)) = status.filter(|_| !value.is_null()) else { continue };
-        let marks = resolved.marks.get(&path);
-        let key = marks.and_then(|marks: &Marks| marks.key.as_ref().or(marks.value.place()));
-        let mut note =
-            Problem::error("recipe::no_effect", format!("`{path}` has no effect here: {reason}"))
-                .at(key, "no effect")
-                .about(path);
-        note.severity = Severity::Lint;
-        notes.push(note);
-    }
-    super::problem::sort(&mut notes);
-    notes
 }
 
 fn find<'a>(table: &'a [Key], path: &Path) -> Option<&'a Key> {

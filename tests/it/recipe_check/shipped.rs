@@ -54,11 +54,9 @@ fn stages_follow_from_the_data() {
 #[test]
 fn keys_without_effect_are_told() {
     let (recipe, _) = load_with(&file("recipes/megatron_1.3b.yaml"), &[]).expect("loads");
-    let notes = no_effect(&recipe);
-    assert!(notes.iter().all(|note| note.code == "recipe::no_effect" && note.place.is_some()));
-    let about = |path: &str| {
-        notes.iter().any(|note| note.path.as_ref().is_some_and(|known| known.to_string() == path))
-    };
+    let keys = no_effect(&recipe);
+    assert!(keys.iter().all(|key| key.place.is_some() && !key.reason.is_empty()));
+    let about = |path: &str| keys.iter().any(|key| key.path.to_string() == path);
     assert!(about("model.persist_layer_norm") || about("model.sync_batch_comm"));
     assert!(about("trainer.logger") && !about("model.optim.lr"));
 }
