@@ -127,15 +127,17 @@ fn workload<'a>(job: &'a TrainJob, model: &recipe::Model) -> Workload<'a> {
     }
 }
 
-/// `explicit_log_dir`, or `exp_dir/name/version`, or `runs/name`.
+/// `explicit_log_dir`, or `exp_dir/name/version`; without an `exp_dir` it is `runs`.
 fn run_folder(recipe: &CheckedRecipe) -> PathBuf {
     let manager = &recipe.recipe().exp_manager;
     let name = manager.name.as_deref().unwrap_or_else(|| recipe.name());
-    let version = manager.version.as_deref().unwrap_or_default();
-    match (&manager.explicit_log_dir, &manager.exp_dir) {
-        (Some(folder), _) => PathBuf::from(folder),
-        (None, Some(folder)) => Path::new(folder).join(name).join(version),
-        (None, None) => Path::new("runs").join(name),
+    let below = |folder: &str| {
+        let named = Path::new(folder).join(name);
+        manager.version.as_ref().map_or(named.clone(), |version| named.join(version))
+    };
+    match &manager.explicit_log_dir {
+        Some(folder) => PathBuf::from(folder),
+        None => below(manager.exp_dir.as_deref().unwrap_or("runs")),
     }
 }
 

@@ -61,6 +61,7 @@ const ADD_SEP: &str =
 const ASSISTANT: &str = "ready prompt forms are not built; write the text into `prompt_template`";
 const HF_DATASET: &str = "Hugging Face data sets are not read; write the rows to a JSONL file";
 const PREPACKED: &str = "NeMo's packed .npy files are Python pickles and are not read; give the JSONL files, and pack with a shard stage (`packing: true`)";
+const SPLIT_FILES: &str = "token files for each split are not built: write one blend, `[weight, path, …]`, and cut it by splits_string";
 const FLOAT8: &str = "8-bit floats are not built: use bf16";
 
 /// Key, refused values, what to do instead.
@@ -163,6 +164,9 @@ pub(super) const VALUES: &[(&str, When, &str)] = &[
         When::NotOneOf(&["megatron", "huggingface", "sentencepiece"]),
         "it is not built: use megatron (vocab.json and merges.txt), huggingface (tokenizer.json) or sentencepiece (.model)",
     ),
+    ("model.data.data_prefix.train", When::Set, SPLIT_FILES),
+    ("model.data.data_prefix.validation", When::Set, SPLIT_FILES),
+    ("model.data.data_prefix.test", When::Set, SPLIT_FILES),
     (
         "model.data.data_impl",
         When::OneOf(&["lazy", "cached"]),

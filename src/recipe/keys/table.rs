@@ -256,10 +256,10 @@ pub(super) const GROUPS: &[Group] = &[
     // model: data
     honoured(
         "model.data",
-        "data_prefix.train data_prefix.validation data_prefix.test data_prefix.dataset data_prefix.ignored \
-         data_prefix[].dataset data_impl splits_string seq_length dataloader_type reset_position_ids \
-         reset_attention_mask eod_mask_loss add_bos add_eos",
+        "data_prefix.dataset data_prefix.ignored data_prefix[].dataset splits_string seq_length dataloader_type \
+         reset_position_ids reset_attention_mask eod_mask_loss add_bos add_eos",
     ),
+    refused("model.data", "data_prefix.train data_prefix.validation data_prefix.test data_impl"),
     no_effect("model.data", "index_mapping_dir skip_warmup num_workers", LOADER),
     no_effect("model.data", "validation_drop_last", FULL_BATCHES),
     no_effect(
@@ -277,6 +277,11 @@ pub(super) const GROUPS: &[Group] = &[
     dataset("model.data.train_ds"),
     dataset("model.data.validation_ds"),
     dataset("model.data.test_ds"),
+    honoured("model.data.train_ds", "shuffle max_seq_length"),
+    no_effect("model.data.validation_ds", "shuffle", HELD_OUT),
+    no_effect("model.data.test_ds", "shuffle", HELD_OUT),
+    no_effect("model.data.validation_ds", "max_seq_length", ONE_LENGTH),
+    no_effect("model.data.test_ds", "max_seq_length", ONE_LENGTH),
     loader("model.data.train_ds"),
     loader("model.data.validation_ds"),
     loader("model.data.test_ds"),
@@ -348,6 +353,9 @@ pub(super) const GROUPS: &[Group] = &[
     no_effect("", "port share username password web_port chat chatbot_config", SERVER),
 ];
 
+const HELD_OUT: &str = "held-out samples are taken in the order of the files";
+const ONE_LENGTH: &str = "samples of every split are cut to one length: the least of model.encoder_seq_length, \
+     model.data.seq_length and model.data.train_ds.max_seq_length";
 const CLASSES: &str = "it is for metrics over classes, which are not built";
 const DECODING: &str = "use_greedy do_sample temperature top_k top_p repetition_penalty repetition_penalty_rule \
      max_length max_new_tokens min_length end_strings add_BOS seed batch_size";
@@ -356,7 +364,7 @@ const DECODING: &str = "use_greedy do_sample temperature top_k top_p repetition_
 const fn dataset(under: &'static str) -> Group {
     honoured(
         under,
-        "file_names file_path global_batch_size micro_batch_size shuffle max_seq_length \
+        "file_names file_path global_batch_size micro_batch_size \
          concat_sampling_probabilities context_key label_key add_eos add_bos \
          separate_prompt_and_response_with_newline truncation_field truncation_method prompt_template \
          tokens_to_generate",

@@ -202,11 +202,11 @@ fn what_later_versions_do_is_refused_by_its_key() {
     };
     refused(
         |job| job.trainer.precision = Precision::Bf16,
-        "trainer.precision is bf16, which this version cannot train with: set it to 32",
+        "training in bf16 is not built: set trainer.precision to 32",
     );
     refused(
         |job| job.trainer.degrees.data = 4,
-        "the data-parallel size is 4, which this version cannot train with: \
+        "training with 4 data-parallel replicas is not built: \
          set trainer.devices and trainer.num_nodes to 1",
     );
     refused(

@@ -3,6 +3,7 @@
 mod fingerprints;
 mod fixture;
 mod graphs;
+mod honoured;
 mod locks;
 mod processes;
 mod projection;
