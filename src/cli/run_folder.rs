@@ -132,10 +132,20 @@ pub(super) fn holds_another_recipe(folder: &Path, recipe: &str) -> bool {
     fs::read_to_string(folder.join(RECIPE)).is_ok_and(|there| there != recipe)
 }
 
-/// Moves all but earlier runs into the next free `run_N`.
+/// What this program writes into a run folder.
+const OURS: &[&str] = &[
+    RECIPE,
+    "checkpoints",
+    "events.jsonl",
+    "metrics.jsonl",
+    "report.html",
+    "samples.jsonl",
+    "summary.json",
+];
+
+/// Moves an earlier run into the next free `run_N`; what this program did not write stays, since
+/// `explicit_log_dir` can name any folder.
 fn set_aside(folder: &Path) -> io::Result<()> {
-    let is_run =
-        |name: &str| name.strip_prefix("run_").is_some_and(|number| number.parse::<u32>().is_ok());
     let mut names: Vec<String> = Vec::new();
     for entry in fs::read_dir(folder)? {
         names.push(entry?.file_name().to_string_lossy().into_owned());
@@ -144,7 +154,7 @@ fn set_aside(folder: &Path) -> io::Result<()> {
         (0..=names.len()).map(|number| format!("run_{number}")).find(|name| !names.contains(name));
     let aside = folder.join(free.unwrap_or_default());
     fs::create_dir(&aside)?;
-    for name in names.iter().filter(|name| !is_run(name)) {
+    for name in names.iter().filter(|name| OURS.contains(&name.as_str())) {
         fs::rename(folder.join(name), aside.join(name))?;
     }
     Ok(())
@@ -158,6 +168,7 @@ mod tests {
     fn another_recipe_sets_the_old_run_aside() {
         let folder = tempfile::tempdir().unwrap();
         for recipe in ["lr: 1\n", "lr: 1\n", "lr: 2\n", "lr: 3\n"] {
+            fs::create_dir_all(folder.path().join("data")).unwrap();
             let run = RunFolder::open(folder.path(), recipe, 1).unwrap();
             run.emit(Event::Note { text: recipe.to_owned() });
             run.check().unwrap();
@@ -168,5 +179,6 @@ mod tests {
         assert_eq!(lines("run_1/events.jsonl"), 1);
         assert_eq!(lines("events.jsonl"), 1);
         assert!(!folder.path().join("run_2").exists());
+        assert!(folder.path().join("data").is_dir(), "what others wrote stays");
     }
 }

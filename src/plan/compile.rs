@@ -44,7 +44,7 @@ pub fn compile(recipe: &CheckedRecipe, facts: &Facts) -> Result<Plan, Vec<Proble
         missing,
         headers,
         run_folder: run_folder(recipe),
-        keeps_checkpoints: recipe.recipe().exp_manager.create_checkpoint_callback.unwrap_or(true),
+        keeps_checkpoints: recipe.recipe().exp_manager.keeps_checkpoints(),
     };
     draft.seal().map_err(|problems| placed(recipe, problems))
 }

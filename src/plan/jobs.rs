@@ -150,6 +150,7 @@ fn train(
             degrees: degrees(&stage.settings),
             log_every_n_steps: trainer.log_every_n_steps.unwrap_or(1),
         },
+        // CheckedRecipe::stages has filled it in.
         stage: TrainStage { checkpoint_every: settings.checkpoint_every.unwrap_or(0) },
     })
 }

@@ -55,7 +55,7 @@ pub(super) fn effective(
         let path = is_written.then(|| Path::default().key("stages").key(&name).key(stage.kind()));
         let overlay = overlay(values, &name);
         let settings = overlay.map_or(Ok(Arc::clone(&shared)), |over| merged(values, over))?;
-        let stage = filled(stage, recipe.model.data.as_ref());
+        let stage = filled(stage, recipe, &settings);
         stages.push(NamedStage { name, stage, path, settings });
     }
     Ok(stages)
@@ -98,13 +98,23 @@ fn lay_over(base: &mut Value, over: &Value) {
     }
 }
 
-/// Tasks take `add_bos` and `add_eos` from `model.data` where they are silent.
-fn filled(mut stage: Stage, data: Option<&Data>) -> Stage {
-    if let (Stage::Tokenize(tokenize), Some(data)) = (&mut stage, data) {
-        for task in tokenize.sources.iter_mut().flat_map(|source| &mut source.tasks) {
-            task.add_bos = task.add_bos.or(data.add_bos);
-            task.add_eos = task.add_eos.or(data.add_eos);
+/// A stage with NeMo's keys in force where it is silent: tasks take `model.data.add_bos`,
+/// `model.data.add_eos` and `model.answer_only_loss`, training the steps between checkpoints.
+fn filled(mut stage: Stage, recipe: &Recipe, settings: &Settings) -> Stage {
+    let data = recipe.model.data.as_ref();
+    match &mut stage {
+        Stage::Tokenize(tokenize) => {
+            for task in tokenize.sources.iter_mut().flat_map(|source| &mut source.tasks) {
+                task.add_bos = task.add_bos.or(data.and_then(|data| data.add_bos));
+                task.add_eos = task.add_eos.or(data.and_then(|data| data.add_eos));
+                task.answer_only_loss = task.answer_only_loss.or(recipe.model.answer_only_loss);
+            }
         }
+        Stage::Train(train) => {
+            let every = || recipe.exp_manager.checkpoint_every(&settings.trainer);
+            train.checkpoint_every.get_or_insert_with(every);
+        }
+        _ => {}
     }
     stage
 }
@@ -116,11 +126,10 @@ fn defaults(recipe: &Recipe) -> Vec<(String, Stage)> {
         return vec![named(Stage::Load(Load::default())), named(generate(recipe))];
     }
     let rows = recipe.model.data.as_ref().filter(|data| data.train_ds.is_some());
-    let checkpoint_every = recipe.exp_manager.checkpoint_every(&recipe.trainer);
     let train = Train {
         data: rows.map(|_| "shard".to_owned()),
         model: "load".to_owned(),
-        checkpoint_every: Some(checkpoint_every),
+        checkpoint_every: None,
         overlay: None,
     };
     let mut stages = Vec::new();

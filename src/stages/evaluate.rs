@@ -32,8 +32,8 @@ pub enum Error {
     /// A sample cannot be generated from.
     #[error(
         "sample `{start}…` of task `{task}` has no prompt apart from its answer, so metrics of \
-         generated text do not apply: name a task with `prompt` and `answer` and \
-         `answer_only_loss: true`, or only loss, perplexity and token_accuracy"
+         generated text do not apply: name a task with `prompt` and `answer`, or only loss, \
+         perplexity and token_accuracy"
     )]
     NoPrompt {
         /// The task.
@@ -118,9 +118,34 @@ impl Evaluation<'_> {
         Ok(total)
     }
 
+    /// The samples that have a prompt, and their prompts; it is an error when none has one.
+    fn prompts(&self) -> Result<(Vec<&HeldOut>, Vec<Vec<u32>>), Error> {
+        let prompt = |sample: &HeldOut| sample.prompt_tokens().map(<[u32]>::to_vec);
+        let pairs = self.held_out.iter().filter_map(|sample| Some((sample, prompt(sample)?)));
+        let (asked, prompts): (Vec<_>, Vec<_>) = pairs.unzip();
+        let left_out = self.held_out.len() - asked.len();
+        match self.held_out.first() {
+            Some(sample) if asked.is_empty() => Err(Error::NoPrompt {
+                task: sample.task.clone(),
+                start: format!("{}{}", sample.prompt, sample.expected).chars().take(40).collect(),
+            }),
+            _ => {
+                if left_out > 0 {
+                    let text = format!(
+                        "{left_out} of {} samples are not asked for an answer: no token of their \
+                         prompt is left beside the answer within model.encoder_seq_length",
+                        self.held_out.len()
+                    );
+                    self.sink.emit(Event::Note { text });
+                }
+                Ok((asked, prompts))
+            }
+        }
+    }
+
     /// Generates an answer to every prompt and scores it.
     fn samples(&self, collector: &mut Collector) -> Result<Vec<Sample>, super::Error> {
-        let prompts = self.held_out.iter().map(prompt_tokens).collect::<Result<Vec<_>, _>>()?;
+        let (asked, prompts) = self.prompts()?;
         let settings = &self.job.stage.gen_kwargs;
         let mut done = 0;
         let mut listener = |update: Update<'_>| {
@@ -131,7 +156,7 @@ impl Evaluation<'_> {
         };
         let generated = self.session.decode(&prompts, settings, self.stop, &mut listener);
         let generated = generated.map_err(stopped_or_failed)?;
-        let pairs = self.held_out.iter().zip(generated);
+        let pairs = asked.into_iter().zip(generated);
         let samples: Vec<Sample> =
             pairs.map(|(sample, generated)| scored(sample, generated, collector)).collect();
         for sample in samples.iter().take(SHOWN_SAMPLES) {
@@ -139,14 +164,6 @@ impl Evaluation<'_> {
         }
         Ok(samples)
     }
-}
-
-fn prompt_tokens(sample: &HeldOut) -> Result<Vec<u32>, Error> {
-    let tokens = sample.prompt_tokens().map(<[u32]>::to_vec);
-    tokens.ok_or_else(|| Error::NoPrompt {
-        task: sample.task.clone(),
-        start: format!("{}{}", sample.prompt, sample.expected).chars().take(40).collect(),
-    })
 }
 
 fn scored(sample: &HeldOut, generated: Generated, collector: &mut Collector) -> Sample {

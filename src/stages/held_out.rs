@@ -65,6 +65,8 @@ pub(super) struct HeldOut {
     pub(super) tokens: Vec<u32>,
     /// Whether each token is learned as a label.
     pub(super) learned: Vec<bool>,
+    /// How many of the tokens stand before the answer.
+    prompt_length: usize,
 }
 
 /// One line of `SPLIT.samples.jsonl`.
@@ -73,14 +75,14 @@ struct Line {
     task: String,
     prompt: String,
     expected: String,
+    prompt_tokens: usize,
 }
 
 impl HeldOut {
-    /// The tokens before the answer; none when the sample is learned from its first token on, so
-    /// that there is no prompt.
+    /// The tokens before the answer; none when there are none, as in plain text, or when the answer
+    /// was so long that the prompt was cut away.
     pub(super) fn prompt_tokens(&self) -> Option<&[u32]> {
-        let first = self.learned.iter().position(|learned| *learned)?;
-        (first > 0).then(|| &self.tokens[..first])
+        self.tokens.get(..self.prompt_length).filter(|prompt| !prompt.is_empty())
     }
 }
 
@@ -135,5 +137,6 @@ fn sample(file: &IndexedFile, index: usize, line: Line) -> Result<HeldOut, Error
         expected: line.expected,
         tokens: file.sequence(index)?,
         learned: file.sequence_mask(index)?,
+        prompt_length: line.prompt_tokens,
     })
 }

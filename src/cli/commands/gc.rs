@@ -10,6 +10,11 @@ use crate::report::numbers::bytes;
 use serde_json::json;
 use std::path::Path;
 
+/// Whether a recipe of the same name stands beside the lock file `path`.
+fn belongs_to_a_recipe(path: &Path) -> bool {
+    ["yaml", "yml", "yaml.j2"].iter().any(|ending| path.with_extension(ending).is_file())
+}
+
 /// Runs the command.
 pub(in crate::cli) fn run(session: &Session, arguments: &GcArguments) -> Result<Exit, Failure> {
     let given = &arguments.recipe;
@@ -24,9 +29,17 @@ pub(in crate::cli) fn run(session: &Session, arguments: &GcArguments) -> Result<
     let store = Store::open(&root);
     let mut keep = store.used_by_last_runs()?;
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.path().extension().is_some_and(|ending| ending == "lock")
-            && let Some(lock) = Lock::read(&entry.path())?
-        {
+        let path = entry.path();
+        if path.extension().is_none_or(|ending| ending != "lock") {
+            continue;
+        }
+        let lock = match Lock::read(&path) {
+            Ok(lock) => lock,
+            // Other programs have lock files too; a recipe's own must be readable.
+            Err(_) if !belongs_to_a_recipe(&path) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(lock) = lock {
             keep.extend(lock.stages.values().map(|stage| stage.fingerprint));
         }
     }

@@ -55,7 +55,11 @@ impl HuggingFace {
         Ok(HuggingFace::new(tokenizer))
     }
 
-    fn new(tokenizer: Tokenizer) -> HuggingFace {
+    fn new(mut tokenizer: Tokenizer) -> HuggingFace {
+        // A file may carry the cut and the padding of the program that saved it. Samples are cut by
+        // the recipe's rules and never padded, so both are taken off, as Transformers does per call.
+        let _ = tokenizer.with_truncation(None);
+        tokenizer.with_padding(None);
         let mut engine = HuggingFace { tokenizer, adds_space: false };
         let first = engine.encode("x").ok().and_then(|ids| engine.piece(*ids.first()?));
         // The marks of a space in Metaspace's and in byte-level spelling.

@@ -28,6 +28,9 @@ pub(super) fn check(recipe: &Recipe, stages: &[NamedStage], findings: &mut Findi
     findings.in_overlay(None);
     rows::check(&recipe.model, findings);
     stages::check(stages, findings);
+    if recipe.stages.is_some() {
+        stages::check_unused(recipe, findings);
+    }
     decoding::check(recipe, stages, findings);
 }
 

@@ -7,7 +7,7 @@ use crate::recipe::stages::NamedStage;
 use crate::recipe::suggest;
 use crate::spec::job::Split;
 use crate::spec::recipe::stage::{SplitBy, SplitChoice};
-use crate::spec::recipe::{Evaluate, Source, Stage, Task, Tokenize};
+use crate::spec::recipe::{Data, Evaluate, Recipe, Source, Stage, Task, Tokenize};
 
 pub(super) fn check(stages: &[NamedStage], findings: &mut Findings) {
     for stage in stages {
@@ -26,6 +26,42 @@ pub(super) fn check(stages: &[NamedStage], findings: &mut Findings) {
         findings
             .error("recipe::no_stages", "stages", "empty", "`stages` names no stage")
             .help("name at least one stage, or leave `stages` out for the default ones");
+    }
+}
+
+/// NeMo's ways to name data and prompts make the default stages; beside written ones they would be
+/// read by nobody.
+pub(super) fn check_unused(recipe: &Recipe, findings: &mut Findings) {
+    let data = recipe.model.data.as_ref();
+    let dataset = |which: fn(&Data) -> bool| data.is_some_and(which);
+    let keys = [
+        (
+            "model.data.train_ds",
+            dataset(|data| data.train_ds.is_some()),
+            "`sources` of a tokenize stage",
+        ),
+        (
+            "model.data.validation_ds",
+            dataset(|data| data.validation_ds.is_some()),
+            "`split` of a tokenize stage's sources",
+        ),
+        (
+            "model.data.test_ds",
+            dataset(|data| data.test_ds.is_some()),
+            "`split` of a tokenize stage's sources",
+        ),
+        ("inference", recipe.inference.is_some(), "`gen_kwargs` of a generate stage"),
+        ("prompts", recipe.prompts.is_some(), "`prompts` of a generate stage"),
+    ];
+    for (key, _, instead) in keys.into_iter().filter(|(_, set, _)| *set) {
+        findings
+            .error(
+                "recipe::unused_with_stages",
+                key,
+                "read by no stage",
+                format!("`{key}` does nothing beside written stages"),
+            )
+            .help(format!("use {instead}, or leave `stages` out for the default ones"));
     }
 }
 

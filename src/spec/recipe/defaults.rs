@@ -161,14 +161,22 @@ impl Model {
 }
 
 impl ExpManager {
-    /// Steps between checkpoints of stages that do not say it; NeMo saves with each validation.
+    /// Whether checkpoints are kept at all; NeMo keeps them when nothing is said.
+    pub fn keeps_checkpoints(&self) -> bool {
+        self.create_checkpoint_callback.unwrap_or(true)
+    }
+
+    /// Steps between checkpoints of stages that do not say it: with each validation, as NeMo saves
+    /// them, or 20 times a run when there is none.
     pub fn checkpoint_every(&self, trainer: &Trainer) -> u64 {
         let given =
             self.checkpoint_callback_params.as_ref().and_then(|kept| kept.every_n_train_steps);
-        match self.create_checkpoint_callback {
-            Some(true) => given.unwrap_or_else(|| trainer.validation_interval()),
-            _ => 0,
+        if !self.keeps_checkpoints() {
+            return 0;
         }
+        let validations = Some(trainer.validation_interval()).filter(|steps| *steps > 0);
+        let share = trainer.steps().unwrap_or(0) / 20;
+        given.or(validations).unwrap_or_else(|| share.max(1))
     }
 }
 
@@ -181,13 +189,13 @@ impl Dataset {
 }
 
 impl Data {
-    /// Whether the sequences of an epoch are shuffled: rows unless they say no, ready shards when
-    /// the loader is `cyclic`.
+    /// Whether the sequences of an epoch are shuffled: rows unless they say no, ready shards unless
+    /// the loader is `single`.
     pub fn shuffle(&self) -> bool {
         use super::choice::DataloaderType;
         match &self.train_ds {
             Some(rows) => rows.shuffle.unwrap_or(true),
-            None => self.dataloader_type == Some(DataloaderType::Cyclic),
+            None => self.dataloader_type != Some(DataloaderType::Single),
         }
     }
 

@@ -184,9 +184,13 @@ fn what_cannot_be_evaluated_is_refused() {
     assert!(fails(&house, unknown).contains("split `test` has no samples of task `colour`"));
     let hot = stage(&text, Generation { temperature: -1.0, ..sampled() });
     assert!(fails(&house, hot).contains("`temperature` is -1"));
-    // Every token is learned, so nothing tells where the prompt ends.
+}
+
+#[test]
+fn samples_that_are_learned_whole_are_asked_for_their_answers_too() {
     let whole = House::build(false);
-    assert!(fails(&whole, stage(&text, greedy())).contains("no prompt apart from its answer"));
+    whole.evaluate(stage(&[MetricName::ExactMatch], greedy()), "text").expect("prompts are known");
+    assert!(whole.samples("text/samples.jsonl").iter().all(|sample| !sample.prompt.is_empty()));
     whole.evaluate(stage(&[MetricName::Loss], greedy()), "loss").expect("loss needs no prompt");
     assert!(whole.samples("loss/samples.jsonl").is_empty());
 }
