@@ -3,4 +3,5 @@
 pub mod format;
 pub mod manifest;
 pub mod native;
+pub mod source;
 pub mod whole;

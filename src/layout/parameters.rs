@@ -144,6 +144,11 @@ pub const OUTPUT_LAYER: &str = "output_layer.weight";
 /// Name of the last normalization, without `.weight` or `.bias`.
 pub const FINAL_LAYERNORM: &str = "encoder.final_layernorm";
 
+/// Whether the rows of parameter `name` are those of the vocabulary, padding among them.
+pub fn is_vocabulary(name: &str) -> bool {
+    name == WORD_EMBEDDINGS || name == OUTPUT_LAYER
+}
+
 /// Every parameter of the model, in the order of the forward pass.
 ///
 /// The order is that of flat buffers and of every sum over parameters.
