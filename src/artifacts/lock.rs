@@ -10,8 +10,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Version of the lock file. 1: the first.
-pub const VERSION: u32 = 1;
+/// Version of the lock file. 1: the first. 2: what stages reported, and traces of trainings.
+pub const VERSION: u32 = 2;
 
 /// What a run used and made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +43,12 @@ pub struct LockedStage {
     pub inputs: BTreeMap<String, LockedInput>,
     /// Digest of its output.
     pub output: Digest,
+    /// Numbers that it reported.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, f64>,
+    /// The bits of every step, for a train stage (see [`crate::base::step_trace::to_text`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub trace: BTreeMap<String, String>,
 }
 
 /// What an input was.
@@ -93,7 +99,8 @@ impl Lock {
             |error: String| Error::Unreadable { what: "lock file", path: path.to_owned(), error };
         let lock: Lock =
             serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
-        if lock.version != VERSION {
+        // Version 1 says less and nothing else.
+        if !(1..=VERSION).contains(&lock.version) {
             return Err(unreadable(format!("its version is {}, not {VERSION}", lock.version)));
         }
         Ok(Some(lock))

@@ -5,3 +5,4 @@ pub mod canonical_json;
 pub mod digest;
 pub mod mapped_file;
 pub mod seed;
+pub mod step_trace;

@@ -23,8 +23,10 @@ pub fn machine() -> BTreeMap<String, String> {
     let entries = [
         ("sft_run", Some(env!("CARGO_PKG_VERSION").to_owned())),
         ("os", Some(operating_system())),
+        ("kernel", kernel()),
         ("architecture", Some(std::env::consts::ARCH.to_owned())),
         ("cpu", cpu_model()),
+        ("instructions", Some(instructions())),
         ("cores", Some(cores().to_string())),
     ];
     named(entries)
@@ -74,8 +76,29 @@ fn operating_system() -> String {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let pretty = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     let name = pretty.map_or(std::env::consts::OS, |name| name.trim_matches('"'));
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    if kernel.is_empty() { name.to_owned() } else { format!("{name}, kernel {}", kernel.trim()) }
+    name.to_owned()
+}
+
+fn kernel() -> Option<String> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    Some(release.trim().to_owned())
+}
+
+/// The vector instructions among which kernels and matrix products choose.
+fn instructions() -> String {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let found = [
+            ("avx512f", is_x86_feature_detected!("avx512f")),
+            ("avx2", is_x86_feature_detected!("avx2")),
+            ("fma", is_x86_feature_detected!("fma")),
+        ];
+        let named: Vec<_> = found.iter().filter(|(_, here)| *here).map(|(name, _)| *name).collect();
+        if !named.is_empty() {
+            return named.join(" ");
+        }
+    }
+    "baseline".to_owned()
 }
 
 fn cpu_model() -> Option<String> {

@@ -1,18 +1,24 @@
-//! `metrics.jsonl`: one line for each logged step and each validation, cut back when a run resumes.
+//! `metrics.jsonl`, a line for each logged step and each validation, and the trace of every step's
+//! bits beside it; both are cut back when a run resumes.
 
 use crate::base::atomic_file;
+use crate::base::step_trace::{self, TraceFile, TracedStep};
 use crate::spec::event::{StepMetrics, ValidationMetrics};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// The open file.
+/// The open files.
 #[derive(Debug)]
-pub struct Journal(File);
+pub struct Journal {
+    lines: File,
+    trace: TraceFile,
+}
 
 impl Journal {
-    /// Opens the file at `path` with what it says of the first `steps` steps; the rest is cut off.
+    /// Opens the file at `path` and the trace beside it with what they say of the first `steps`
+    /// steps; the rest is cut off.
     pub fn open(path: &Path, steps: u64) -> io::Result<Journal> {
         let kept = if path.exists() {
             kept_lines(&fs::read_to_string(path)?, steps)
@@ -20,10 +26,20 @@ impl Journal {
             String::new()
         };
         atomic_file::write(path, kept.as_bytes())?;
-        Ok(Journal(OpenOptions::new().append(true).open(path)?))
+        let lines = OpenOptions::new().append(true).open(path)?;
+        Ok(Journal {
+            lines,
+            trace: TraceFile::open(&path.with_file_name(step_trace::FILE), steps)?,
+        })
     }
 
-    /// Adds a step.
+    /// Adds what every step came to, whether it is logged or not.
+    pub fn trace(&mut self, metrics: &StepMetrics) -> io::Result<()> {
+        let StepMetrics { step, reduced_train_loss: loss, grad_norm, .. } = *metrics;
+        self.trace.push(&TracedStep { step, loss, grad_norm })
+    }
+
+    /// Adds a step's line.
     pub fn step(&mut self, metrics: &StepMetrics) -> io::Result<()> {
         self.line(metrics)
     }
@@ -35,14 +51,15 @@ impl Journal {
 
     /// Makes the lines durable; called before a checkpoint takes its name.
     pub fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.trace.sync()?;
+        self.lines.sync_data()
     }
 
     /// One write for a line, so that a killed process leaves at most its last line broken.
     fn line(&mut self, metrics: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(metrics)?;
         line.push(b'\n');
-        self.0.write_all(&line)
+        self.lines.write_all(&line)
     }
 }
 
@@ -86,7 +103,7 @@ mod tests {
         journal
             .validation(&ValidationMetrics { step: 2, consumed_samples: 16, val_loss: 1.0 })
             .unwrap();
-        journal.0.write_all(b"{\"step\": 2, \"half a li").unwrap();
+        journal.lines.write_all(b"{\"step\": 2, \"half a li").unwrap();
         let mut journal = Journal::open(&path, 2).unwrap();
         journal.step(&step(3)).unwrap();
         let steps: Vec<u64> = fs::read_to_string(&path)

@@ -273,8 +273,9 @@ impl<'a> Session<'a> {
             learned_tokens: outcome.learned_tokens,
             tokens_per_second: outcome.tokens as f64 / seconds,
         };
+        let path = self.run.output.join(METRICS_FILE);
+        self.journal.trace(&metrics).map_err(io_error(&path))?;
         if step.is_multiple_of(trainer.log_every_n_steps.max(1)) || step == trainer.max_steps {
-            let path = self.run.output.join(METRICS_FILE);
             self.journal.step(&metrics).map_err(io_error(&path))?;
         }
         self.sink.emit(Event::Step(metrics));

@@ -8,6 +8,7 @@ use crate::artifacts::{
     Artifact, Claim, Found, Guard, Lock, LockedInput, LockedStage, Made, Standing, Work, lock,
 };
 use crate::base::digest::Digest;
+use crate::base::step_trace;
 use crate::plan::{Missing, Plan, Source, Stage, fingerprint};
 use crate::spec::event::{Event, Sink};
 use crate::spec::job::Job;
@@ -93,7 +94,10 @@ pub fn run(
     settings.store.save()?;
     let whole = scope.stages.len() == plan.stages().len() && !settings.keep_lock;
     let standing = whole.then(|| walk.new.standing(old.as_ref()));
-    let lock_written = standing.as_ref().is_some_and(|standing| walk.settle(standing));
+    let older = old.as_ref().is_some_and(|old| old.version < lock::VERSION);
+    let lock_written = standing
+        .as_ref()
+        .is_some_and(|standing| walk.settle(standing) || (older && *standing == Standing::Same));
     if lock_written {
         walk.new.write(settings.lock)?;
     }
@@ -337,6 +341,9 @@ fn locked(stage: &Stage, artifact: &Artifact) -> LockedStage {
         let digest = *record.inputs.get(name)?;
         Some((name.clone(), LockedInput { from: source.describe(), digest }))
     });
+    // Only trainings have one; a file that cannot be read is told by whoever reads the output.
+    let trace = step_trace::read(&artifact.output.join(step_trace::FILE)).unwrap_or_default();
+    let trace = step_trace::to_text(&trace);
     LockedStage {
         kind: stage.job.kind().to_owned(),
         version: stage.job.version(),
@@ -345,5 +352,7 @@ fn locked(stage: &Stage, artifact: &Artifact) -> LockedStage {
         settings: fingerprint::settings(stage),
         inputs: inputs.collect(),
         output: record.output,
+        facts: record.facts.clone(),
+        trace,
     }
 }
