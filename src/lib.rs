@@ -4,6 +4,7 @@ pub mod base;
 pub mod spec;
 pub mod kernels;
 pub mod layout;
+pub mod parallel;
 pub mod data;
 pub mod model;
 pub mod checkpoint;

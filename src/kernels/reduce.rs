@@ -1,8 +1,8 @@
 //! Sums and changes of whole buffers: squared norm, scale, add; always in the same order.
 
 use super::Result;
-use super::carrier::{expect_shape, on_real, read, update};
-use super::launch::vectorized;
+use super::carrier::{expect_shape, on_real, read, tensor, update};
+use super::launch::{unfilled, vectorized};
 use super::real::Real;
 use super::residual::add;
 use candle_core::Tensor;
@@ -30,6 +30,27 @@ pub fn scale_in_place(x: &Tensor, factor: f64) -> Result<()> {
 /// `x = 0`, in place.
 pub fn clear(x: &Tensor) -> Result<()> {
     on_real!(x, T => update::<T, _>(x, |x| x.fill(T::ZERO)))
+}
+
+/// The sum of tensors of equal shape, added in their order; there is at least one.
+pub fn total(parts: &[Tensor]) -> Result<Tensor> {
+    let Some(first) = parts.first() else { candle_core::bail!("nothing to add") };
+    for part in parts {
+        expect_shape("a part of the sum", part, first.dims())?;
+    }
+    on_real!(first, T => {
+        let values = parts.iter().map(read::<T>).collect::<Result<Vec<_>>>()?;
+        let values: Vec<&[T]> = values.iter().map(|values| &**values).collect();
+        let mut sum = unfilled::<T>(first.elem_count());
+        sum.par_chunks_mut(BLOCK).enumerate().for_each(|(block, sum)| {
+            let range = block * BLOCK..block * BLOCK + sum.len();
+            sum.copy_from_slice(&values[0][range.clone()]);
+            for part in &values[1..] {
+                add(sum, &part[range.clone()]);
+            }
+        });
+        tensor(sum, first.shape())
+    })
 }
 
 /// `x += y`, in place; `y` lies in another buffer.

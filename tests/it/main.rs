@@ -20,6 +20,8 @@ mod plan;
 mod data;
 // Every operation's forward and backward against candle in f64.
 mod kernels;
+// Collectives of threads: sums, misuse, failing ranks.
+mod parallel;
 // The model and the engine against an independent float64 reference; layouts and batch cuts.
 mod engine;
 // The first training steps against the float64 reference of tests/golden.

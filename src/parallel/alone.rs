@@ -1,0 +1,36 @@
+//! The group of a rank that shares nothing with others.
+
+use super::group::{Call, Group, Like, Pending};
+use candle_core::{Result, Tensor, bail};
+
+/// A group of one: every call gives what it was given.
+#[derive(Clone, Copy, Debug)]
+pub struct Alone;
+
+impl Group for Alone {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn size(&self) -> usize {
+        1
+    }
+
+    fn start(&self, call: Call, x: &Tensor) -> Result<Pending> {
+        if let Call::Broadcast { root } = call
+            && root > 0
+        {
+            bail!("rank {root} is not in a group of one")
+        }
+        let x = x.clone();
+        Ok(Pending::new(move || Ok(x)))
+    }
+
+    fn send(&self, _: &Tensor, to: usize, _: u64) -> Result<()> {
+        bail!("a rank alone has nobody to send to, nor a rank {to}")
+    }
+
+    fn receive(&self, _: &Like, from: usize, _: u64) -> Result<Tensor> {
+        bail!("a rank alone has nobody to receive from, nor a rank {from}")
+    }
+}

@@ -1,0 +1,148 @@
+//! What the ranks of a group can do together.
+
+use candle_core::{DType, Device, Result, Shape, Tensor};
+use std::fmt;
+
+/// One rank's end of a group of ranks.
+///
+/// Every rank of a group starts the same calls in the same order; a call whose kind, shape or
+/// number format differs between the ranks fails on all of them. When a rank of the process has
+/// failed, whatever waits for it fails too, so nothing hangs.
+///
+/// Sums are taken in the order of the ranks, whoever comes first. Tensors lie on the rank's device;
+/// a group of GPUs also takes tensors on the CPU, for the few numbers that the host needs.
+pub trait Group: fmt::Debug + Send + Sync {
+    /// This rank's number in the group, from 0.
+    fn rank(&self) -> usize;
+
+    /// Number of ranks.
+    fn size(&self) -> usize;
+
+    /// Begins `call` on the contiguous tensor `x`; what it gives comes with [`Pending::wait`].
+    ///
+    /// Until then `x` may not be changed, nor read by a call that works in place.
+    fn start(&self, call: Call, x: &Tensor) -> Result<Pending>;
+
+    /// Sends `x` to rank `to`, which receives tensors of equal `tag` in the order of sending.
+    /// Does not wait. `x` may not be changed afterwards.
+    fn send(&self, x: &Tensor, to: usize, tag: u64) -> Result<()>;
+
+    /// The next tensor that rank `from` sent with `tag`, which must look like `like`.
+    fn receive(&self, like: &Like, from: usize, tag: u64) -> Result<Tensor>;
+
+    /// The sum (or maximum) of every rank's `x`. Ranks may share the result's memory: it is not to
+    /// be changed in place.
+    fn all_reduce(&self, x: &Tensor, by: Reduction) -> Result<Tensor> {
+        self.start(Call::AllReduce(by), x)?.wait()
+    }
+
+    /// Every rank's `x`, one after the other along dim 0. Not to be changed in place.
+    fn all_gather(&self, x: &Tensor) -> Result<Tensor> {
+        self.start(Call::AllGather, x)?.wait()
+    }
+
+    /// This rank's piece along dim 0 of the sum of every rank's `x`; `size` divides dim 0.
+    fn reduce_scatter(&self, x: &Tensor) -> Result<Tensor> {
+        self.start(Call::ReduceScatter, x)?.wait()
+    }
+
+    /// `x` of rank `root`, on every rank; all give a tensor of that form. Not to be changed in place.
+    fn broadcast(&self, x: &Tensor, root: usize) -> Result<Tensor> {
+        self.start(Call::Broadcast { root }, x)?.wait()
+    }
+
+    /// Waits until every rank is here.
+    fn barrier(&self) -> Result<()> {
+        self.sum_numbers(&[0.0]).map(|_| ())
+    }
+
+    /// The sums over the ranks of a few numbers of the host.
+    fn sum_numbers(&self, numbers: &[f64]) -> Result<Vec<f64>> {
+        let x = Tensor::new(numbers, &Device::Cpu)?;
+        self.all_reduce(&x, Reduction::Sum)?.to_vec1()
+    }
+
+    /// A few numbers of the host from every rank, those of rank `r` in row `r`.
+    fn gather_numbers(&self, numbers: &[f64]) -> Result<Vec<Vec<f64>>> {
+        self.all_gather(&Tensor::new(numbers, &Device::Cpu)?.unsqueeze(0)?)?.to_vec2()
+    }
+}
+
+/// How the numbers of several ranks become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduction {
+    /// Their sum.
+    Sum,
+    /// The largest.
+    Max,
+}
+
+/// An operation of all ranks of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Gives the sum or maximum.
+    AllReduce(Reduction),
+    /// Puts the sum or maximum into `x` and gives `x`, which may be a view.
+    AllReduceInPlace(Reduction),
+    /// Gives the ranks' tensors one after the other along dim 0.
+    AllGather,
+    /// Fills `x`, of which rank `r` brings the `r`-th of `size` equal pieces along dim 0; gives `x`.
+    AllGatherInPlace,
+    /// Gives this rank's piece along dim 0 of the sum.
+    ReduceScatter,
+    /// Puts the sum's `r`-th piece along dim 0 into that piece of `x`; gives `x`, whose other pieces
+    /// mean nothing afterwards.
+    ReduceScatterInPlace,
+    /// Gives the tensor of rank `root`.
+    Broadcast {
+        /// Whose tensor it is.
+        root: usize,
+    },
+}
+
+impl Call {
+    /// Whether dim 0 of `x` must be a multiple of the group's size.
+    pub(super) fn cuts(self) -> bool {
+        matches!(self, Call::AllGatherInPlace | Call::ReduceScatter | Call::ReduceScatterInPlace)
+    }
+}
+
+/// The form of a tensor to be received.
+#[derive(Clone, Debug)]
+pub struct Like {
+    /// Its shape.
+    pub shape: Shape,
+    /// Its number format.
+    pub dtype: DType,
+    /// The receiving rank's device.
+    pub device: Device,
+}
+
+impl Like {
+    /// The form of `x`.
+    pub fn of(x: &Tensor) -> Like {
+        Like { shape: x.shape().clone(), dtype: x.dtype(), device: x.device().clone() }
+    }
+}
+
+/// A call under way.
+#[must_use = "a call has a result only after `wait`"]
+pub struct Pending(Box<dyn FnOnce() -> Result<Tensor> + Send>);
+
+impl Pending {
+    /// A call whose result `wait` gives.
+    pub(super) fn new(wait: impl FnOnce() -> Result<Tensor> + Send + 'static) -> Pending {
+        Pending(Box::new(wait))
+    }
+
+    /// The call's result, when every rank has done its part.
+    pub fn wait(self) -> Result<Tensor> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Pending")
+    }
+}

@@ -1,0 +1,79 @@
+//! Groups of the threads of one process.
+//!
+//! The ranks of a call put their tensors down; the one that comes last does the work for all, with
+//! every core, in the order of the ranks, and wakes those that wait. So a call copies no more than
+//! its results, and no thread spins. The [`Hub`] knows what every rank waits for: when all of them
+//! do, none will ever go on, and it says so instead of hanging.
+
+mod hub;
+mod work;
+
+pub use hub::{Hub, Line};
+
+use super::group::{Call, Group, Like, Pending};
+use candle_core::{Result, Tensor, bail};
+use hub::{Form, Letter, RoundKey};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One thread's end of a group.
+#[derive(Debug)]
+pub struct ThreadGroup {
+    hub: Arc<Hub>,
+    line: Line,
+    /// Numbers in the run of the group's ranks.
+    ranks: Vec<usize>,
+    /// This thread's number in the group.
+    rank: usize,
+    /// Calls begun so far.
+    calls: AtomicU64,
+}
+
+impl ThreadGroup {
+    fn letter(&self, from: usize, to: usize, tag: u64) -> Result<Letter> {
+        match (self.ranks.get(from), self.ranks.get(to)) {
+            (Some(from), Some(to)) => Ok(Letter { line: self.line, from: *from, to: *to, tag }),
+            _ => bail!("rank {} is not in a group of {}", from.max(to), self.size()),
+        }
+    }
+}
+
+impl Group for ThreadGroup {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.ranks.len()
+    }
+
+    fn start(&self, call: Call, x: &Tensor) -> Result<Pending> {
+        work::check(call, x, self.size())?;
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        let key = RoundKey { line: self.line, first: self.ranks[0], number };
+        self.hub.join(key, &self.ranks, self.rank, &Form { call, like: Like::of(x) }, x)?;
+        let (hub, ranks, rank) = (self.hub.clone(), self.ranks.clone(), self.rank);
+        Ok(Pending::new(move || hub.result(key, &ranks, rank)))
+    }
+
+    fn send(&self, x: &Tensor, to: usize, tag: u64) -> Result<()> {
+        self.hub.post(self.letter(self.rank, to, tag)?, x)
+    }
+
+    fn receive(&self, like: &Like, from: usize, tag: u64) -> Result<Tensor> {
+        let letter = self.letter(from, self.rank, tag)?;
+        let x = self.hub.fetch(letter)?;
+        if x.shape() != &like.shape || x.dtype() != like.dtype {
+            bail!(
+                "rank {} sent {:?} {:?}, rank {} expects {:?} {:?}",
+                letter.from,
+                x.dtype(),
+                x.shape(),
+                letter.to,
+                like.dtype,
+                like.shape,
+            )
+        }
+        x.to_device(&like.device)
+    }
+}

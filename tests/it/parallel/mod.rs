@@ -1,0 +1,11 @@
+//! Ranks that work together: collectives, failures.
+
+// Every collective against sums by hand; misuse; failing ranks.
+mod groups;
+
+use sft_run::spec::optimization::Degrees;
+
+/// `data` × `pipeline` × `tensor` ranks.
+fn degrees(data: usize, pipeline: usize, tensor: usize) -> Degrees {
+    Degrees { data, pipeline, virtual_pipeline: 1, tensor, sequence: false }
+}
