@@ -1,7 +1,7 @@
 //! Training state on disk.
 
+pub mod foreign;
 pub mod format;
 pub mod manifest;
 pub mod native;
-pub mod source;
 pub mod whole;
