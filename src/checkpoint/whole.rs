@@ -41,14 +41,31 @@ pub fn read_moments(
 /// Names of the moments' tensors: these before the parameter's name.
 const MOMENTS: [&str; 2] = ["first_moment.", "second_moment."];
 
-/// Writes a checkpoint as folder `target`, which must not exist; `moments` are AdamW's, if any.
+/// A training state to be saved.
+#[derive(Clone, Copy, Debug)]
+pub struct State<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// Its parameters `[elements]` in fp32: the optimizer's masters, if there are any.
+    pub parameters: &'a Tensor,
+    /// AdamW's moments, if any.
+    pub moments: Option<[&'a Tensor; 2]>,
+}
+
+/// Writes a model in fp32 as folder `target`, which must not exist; `moments` are AdamW's, if any.
 pub fn save(
     target: &Path,
     model: &Model,
     progress: Progress,
     moments: Option<[&Tensor; 2]>,
 ) -> Result<(), Error> {
-    let values: Vec<f32> = model.weights().values().to_vec1()?;
+    save_state(target, &State { model, parameters: model.weights().values(), moments }, progress)
+}
+
+/// Writes a training state as folder `target`, which must not exist.
+pub fn save_state(target: &Path, state: &State<'_>, progress: Progress) -> Result<(), Error> {
+    let State { model, parameters, moments } = *state;
+    let values: Vec<f32> = parameters.to_vec1()?;
     let moments = moments.map(|moments| moments.map(Tensor::to_vec1::<f32>));
     let moments = match moments {
         Some([first, second]) => vec![(MOMENTS[0], first?), (MOMENTS[1], second?)],

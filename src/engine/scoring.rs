@@ -81,7 +81,7 @@ fn pass(model: &Model, sequences: &[Scored<'_>]) -> Result<Vec<Sums>> {
         return Ok(sums);
     }
     let batch = Batch { tokens: &tokens, positions: &positions, starts: &starts, addresses: &[] };
-    let scores = model.scores(&batch, &Targets { places: &places, labels: &labels })?;
+    let scores = model.scores(&batch, &Targets::new(&places, &labels))?;
     for (owner, score) in owners.into_iter().zip(scores) {
         sums[owner].loss_sum -= score.log_probability;
         sums[owner].tokens += 1;

@@ -184,7 +184,7 @@ impl Sums {
 /// Adds the gradients of one micro-batch; gives the sum of its loss.
 fn learn(model: &Model, batch: &MicroBatch, noise: Noise) -> Result<f64, candle_core::Error> {
     let (places, labels) = targets(batch);
-    let targets = Targets { places: &places, labels: &labels };
+    let targets = Targets::new(&places, &labels);
     // Without a target the sum is empty, and so is its gradient.
     if places.is_empty() { Ok(0.0) } else { model.learn(&view(batch), &targets, noise) }
 }

@@ -6,12 +6,16 @@ use super::step::{self, Outcome, Settings, Trainer};
 use super::validation;
 use crate::checkpoint::manifest::Progress;
 use crate::checkpoint::native::{self, Checkpoint};
-use crate::checkpoint::whole;
+use crate::checkpoint::whole::{self, State};
 use crate::data::feed::Feed;
 use crate::data::sampler::{self, Share};
+use crate::model::Model;
+use crate::model::formats::Formats;
+use crate::model::weights::Weights;
 use crate::spec::event::{Event, Sink, StepMetrics, ValidationMetrics};
 use crate::spec::job::TrainJob;
 use crate::spec::optimization::Precision;
+use candle_core::{Device, Tensor};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -124,8 +128,7 @@ pub fn check_is_built(job: &TrainJob) -> Result<(), Error> {
 /// Everything that `job` asks for and only later versions can do.
 pub fn not_built(job: &TrainJob) -> Vec<NotBuilt> {
     let precision = match job.trainer.precision {
-        Precision::Fp32 => None,
-        Precision::Bf16 => Some("bf16"),
+        Precision::Fp32 | Precision::Bf16 => None,
         Precision::Fp16 => Some("fp16"),
     };
     let precision = precision.map(|format| NotBuilt {
@@ -167,14 +170,19 @@ pub fn not_built(job: &TrainJob) -> Vec<NotBuilt> {
 pub fn trainer(job: &TrainJob, path: &Path, resumes: bool) -> Result<(Trainer, Progress), Error> {
     let checkpoint = Checkpoint::open(path)?;
     let architecture = &job.model.architecture;
-    let model = whole::build(architecture, whole::read_weights(&checkpoint, architecture)?)?;
+    let values = whole::read_weights(&checkpoint, architecture)?;
+    let elements = values.len();
+    let start = Tensor::from_vec(values, elements, &Device::Cpu)?;
+    let formats = Formats::of(job.trainer.precision, job.model.megatron_amp_o2);
+    let weights = Weights::placed(architecture, &start, formats, &Device::Cpu)?;
+    let model = Model::new(architecture, weights)?;
     let optim = &job.model.optim;
     let (optimizer, progress) = if resumes {
         let moments = whole::read_moments(&checkpoint, architecture)?;
-        let state = OptimizerState::with_moments(optim, model.weights(), moments)?;
+        let state = OptimizerState::with_moments(optim, model.weights(), &start, moments)?;
         (state, checkpoint.manifest().progress)
     } else {
-        (OptimizerState::new(optim, model.weights())?, Progress::default())
+        (OptimizerState::new(optim, model.weights(), &start)?, Progress::default())
     };
     let settings = Settings {
         optimizer: optim.clone(),
@@ -314,8 +322,10 @@ impl<'a> Session<'a> {
     fn save(&self, target: &Path) -> Result<(), Error> {
         let path = self.run.output.join(METRICS_FILE);
         self.journal.sync().map_err(io_error(&path))?;
-        let moments = self.trainer.optimizer.moments();
-        whole::save(target, &self.trainer.model, self.progress, Some(moments))?;
+        let (model, optimizer) = (&self.trainer.model, &self.trainer.optimizer);
+        let parameters = optimizer.parameters(model.weights());
+        let state = State { model, parameters, moments: Some(optimizer.moments()) };
+        whole::save_state(target, &state, self.progress)?;
         Ok(())
     }
 

@@ -33,7 +33,7 @@ pub fn loss(
         if places.is_empty() {
             continue;
         }
-        let scores = model.scores(&view(&batch), &Targets { places: &places, labels: &labels })?;
+        let scores = model.scores(&view(&batch), &Targets::new(&places, &labels))?;
         sum -= scores.iter().map(|score| score.log_probability).sum::<f64>();
         count += scores.len();
     }

@@ -47,6 +47,7 @@ impl Kind {
 /// or half the width if gated.
 pub fn forward(kind: Kind, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (tokens, width) = x.dims2()?;
+    let x_type = x.dtype();
     let out_width = kind.output_width(width)?;
     if let Some(bias) = bias {
         expect_shape("bias", bias, &[width])?;
@@ -60,7 +61,7 @@ pub fn forward(kind: Kind, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> 
             let rows = y.len() / out_width;
             forward_block(kind, &x[first * width..(first + rows) * width], &bias, y);
         });
-        tensor(y, (tokens, out_width))
+        tensor(y, (tokens, out_width), x_type)
     })
 }
 
@@ -68,6 +69,7 @@ pub fn forward(kind: Kind, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> 
 /// from the forward's `x` and `bias`.
 pub fn backward(kind: Kind, x: &Tensor, bias: Option<&Tensor>, dy: &Tensor) -> Result<Tensor> {
     let (tokens, width) = x.dims2()?;
+    let x_type = x.dtype();
     let out_width = kind.output_width(width)?;
     expect_shape("dy", dy, &[tokens, out_width])?;
     if let Some(bias) = bias {
@@ -83,7 +85,7 @@ pub fn backward(kind: Kind, x: &Tensor, bias: Option<&Tensor>, dy: &Tensor) -> R
             let dy = &dy[first * out_width..(first + rows) * out_width];
             backward_block(kind, &x[first * width..(first + rows) * width], &bias, dy, dx);
         });
-        tensor(dx, (tokens, width))
+        tensor(dx, (tokens, width), x_type)
     })
 }
 

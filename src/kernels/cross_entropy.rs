@@ -78,10 +78,16 @@ pub fn loss_sum(rows: &[Row]) -> Result<f64> {
     Ok(sum)
 }
 
-/// Replaces `logits` by the gradient of the loss SUM: `softmax - onehot(label)`, 0 in padding.
+/// Replaces `logits` by the gradient of the loss SUM times `scale`: `softmax - onehot(label)`, 0 in
+/// padding.
 ///
 /// `rows` are the combined statistics.
-pub fn gradient_in_place(logits: &Tensor, targets: &Targets<'_>, rows: &[Row]) -> Result<()> {
+pub fn gradient_in_place(
+    logits: &Tensor,
+    targets: &Targets<'_>,
+    rows: &[Row],
+    scale: f64,
+) -> Result<()> {
     let (count, columns) = logits.dims2()?;
     targets.check(count)?;
     if rows.len() != count {
@@ -95,21 +101,26 @@ pub fn gradient_in_place(logits: &Tensor, targets: &Targets<'_>, rows: &[Row]) -
             .with_min_len(rows_per_block(columns))
             .for_each(|(logits, (label, row))| {
                 let (logits, padding) = logits.split_at_mut(real);
-                softmax_row(logits, T::of(row.max), T::of(1.0 / row.sum));
+                softmax_row(logits, T::of(row.max), T::of(scale / row.sum));
                 padding.fill(T::ZERO);
                 if let Some(column) = targets.column(*label, real) {
-                    logits[column] -= T::ONE;
+                    logits[column] -= T::of(scale);
                 }
             });
     }))
 }
 
-/// Loss SUM of `logits` `[rows, columns]` and, in their place, its gradient, on one rank.
-pub fn forward_backward(logits: &Tensor, labels: &[u32], vocab_size: usize) -> Result<f64> {
+/// Loss SUM of `logits` `[rows, columns]` and, in their place, its gradient times `scale`, on one rank.
+pub fn forward_backward(
+    logits: &Tensor,
+    labels: &[u32],
+    vocab_size: usize,
+    scale: f64,
+) -> Result<f64> {
     let targets = Targets { labels, first: 0, vocab_size };
     let rows = statistics(logits, &targets)?;
     let loss = loss_sum(&rows)?;
-    gradient_in_place(logits, &targets, &rows)?;
+    gradient_in_place(logits, &targets, &rows, scale)?;
     Ok(loss)
 }
 

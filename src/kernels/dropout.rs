@@ -57,15 +57,15 @@ pub fn apply(x: &Tensor, dropout: &Dropout<'_>) -> Result<Tensor> {
     let (tokens, width) = x.dims2()?;
     dropout.check(tokens)?;
     on_real!(x, T => {
-        let x = read::<T>(x)?;
-        let x: &[T] = &x;
-        let mut y = unfilled::<T>(x.len());
+        let values = read::<T>(x)?;
+        let values: &[T] = &values;
+        let mut y = unfilled::<T>(values.len());
         for_row_blocks(&mut y, width, |first, rows| {
             for (row, y) in (first..).zip(rows.chunks_exact_mut(width)) {
-                mask_row(dropout, row, &x[row * width..(row + 1) * width], y);
+                mask_row(dropout, row, &values[row * width..(row + 1) * width], y);
             }
         });
-        tensor(y, (tokens, width))
+        tensor(y, (tokens, width), x.dtype())
     })
 }
 

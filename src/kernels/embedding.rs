@@ -26,7 +26,7 @@ impl Lookup<'_> {
     }
 }
 
-/// The word's row plus, if given, the position's: `[tokens, width]`.
+/// The word's row plus, if given, the position's: `[tokens, width]`, in the table's format.
 pub fn forward(word: &Lookup<'_>, position: Option<&Lookup<'_>>) -> Result<Tensor> {
     let (rows, width) = word.table.dims2()?;
     let tokens = word.ids.len();
@@ -50,7 +50,7 @@ pub fn forward(word: &Lookup<'_>, position: Option<&Lookup<'_>>) -> Result<Tenso
                 }
             }
         });
-        tensor(out, (tokens, width))
+        tensor(out, (tokens, width), word.table.dtype())
     })
 }
 

@@ -15,10 +15,10 @@ fn rows_per_task(rows: usize) -> usize {
 }
 
 /// `x·wᵀ + bias`: `x` is `[tokens, inputs]`, `weight` `[outputs, inputs]`, `bias` `[outputs]`;
-/// gives `[tokens, outputs]`.
+/// gives `[tokens, outputs]` in `x`'s format.
 pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (tokens, inputs) = x.dims2()?;
-    let outputs = weight.dim(0)?;
+    let (outputs, x_type) = (weight.dim(0)?, x.dtype());
     expect_shape("weight", weight, &[outputs, inputs])?;
     if let Some(bias) = bias {
         expect_shape("bias", bias, &[outputs])?;
@@ -29,21 +29,21 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
         let mut y = unfilled::<T>(tokens * outputs);
         let weight = Matrix::rows(&weight, outputs, inputs).transposed();
         product(&mut y, Matrix::rows(&x, tokens, inputs), weight, bias.as_deref());
-        tensor(y, (tokens, outputs))
+        tensor(y, (tokens, outputs), x_type)
     })
 }
 
-/// The gradient of `x`: `dy·w`, `dy` being `[tokens, outputs]`.
+/// The gradient of `x`: `dy·w`, `dy` being `[tokens, outputs]`, in `dy`'s format.
 pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let (tokens, outputs) = dy.dims2()?;
     let inputs = weight.dim(1)?;
     expect_shape("weight", weight, &[outputs, inputs])?;
     on_real!(dy, T => {
-        let (dy, weight) = (read::<T>(dy)?, read::<T>(weight)?);
+        let (values, weight) = (read::<T>(dy)?, read::<T>(weight)?);
         let mut dx = unfilled::<T>(tokens * inputs);
         let weight = Matrix::rows(&weight, outputs, inputs);
-        product(&mut dx, Matrix::rows(&dy, tokens, outputs), weight, None);
-        tensor(dx, (tokens, inputs))
+        product(&mut dx, Matrix::rows(&values, tokens, outputs), weight, None);
+        tensor(dx, (tokens, inputs), dy.dtype())
     })
 }
 

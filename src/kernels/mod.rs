@@ -1,8 +1,10 @@
 //! Operations of a GPT with an explicit forward and backward, each a safe function; the CPU's code here, CUDA's beside it.
 //!
-//! Tensors are carriers: contiguous, f32 (f64 in tests), on the CPU; another device or dtype is
-//! refused. Tokens are flattened: a micro-batch is `[tokens, width]`, and `starts` holds the first
-//! row of every sequence and, last, the number of rows. Nothing is padded.
+//! Tensors are carriers: contiguous, on the CPU; another device is refused. They hold f32, bf16 or
+//! f16 (f64 in tests); sums and functions are computed in f32 (f64) and rounded once, on output.
+//! A kernel's tensors may be of different formats. Tokens are flattened: a micro-batch is
+//! `[tokens, width]`, and `starts` holds the first row of every sequence and, last, the number of
+//! rows. Nothing is padded.
 //!
 //! Gradients of parameters are *added* in place to the tensor handed in, which may be a view of
 //! one flat buffer. Results do not depend on the number of threads: work is cut by shape alone, and

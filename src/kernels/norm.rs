@@ -6,7 +6,7 @@ use super::Result;
 use super::carrier::{expect_shape, on_real, read, tensor, update};
 use super::launch::{for_row_blocks, rows_per_block, unfilled, vectorized};
 use super::real::Real;
-use candle_core::{Tensor, bail};
+use candle_core::{DType, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
 /// Which normalization.
@@ -31,6 +31,8 @@ pub struct Norm<'a> {
     pub weight: &'a Tensor,
     /// Added per channel.
     pub bias: Option<&'a Tensor>,
+    /// Number format of the normalized tensor, which may be narrower than the input's.
+    pub output: DType,
 }
 
 /// What the backward needs of the forward.
@@ -75,8 +77,8 @@ pub fn forward(x: &Tensor, norm: &Norm<'_>) -> Result<(Tensor, Saved)> {
             .zip(moments.par_chunks_mut(2 * rows))
             .zip(values.par_chunks(rows * width.max(1)))
             .for_each(|((y, moments), x)| forward_block(x, parameters, y, moments));
-        let moments = tensor(moments, (tokens, 2))?;
-        Ok((tensor(y, (tokens, width))?, Saved { input: x.clone(), moments }))
+        let moments = tensor(moments, (tokens, 2), T::DTYPE)?;
+        Ok((tensor(y, (tokens, width), norm.output)?, Saved { input: x.clone(), moments }))
     })
 }
 
@@ -85,7 +87,8 @@ pub fn add_forward(x: &Tensor, residual: &Tensor, norm: &Norm<'_>) -> Result<(Te
     forward(&super::residual::sum(x, residual)?, norm)
 }
 
-/// The gradient of the input, plus `residual_gradient` where the input also went on unnormalized.
+/// The gradient of the input in its format, plus `residual_gradient` where the input also went on
+/// unnormalized.
 pub fn backward(
     saved: &Saved,
     norm: &Norm<'_>,
@@ -116,7 +119,7 @@ pub fn backward(
             backward_block(rows, parameters, residual, dx);
         });
         add_parameter_gradients(gradients, width, x, dy, moments)?;
-        tensor(dx, (tokens, width))
+        tensor(dx, (tokens, width), saved.input.dtype())
     })
 }
 

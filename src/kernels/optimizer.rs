@@ -38,6 +38,8 @@ pub struct Buffers<'a> {
     pub first_moment: &'a Tensor,
     /// Running mean of the squared gradients.
     pub second_moment: &'a Tensor,
+    /// Where the new parameters are also put, rounded to half precision.
+    pub copy: Option<&'a Tensor>,
 }
 
 /// One step:
@@ -48,6 +50,9 @@ pub fn step(buffers: &Buffers<'_>, settings: &AdamW) -> Result<()> {
     expect_shape("gradients", buffers.gradients, shape)?;
     expect_shape("first_moment", buffers.first_moment, shape)?;
     expect_shape("second_moment", buffers.second_moment, shape)?;
+    if let Some(copy) = buffers.copy {
+        expect_shape("copy", copy, shape)?;
+    }
     on_real!(buffers.parameters, T => {
         let gradients = read::<T>(buffers.gradients)?;
         let gradients: &[T] = &gradients;
@@ -63,7 +68,8 @@ pub fn step(buffers: &Buffers<'_>, settings: &AdamW) -> Result<()> {
                 })
             })
         })??
-    })
+    })?;
+    buffers.copy.map_or(Ok(()), |copy| super::reduce::put(copy, buffers.parameters))
 }
 
 /// The constants in the buffers' own precision.

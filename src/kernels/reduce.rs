@@ -49,7 +49,17 @@ pub fn total(parts: &[Tensor]) -> Result<Tensor> {
                 add(sum, &part[range.clone()]);
             }
         });
-        tensor(sum, first.shape())
+        tensor(sum, first.shape(), first.dtype())
+    })
+}
+
+/// `x = y`, in place, rounded to `x`'s format; `y` lies in another buffer.
+pub fn put(x: &Tensor, y: &Tensor) -> Result<()> {
+    expect_shape("y", y, x.dims())?;
+    on_real!(x, T => {
+        let y = read::<T>(y)?;
+        let y: &[T] = &y;
+        update::<T, _>(x, |x| x.copy_from_slice(y))
     })
 }
 

@@ -7,7 +7,7 @@ use super::launch::{for_row_blocks, unfilled, vectorized};
 use super::real::Real;
 use candle_core::Tensor;
 
-/// `residual + dropout(x + bias)`, all `[tokens, width]` but the bias `[width]`.
+/// `residual + dropout(x + bias)` in the residual's format, all `[tokens, width]` but the bias `[width]`.
 ///
 /// Backward: the residual's gradient is `dy`; that of `x` is `dy`, or `dropout::apply(dy)` with the
 /// same dropout; the bias's is the sum of the rows of the latter (`linear::backward_bias`).
@@ -25,6 +25,7 @@ pub fn forward(
     if let Some(dropout) = dropout {
         dropout.check(tokens)?;
     }
+    let dtype = residual.dtype();
     on_real!(x, T => {
         let (x, residual) = (read::<T>(x)?, read::<T>(residual)?);
         let (x, residual): (&[T], &[T]) = (&x, &residual);
@@ -41,11 +42,11 @@ pub fn forward(
                 add(y, &residual[range]);
             }
         });
-        tensor(y, (tokens, width))
+        tensor(y, (tokens, width), dtype)
     })
 }
 
-/// `a + b`, of equal shapes.
+/// `a + b` in `a`'s format, of equal shapes.
 pub fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     expect_shape("b", b, a.dims())?;
     on_real!(a, T => {
@@ -56,7 +57,7 @@ pub fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
             let range = first..first + block.len();
             add_row(block, &left[range.clone()], Some(&right[range]));
         });
-        tensor(sum, a.shape())
+        tensor(sum, a.shape(), a.dtype())
     })
 }
 

@@ -39,7 +39,7 @@ pub struct Workload<'a> {
 pub struct DeviceMemory {
     /// Number of parameters on the device (a count, not bytes).
     pub parameters: u64,
-    /// Parameters in the format of the computation.
+    /// Parameters, in half precision where matrix products are; without masters in fp32 too.
     pub weights: u64,
     /// Gradients, in fp32.
     pub gradients: u64,
@@ -71,7 +71,7 @@ pub fn of_stage(workload: &Workload<'_>, stage: usize) -> DeviceMemory {
     let replicas = if workload.distributed_optimizer { workload.degrees.data as u64 } else { 1 };
     DeviceMemory {
         parameters,
-        weights: parameters * if masters { 2 } else { 4 },
+        weights: parameters * if masters { 2 } else { 4 + if half { 2 } else { 0 } },
         gradients: parameters * 4,
         optimizer: state.div_ceil(replicas),
         activations: activations_of_stage(workload, stage),
@@ -158,12 +158,12 @@ impl BlockActivations {
     }
 }
 
-/// The last norm's input and output and the logits in fp32, every token learned.
+/// The last norm's input and output and the logits, every token learned.
 fn head_activations(workload: &Workload<'_>) -> u64 {
     let model = workload.architecture;
     let tokens = (workload.seq_length * workload.micro_batch_size) as u64;
     let bytes = bytes_per_number(workload.precision);
-    let logits = model.padded_vocab_size as u64 * 4 / workload.degrees.tensor as u64;
+    let logits = model.padded_vocab_size as u64 * bytes / workload.degrees.tensor as u64;
     tokens * (2 * model.hidden_size as u64 * bytes + logits)
 }
 

@@ -24,6 +24,15 @@ pub struct Targets<'a> {
     pub places: &'a [u32],
     /// The next token at each of these places.
     pub labels: &'a [u32],
+    /// Gradients are those of the loss sum times this: fp16's loss scale, else 1.
+    pub gradient_scale: f64,
+}
+
+impl<'a> Targets<'a> {
+    /// Targets whose gradients are those of the loss sum.
+    pub fn new(places: &'a [u32], labels: &'a [u32]) -> Targets<'a> {
+        Targets { places, labels, gradient_scale: 1.0 }
+    }
 }
 
 /// Where the random numbers of a training step come from.

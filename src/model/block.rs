@@ -9,7 +9,7 @@ use super::weights::Weights;
 use crate::kernels::attention::{Cache, Continued};
 use crate::kernels::{dropout, norm, residual};
 use crate::spec::architecture::Architecture;
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 /// `x1 = x + attention(norm(x))`, `y = x1 + mlp(norm(x1))`.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct Block {
     attention: Attention,
     post_attention_norm: Norm,
     mlp: Mlp,
+    /// Number format of matrix products.
+    products: DType,
 }
 
 /// What its backward needs.
@@ -49,6 +51,7 @@ impl Block {
             attention: Attention::new(geometry, weights, layer)?,
             post_attention_norm: norm("post_attention")?,
             mlp: Mlp::new(model, weights, layer)?,
+            products: weights.formats().products,
         })
     }
 
@@ -103,11 +106,11 @@ impl Block {
         residual::forward(update, last.bias(), dropout.as_ref(), x)
     }
 
-    /// The gradient of what [`Block::add`] added, bias included.
+    /// The gradient of what [`Block::add`] added, bias included, in the format of matrix products.
     fn masked(&self, dy: &Tensor, name: &str, pass: &Pass<'_>) -> Result<Tensor> {
         match pass.dropout(self.hidden_dropout, &format!("layers.{}/{name}", self.layer)) {
-            Some(dropout) => dropout::apply(dy, &dropout),
-            None => Ok(dy.clone()),
+            Some(dropout) => dropout::apply(dy, &dropout)?.to_dtype(self.products),
+            None => dy.to_dtype(self.products),
         }
     }
 }

@@ -18,8 +18,9 @@ pub struct Decoder<'a> {
 impl<'a> Decoder<'a> {
     /// Room for `rows` rows of up to `capacity` tokens each.
     pub fn new(model: &'a Model, rows: usize, capacity: usize) -> Result<Decoder<'a>> {
-        let (shape, dtype) = (&model.geometry.shape, model.weights().dtype());
-        let cache = |_: &_| Cache::new(rows, capacity, shape, dtype);
+        let (shape, weights) = (&model.geometry.shape, model.weights());
+        let place = (weights.formats().products, weights.device());
+        let cache = |_: &_| Cache::new(rows, capacity, shape, place);
         let caches = model.blocks.iter().map(cache).collect::<Result<_>>()?;
         Ok(Decoder { model, caches, lengths: vec![0; rows] })
     }

@@ -35,7 +35,11 @@ impl Head {
         let tied = model.share_embeddings_and_output_weights;
         Ok(Head {
             norm: Norm::new(model, weights, FINAL_LAYERNORM)?,
-            output: weights.expect(if tied { WORD_EMBEDDINGS } else { OUTPUT_LAYER })?,
+            output: weights.expect_for_products(if tied {
+                WORD_EMBEDDINGS
+            } else {
+                OUTPUT_LAYER
+            })?,
             vocab_size: model.vocab_size,
         })
     }
@@ -50,7 +54,9 @@ impl Head {
     pub fn forward(&self, x: &Tensor, targets: &Targets<'_>) -> Result<(f64, Saved)> {
         let (normalized, norm) = self.norm.forward(&rows(x, targets.places)?)?;
         let logits = linear::forward(&normalized, &self.output.value, None)?;
-        let loss = cross_entropy::forward_backward(&logits, targets.labels, self.vocab_size)?;
+        let Targets { labels, gradient_scale, .. } = *targets;
+        let loss =
+            cross_entropy::forward_backward(&logits, labels, self.vocab_size, gradient_scale)?;
         Ok((loss, Saved { norm, normalized, d_logits: logits }))
     }
 

@@ -16,7 +16,7 @@ pub(super) struct Linear {
 
 impl Linear {
     pub(super) fn new(weights: &Weights, prefix: &str) -> Result<Linear> {
-        let weight = weights.expect(&format!("{prefix}.weight"))?;
+        let weight = weights.expect_for_products(&format!("{prefix}.weight"))?;
         Ok(Linear { weight, bias: weights.slot(&format!("{prefix}.bias"))? })
     }
 

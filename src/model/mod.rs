@@ -9,6 +9,7 @@ pub mod batch;
 pub mod block;
 pub mod decoder;
 pub mod embedding;
+pub mod formats;
 pub mod head;
 mod linear;
 mod mlp;

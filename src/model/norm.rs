@@ -3,7 +3,7 @@
 use super::weights::{Slot, Weights};
 use crate::kernels::norm;
 use crate::spec::architecture::{Architecture, Normalization};
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 /// layernorm, layernorm1p or rmsnorm with its parameters.
 #[derive(Debug)]
@@ -12,6 +12,7 @@ pub(super) struct Norm {
     epsilon: f64,
     weight: Slot,
     bias: Option<Slot>,
+    output: DType,
 }
 
 impl Norm {
@@ -21,17 +22,18 @@ impl Norm {
             Normalization::Layernorm1p => norm::Kind::LayerNorm1p,
             Normalization::Rmsnorm => norm::Kind::RmsNorm,
         };
-        let weight = weights.expect(&format!("{prefix}.weight"))?;
+        let slot = weights.expect(&format!("{prefix}.weight"))?;
         let bias = weights.slot(&format!("{prefix}.bias"))?;
-        Ok(Norm { kind, epsilon: model.layernorm_epsilon, weight, bias })
+        let output = weights.formats().products;
+        Ok(Norm { kind, epsilon: model.layernorm_epsilon, weight: slot, bias, output })
     }
 
-    /// The normalized `x` `[tokens, hidden]`.
+    /// The normalized `x` `[tokens, hidden]`, in the format of matrix products.
     pub(super) fn forward(&self, x: &Tensor) -> Result<(Tensor, norm::Saved)> {
         norm::forward(x, &self.kernel())
     }
 
-    /// The gradient of the input, plus `residual` where the input also went on unnormalized.
+    /// The gradient of the input in its format, plus `residual` where the input also went on unnormalized.
     pub(super) fn backward(
         &self,
         saved: &norm::Saved,
@@ -49,6 +51,7 @@ impl Norm {
             epsilon: self.epsilon,
             weight: &self.weight.value,
             bias: self.bias.as_ref().map(|bias| &bias.value),
+            output: self.output,
         }
     }
 }

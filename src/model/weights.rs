@@ -1,8 +1,10 @@
 //! The model's parameters and their gradients, each set in one flat buffer in the table's order.
 
+use super::formats::Formats;
+use crate::kernels::reduce;
 use crate::layout::parameters::{Parameter, table};
 use crate::spec::architecture::Architecture;
-use candle_core::{DType, Device, Result, Tensor, WithDType};
+use candle_core::{Device, Result, Tensor, WithDType};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -14,8 +16,11 @@ pub struct Weights {
     table: Vec<Parameter>,
     /// Where each parameter of the table lies in the buffers.
     ranges: Vec<Range<usize>>,
+    formats: Formats,
     /// All values, `[elements]`.
     values: Tensor,
+    /// The values in the format of matrix products, when it is another one.
+    product_values: Option<Tensor>,
     /// All gradients, `[elements]`.
     gradients: Tensor,
 }
@@ -30,21 +35,53 @@ pub struct Slot {
 }
 
 impl Weights {
-    /// Parameters with these values, which follow each other in the table's order.
+    /// Parameters with these values, which follow each other in the table's order; everything is
+    /// in their format and on the CPU.
     pub fn new<T: WithDType>(architecture: &Architecture, values: Vec<T>) -> Result<Weights> {
+        let count = values.len();
+        let values = Tensor::from_vec(values, count, &Device::Cpu)?;
+        Weights::placed(architecture, &values, Formats::uniform(T::DTYPE), &Device::Cpu)
+    }
+
+    /// Parameters on `device` in `formats`, with `values` `[elements]` in the table's order.
+    ///
+    /// Values that are there already in the right format are shared, not copied.
+    pub fn placed(
+        architecture: &Architecture,
+        values: &Tensor,
+        formats: Formats,
+        device: &Device,
+    ) -> Result<Weights> {
         let table = table(architecture);
         let ranges = ranges(&table);
         let elements = ranges.last().map_or(0, |range| range.end);
-        if values.len() != elements {
-            candle_core::bail!("{} values for {elements} parameters", values.len());
+        if values.dims() != [elements] {
+            candle_core::bail!("values {:?} for {elements} parameters", values.dims());
         }
-        let gradients = Tensor::zeros(elements, T::DTYPE, &Device::Cpu)?;
-        let values = Tensor::from_vec(values, elements, &Device::Cpu)?;
-        Ok(Weights { table, ranges, values, gradients })
+        let placed = |dtype| values.to_dtype(dtype)?.to_device(device);
+        let casts = formats.products != formats.parameters;
+        Ok(Weights {
+            table,
+            ranges,
+            formats,
+            values: placed(formats.parameters)?,
+            product_values: if casts { Some(placed(formats.products)?) } else { None },
+            gradients: Tensor::zeros(elements, formats.gradients(), device)?,
+        })
     }
 
     /// The views of the parameter called `name`; none when the architecture has no such parameter.
     pub fn slot(&self, name: &str) -> Result<Option<Slot>> {
+        self.slot_of(&self.values, name)
+    }
+
+    /// [`expect`](Weights::expect) with the values in the format of matrix products.
+    pub fn expect_for_products(&self, name: &str) -> Result<Slot> {
+        let values = self.product_values.as_ref().unwrap_or(&self.values);
+        self.slot_of(values, name)?.ok_or_else(|| missing(name))
+    }
+
+    fn slot_of(&self, values: &Tensor, name: &str) -> Result<Option<Slot>> {
         let Some(index) = self.table.iter().position(|parameter| parameter.name == name) else {
             return Ok(None);
         };
@@ -52,15 +89,12 @@ impl Weights {
             let range = &self.ranges[index];
             buffer.narrow(0, range.start, range.len())?.reshape(self.table[index].shape.as_slice())
         };
-        Ok(Some(Slot { value: view(&self.values)?, gradient: view(&self.gradients)? }))
+        Ok(Some(Slot { value: view(values)?, gradient: view(&self.gradients)? }))
     }
 
     /// [`slot`](Weights::slot) of a parameter that the architecture must have.
     pub fn expect(&self, name: &str) -> Result<Slot> {
-        match self.slot(name)? {
-            Some(slot) => Ok(slot),
-            None => candle_core::bail!("the table has no parameter `{name}`"),
-        }
+        self.slot(name)?.ok_or_else(|| missing(name))
     }
 
     /// The parameters with their ranges in the flat buffers.
@@ -83,10 +117,27 @@ impl Weights {
         self.gradients.zero_set()
     }
 
-    /// Number format of the parameters.
-    pub fn dtype(&self) -> DType {
-        self.values.dtype()
+    /// To be called after [`values`](Weights::values) were changed.
+    pub fn values_changed(&self) -> Result<()> {
+        match &self.product_values {
+            Some(copy) => reduce::put(copy, &self.values),
+            None => Ok(()),
+        }
     }
+
+    /// Number formats.
+    pub fn formats(&self) -> Formats {
+        self.formats
+    }
+
+    /// Where the parameters are.
+    pub fn device(&self) -> &Device {
+        self.values.device()
+    }
+}
+
+fn missing(name: &str) -> candle_core::Error {
+    candle_core::Error::Msg(format!("the table has no parameter `{name}`"))
 }
 
 /// Start values of all parameters in the table's order (see [`crate::layout::parameters`]).

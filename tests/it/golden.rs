@@ -94,7 +94,8 @@ fn trainer(case: &str, record: &Record) -> Trainer {
     }
     assert_eq!(tensors.len(), table.len(), "tensors without a parameter");
     let weights = Weights::new(&record.architecture, values).expect("weights");
-    let optimizer = OptimizerState::new(&record.optim, &weights).expect("optimizer");
+    let optimizer =
+        OptimizerState::new(&record.optim, &weights, weights.values()).expect("optimizer");
     let model = Model::new(&record.architecture, weights).expect("model");
     let settings = Settings {
         optimizer: record.optim.clone(),

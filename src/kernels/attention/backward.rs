@@ -62,7 +62,7 @@ pub fn backward(
                 }
             },
         );
-        tensor(dqkv, (tokens, shape.qkv_width()))
+        tensor(dqkv, (tokens, shape.qkv_width()), saved.qkv.dtype())
     })
 }
 

@@ -20,10 +20,16 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Room for `slots` sequences of up to `capacity` tokens each.
-    pub fn new(slots: usize, capacity: usize, shape: &Shape, dtype: DType) -> Result<Cache> {
+    /// Room for `slots` sequences of up to `capacity` tokens each, in this format and on this
+    /// device.
+    pub fn new(
+        slots: usize,
+        capacity: usize,
+        shape: &Shape,
+        (dtype, device): (DType, &Device),
+    ) -> Result<Cache> {
         let width = 2 * shape.groups * shape.head_dim;
-        let values = Tensor::zeros((slots, capacity, width), dtype, &Device::Cpu)?;
+        let values = Tensor::zeros((slots, capacity, width), dtype, device)?;
         Ok(Cache { values, capacity })
     }
 
@@ -74,7 +80,7 @@ pub fn cached(
             let new = &new[from * shape.qkv_width()..to * shape.qkv_width()];
             sequence(new, past, continued.lengths[index], shape, output);
         });
-        tensor(output, (tokens, shape.output_width()))
+        tensor(output, (tokens, shape.output_width()), qkv.dtype())
     })
 }
 

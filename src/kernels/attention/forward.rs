@@ -8,7 +8,7 @@ use crate::kernels::Result;
 use crate::kernels::carrier::{expect_shape, on_real, read, tensor};
 use crate::kernels::launch::{unfilled, vectorized};
 use crate::kernels::real::Real;
-use candle_core::Tensor;
+use candle_core::{Tensor, WithDType};
 use rayon::prelude::*;
 
 /// What the backward needs of the forward.
@@ -25,7 +25,8 @@ pub struct Saved {
 /// Queries per task at most; a multiple of [`LANES`].
 const QUERIES_PER_TASK: usize = 256;
 
-/// Attention over `qkv` `[tokens, (heads + 2·groups)·head_dim]`; gives `[tokens, heads·head_dim]`.
+/// Attention over `qkv` `[tokens, (heads + 2·groups)·head_dim]`; gives `[tokens, heads·head_dim]`, in
+/// its format.
 ///
 /// `starts` holds the first row of each sequence and, last, the number of tokens.
 pub fn forward(
@@ -64,8 +65,8 @@ pub fn forward(
                 run(&task, workspace, output, log_sums);
             },
         );
-        let output = tensor(output, (tokens, shape.output_width()))?;
-        let log_sums = tensor(log_sums, (tokens, shape.heads))?;
+        let output = tensor(output, (tokens, shape.output_width()), qkv.dtype())?;
+        let log_sums = tensor(log_sums, (tokens, shape.heads), T::DTYPE)?;
         Ok((output.clone(), Saved { qkv: qkv.clone(), output, log_sums }))
     })
 }

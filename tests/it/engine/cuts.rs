@@ -21,7 +21,7 @@ fn f32_model(architecture: &Architecture) -> Model {
 /// Log-probabilities of the learned tokens, in order.
 fn log_probabilities(model: &Model, batch: &MicroBatch) -> Vec<f64> {
     let (places, labels) = targets(batch);
-    let targets = Targets { places: &places, labels: &labels };
+    let targets = Targets::new(&places, &labels);
     let scores = model.scores(&view(batch), &targets).unwrap();
     scores.iter().map(|score| score.log_probability).collect()
 }

@@ -6,6 +6,8 @@ mod gradients;
 mod cuts;
 // The loop: validation, checkpoints, stopping, resuming to the bit, errors.
 mod training;
+// bf16, fp16, autocast and fp32 masters.
+mod precision;
 
 use sft_run::data::microbatch::MicroBatch;
 use sft_run::data::sequences::Sequence;
@@ -122,7 +124,7 @@ fn micro_batch(numbers: std::ops::Range<u64>) -> MicroBatch {
 /// Loss sum of one micro-batch; adds its gradients.
 fn learn(model: &Model, batch: &MicroBatch) -> f64 {
     let (places, labels) = targets(batch);
-    let targets = Targets { places: &places, labels: &labels };
+    let targets = Targets::new(&places, &labels);
     model.learn(&view(batch), &targets, Noise { seed: 1, step: 5 }).unwrap()
 }
 

@@ -39,7 +39,7 @@ fn feed(count: usize, shuffle: bool) -> Feed {
     Feed::new(vec![(1.0, Arc::new(MadeUp(count)))], ordering).unwrap()
 }
 
-fn job() -> TrainJob {
+pub(super) fn job() -> TrainJob {
     let mut optim = optimizer();
     optim.sched = Some(Schedule {
         name: ScheduleName::CosineAnnealing,
@@ -79,7 +79,7 @@ fn job() -> TrainJob {
 }
 
 /// Runs `job` in `folder`, which gets its start weights first if it has none.
-fn run(
+pub(super) fn run(
     folder: &Path,
     job: &TrainJob,
     sink: &dyn Sink,
@@ -99,7 +99,7 @@ fn run(
 }
 
 /// The lines of metrics.jsonl without the measured speed.
-fn metrics(folder: &Path) -> Vec<serde_json::Value> {
+pub(super) fn metrics(folder: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(folder.join("output/metrics.jsonl")).unwrap();
     let lines = text.lines().map(|line| {
         let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -121,7 +121,7 @@ impl Sink for StopAt<'_> {
 }
 
 /// A checkpoint's folder is all that a killed process leaves behind.
-fn keep_only_what_a_kill_leaves(folder: &Path, job: &TrainJob, steps: u64) {
+pub(super) fn keep_only_what_a_kill_leaves(folder: &Path, job: &TrainJob, steps: u64) {
     let shorter =
         TrainJob { trainer: TrainTrainer { max_steps: 99, ..job.trainer.clone() }, ..job.clone() };
     let stop = AtomicBool::new(false);
@@ -201,8 +201,8 @@ fn what_later_versions_do_is_refused_by_its_key() {
         assert_eq!(error.to_string(), message);
     };
     refused(
-        |job| job.trainer.precision = Precision::Bf16,
-        "training in bf16 is not built: set trainer.precision to 32",
+        |job| job.trainer.precision = Precision::Fp16,
+        "training in fp16 is not built: set trainer.precision to 32",
     );
     refused(
         |job| job.trainer.degrees.data = 4,

@@ -173,7 +173,7 @@ fn decoding_against_a_cache_is_the_same_attention() {
     let starts = starts(&lengths);
     let qkv = random("qkv", (64, shape.qkv_width()));
     let (whole, _) = attention::forward(&qkv, &starts, &shape, None).unwrap();
-    let cache = Cache::new(3, 50, &shape, DType::F64).unwrap();
+    let cache = Cache::new(3, 50, &shape, (DType::F64, &Device::Cpu)).unwrap();
     // Prefill of 20 and 38 tokens into slots 2 and 0, then three tokens one by one.
     let rows = |from: [usize; 2], count: [usize; 2]| {
         let part = |index: usize| qkv.narrow(0, starts[index] + from[index], count[index]).unwrap();

@@ -24,12 +24,12 @@ fn check(rows: usize, columns: usize, vocab_size: usize) {
     let gradient = autograd(&expected, &expected.ones_like().unwrap(), &logits);
 
     let values = logits.copy().unwrap();
-    let loss = cross_entropy::forward_backward(&values, &labels, vocab_size).unwrap();
+    let loss = cross_entropy::forward_backward(&values, &labels, vocab_size, 1.0).unwrap();
     assert_close(&Tensor::new(loss, &Device::Cpu).unwrap(), &expected, 1e-13);
     assert_close(&values, &gradient, 1e-13);
 
     let values = f32_of(&logits);
-    let loss = cross_entropy::forward_backward(&values, &labels, vocab_size).unwrap();
+    let loss = cross_entropy::forward_backward(&values, &labels, vocab_size, 1.0).unwrap();
     assert_close(&Tensor::new(loss, &Device::Cpu).unwrap(), &expected, 1e-6);
     assert_close(&values, &gradient, 1e-6);
 }
@@ -46,7 +46,7 @@ fn parts_of_the_vocabulary_combine() {
     let (rows, vocab_size) = (9, 25);
     let (logits, labels) = (random("logits", (rows, 30)), labels(rows, vocab_size));
     let whole = logits.copy().unwrap();
-    let loss = cross_entropy::forward_backward(&whole, &labels, vocab_size).unwrap();
+    let loss = cross_entropy::forward_backward(&whole, &labels, vocab_size, 1.0).unwrap();
     // The third part holds padding only.
     let parts: Vec<_> = [0, 13, 26]
         .map(|first| {
@@ -64,7 +64,7 @@ fn parts_of_the_vocabulary_combine() {
     assert!((cross_entropy::loss_sum(&combined).unwrap() - loss).abs() < 1e-12);
     assert!(cross_entropy::loss_sum(&all[0]).is_err());
     for (part, first) in &parts {
-        cross_entropy::gradient_in_place(part, &targets(*first), &combined).unwrap();
+        cross_entropy::gradient_in_place(part, &targets(*first), &combined, 1.0).unwrap();
         let width = part.dim(1).unwrap();
         assert_close(part, &whole.narrow(1, *first, width).unwrap(), 1e-13);
     }
@@ -82,7 +82,7 @@ fn scores_say_how_likely_and_whether_first() {
 #[test]
 fn huge_logits_do_not_overflow() {
     let logits = Tensor::new(&[[9e4_f32, 0.0, -9e4]], &Device::Cpu).unwrap();
-    let loss = cross_entropy::forward_backward(&logits, &[1], 3).unwrap();
+    let loss = cross_entropy::forward_backward(&logits, &[1], 3, 1.0).unwrap();
     assert!((loss - 9e4).abs() < 1e-2, "{loss}");
     assert_close(&logits, &Tensor::new(&[[1.0, -1.0, 0.0]], &Device::Cpu).unwrap(), 1e-6);
 }

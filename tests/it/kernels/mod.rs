@@ -8,6 +8,7 @@ mod attention;
 mod cross_entropy;
 mod dropout;
 mod embedding;
+mod half_precision;
 mod linear;
 mod norm;
 mod optimizer;

@@ -1,7 +1,7 @@
 //! Normalizations.
 
 use super::{assert_close, autograd, f32_of, random, started, var};
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Tensor};
 use sft_run::kernels::norm::{self, Gradients, Kind, Norm};
 
 const EPSILON: f64 = 1e-5;
@@ -28,6 +28,7 @@ fn check(kind: Kind, tokens: usize, width: usize) {
         epsilon: EPSILON,
         weight: &weight,
         bias: has_bias.then_some(bias.as_tensor()),
+        output: DType::F64,
     };
 
     let (y, saved) = norm::forward(&x, &norm).unwrap();
@@ -42,7 +43,8 @@ fn check(kind: Kind, tokens: usize, width: usize) {
     }
 
     let (weight, bias) = (f32_of(&weight), f32_of(&bias));
-    let norm = Norm { weight: &weight, bias: has_bias.then_some(&bias), ..norm };
+    let norm =
+        Norm { weight: &weight, bias: has_bias.then_some(&bias), output: DType::F32, ..norm };
     assert_close(&norm::forward(&f32_of(&x), &norm).unwrap().0, &expected, 1e-6);
 }
 
@@ -59,7 +61,8 @@ fn norms_agree_with_autograd() {
 fn the_fused_sum_is_the_sum() {
     let (x, residual) = (random("x", (5, 12)), random("r", (5, 12)));
     let weight = random("w", 12);
-    let norm = Norm { kind: Kind::RmsNorm, epsilon: EPSILON, weight: &weight, bias: None };
+    let (kind, output) = (Kind::RmsNorm, DType::F64);
+    let norm = Norm { kind, epsilon: EPSILON, weight: &weight, bias: None, output };
     let (y, saved) = norm::add_forward(&x, &residual, &norm).unwrap();
     let sum = (x + residual).unwrap();
     assert_close(saved.input(), &sum, 0.0);

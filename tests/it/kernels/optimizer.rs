@@ -27,8 +27,9 @@ fn adamw_takes_the_steps_that_candle_takes() {
             gradient_scale: 0.5,
         };
         let take = |parameters: &Tensor, gradients: &Tensor, first: &Tensor, second: &Tensor| {
+            let [first_moment, second_moment] = [first, second];
             let buffers =
-                Buffers { parameters, gradients, first_moment: first, second_moment: second };
+                Buffers { parameters, gradients, first_moment, second_moment, copy: None };
             optimizer::step(&buffers, &settings).unwrap();
         };
         take(&parameters, &gradients, &first, &second);

@@ -16,7 +16,8 @@ fn results() -> Vec<Vec<f64>> {
     let starts = [0, 10, 310, 340, 700];
     let x = single("x", (tokens, hidden));
     let weight = f32_of(&random("weight", hidden));
-    let norm = Norm { kind: norm::Kind::RmsNorm, epsilon: 1e-5, weight: &weight, bias: None };
+    let (kind, output) = (norm::Kind::RmsNorm, candle_core::DType::F32);
+    let norm = Norm { kind, epsilon: 1e-5, weight: &weight, bias: None, output };
     let (normed, saved_norm) = norm::forward(&x, &norm).unwrap();
     let qkv_weight = single("qkv", (shape.qkv_width(), hidden));
     let qkv = linear::forward(&normed, &qkv_weight, None).unwrap();
@@ -24,7 +25,7 @@ fn results() -> Vec<Vec<f64>> {
     let active = activation::forward(Kind::GeluTanh, &y, None).unwrap();
     let logits = linear::forward(&active, &single("head", (500, hidden)), None).unwrap();
     let labels: Vec<u32> = (0..tokens as u32).map(|at| at * 13 % 499).collect();
-    let loss = cross_entropy::forward_backward(&logits, &labels, 499).unwrap();
+    let loss = cross_entropy::forward_backward(&logits, &labels, 499, 1.0).unwrap();
 
     let dqkv = attention::backward(&saved, &starts, &shape, None, &active).unwrap();
     let dnormed = linear::backward_input(&dqkv, &qkv_weight).unwrap();

@@ -1,0 +1,124 @@
+//! Half precision: it follows fp32, resumes to the bit, and keeps in fp32 what must be.
+
+use super::training::{job, keep_only_what_a_kill_leaves, metrics, run};
+use super::{f64_model, gpt, gradients, learn, llama, micro_batch};
+use candle_core::{DType, Device, Tensor};
+use sft_run::base::digest::Digest;
+use sft_run::checkpoint::whole;
+use sft_run::engine::training::trainer;
+use sft_run::model::Model;
+use sft_run::model::formats::Formats;
+use sft_run::model::weights::{Weights, start_values};
+use sft_run::spec::architecture::Architecture;
+use sft_run::spec::event::Silent;
+use sft_run::spec::job::TrainJob;
+use sft_run::spec::optimization::Precision;
+use std::sync::atomic::AtomicBool;
+
+/// The half-precision schemes: format, and whether with fp32 masters.
+const SCHEMES: [(Precision, bool); 2] = [(Precision::Bf16, true), (Precision::Bf16, false)];
+
+fn in_precision(precision: Precision, amp_o2: bool) -> TrainJob {
+    let mut job = job();
+    job.trainer.precision = precision;
+    job.model.megatron_amp_o2 = amp_o2;
+    job
+}
+
+fn losses(job: &TrainJob) -> Vec<f64> {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), job, &Silent, &AtomicBool::new(false)).unwrap();
+    let lines = metrics(folder.path());
+    lines.iter().filter_map(|line| line["reduced_train_loss"].as_f64()).collect()
+}
+
+#[test]
+fn losses_follow_those_of_fp32() {
+    let longer = |precision, amp_o2| {
+        let mut job = in_precision(precision, amp_o2);
+        job.model.optim.sched = None;
+        job.trainer.max_steps = 40;
+        losses(&job)
+    };
+    let expected = longer(Precision::Fp32, false);
+    for (precision, amp_o2) in SCHEMES {
+        let found = longer(precision, amp_o2);
+        assert_eq!(found.len(), expected.len());
+        assert_ne!(found, expected);
+        for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let error = (found - expected).abs() / expected;
+            assert!(error < 0.03, "{precision:?} {amp_o2}, step {step}: {found} and {expected}");
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_run_ends_with_the_same_bits() {
+    for (precision, amp_o2) in SCHEMES {
+        let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let job = in_precision(precision, amp_o2);
+        let stop = AtomicBool::new(false);
+        let finished = run(whole.path(), &job, &Silent, &stop).unwrap();
+        keep_only_what_a_kill_leaves(cut.path(), &job, 5);
+        assert_eq!(run(cut.path(), &job, &Silent, &stop).unwrap(), finished);
+        assert_eq!(metrics(cut.path()), metrics(whole.path()));
+        let digest =
+            |folder: &std::path::Path| Digest::of_folder(&folder.join("output/checkpoint"));
+        assert_eq!(digest(cut.path()).unwrap(), digest(whole.path()).unwrap());
+    }
+}
+
+#[test]
+fn masters_keep_what_half_precision_would_lose() {
+    // Updates far smaller than the distance between neighbouring bf16 numbers add up.
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = in_precision(Precision::Bf16, true);
+    job.model.optim.sched = None;
+    job.model.optim.lr = 1e-6;
+    run(folder.path(), &job, &Silent, &AtomicBool::new(false)).unwrap();
+    let start = start_values::<f32>(&job.model.architecture, 7);
+    let saved = whole::load_model(&folder.path().join("output/checkpoint")).unwrap();
+    let saved: Vec<f32> = saved.weights().values().to_vec1().unwrap();
+    let moved = start.iter().zip(&saved).filter(|(start, saved)| start != saved).count();
+    assert!(moved > start.len() / 2, "{moved} of {} parameters moved", start.len());
+    // What goes on from there computes with the rounded parameters and keeps the others.
+    let (trainer, _) = trainer(&job, &folder.path().join("output/checkpoint"), true).unwrap();
+    let weights = trainer.model.weights();
+    assert_eq!(trainer.optimizer.parameters(weights).to_vec1::<f32>().unwrap(), saved);
+    let rounded = Tensor::new(saved, &Device::Cpu).unwrap().to_dtype(DType::BF16).unwrap();
+    let wide = |tensor: &Tensor| tensor.to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(weights.values().dtype(), DType::BF16);
+    assert_eq!(wide(weights.values()), wide(&rounded));
+}
+
+/// The model of [`f64_model`] in other formats.
+fn model(architecture: &Architecture, formats: Formats) -> Model {
+    let values = f64_model(architecture).weights().values().to_dtype(DType::F32).unwrap();
+    let weights = Weights::placed(architecture, &values, formats, &Device::Cpu).unwrap();
+    Model::new(architecture, weights).unwrap()
+}
+
+#[test]
+fn gradients_are_those_of_fp32_to_within_the_format() {
+    for architecture in [gpt(), llama()] {
+        let exact = f64_model(&architecture);
+        let expected_loss = learn(&exact, &micro_batch(0..3));
+        let expected = gradients(&exact);
+        let norm = expected.iter().map(|value| value * value).sum::<f64>().sqrt();
+        // Rounding errors of 2^-9 and 2^-12 each, gathered over two blocks.
+        let formats = [(Precision::Bf16, 2e-2), (Precision::Fp16, 3e-3)];
+        for ((precision, tolerance), amp_o2) in
+            formats.into_iter().flat_map(|format| [(format, true), (format, false)])
+        {
+            let half = model(&architecture, Formats::of(precision, amp_o2));
+            let loss = learn(&half, &micro_batch(0..3));
+            assert!((loss / expected_loss - 1.0).abs() < tolerance, "{loss} and {expected_loss}");
+            assert_eq!(half.weights().gradients().dtype(), DType::F32);
+            let gradients: Vec<f32> = half.weights().gradients().to_vec1().unwrap();
+            let squares = gradients.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).powi(2));
+            let error = squares.sum::<f64>().sqrt() / norm;
+            assert!(error < tolerance, "{precision:?} {amp_o2}: {error:.1e}");
+            assert!(error > tolerance / 100.0, "{precision:?} {amp_o2}: {error:.1e}, not half");
+        }
+    }
+}
