@@ -16,5 +16,4 @@ pub mod plan;
 pub mod artifacts;
 pub mod runner;
 pub mod report;
-pub mod verify;
 pub mod cli;

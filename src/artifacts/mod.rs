@@ -1,6 +1,5 @@
 //! The store of stage outputs and the lock file.
 
-mod adopt;
 mod collect;
 mod guard;
 pub mod lock;

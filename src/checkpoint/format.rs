@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// A checkpoint's format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Ours: `manifest.json` and `model.safetensors`.
+    /// Ours: `manifest.json` and files of pieces.
     Native,
     /// Hugging Face: `config.json` and weights.
     HuggingFace,

@@ -1,7 +1,12 @@
 //! Training state on disk.
 
+mod check;
+pub mod error;
 pub mod foreign;
 pub mod format;
 pub mod manifest;
 pub mod native;
+pub mod reshard;
+pub mod source;
 pub mod whole;
+pub mod writer;

@@ -1,18 +1,25 @@
 //! A model and its checkpoint: weights read into a model, a model and its optimizer state written.
 
-use super::manifest::Progress;
-use super::native::{self, Checkpoint, Content, Error, NamedTensor, Part};
-use crate::layout::parameters::table;
+pub use super::manifest::Progress;
+use super::manifest::{Header, Kind, Training};
+use super::native::{Checkpoint, Error};
+use super::reshard::{model_file, optimizer_file};
+use super::source::{Source, read_f32};
+use super::writer::{Draft, PieceSpec, PieceWriter, Written};
+use crate::layout::parameters::{Parameter, table};
+use crate::layout::slice::Slice;
 use crate::model::Model;
 use crate::model::weights::Weights;
 use crate::spec::architecture::Architecture;
+use crate::spec::optimization::Degrees;
 use candle_core::Tensor;
+use safetensors::Dtype;
 use std::path::Path;
 
 /// The model in the checkpoint at `path`, in its own shape.
 pub fn load_model(path: &Path) -> Result<Model, Error> {
     let checkpoint = Checkpoint::open(path)?;
-    let architecture = &checkpoint.manifest().architecture;
+    let architecture = &checkpoint.manifest().header.architecture;
     build(architecture, read_weights(&checkpoint, architecture)?)
 }
 
@@ -24,7 +31,7 @@ pub fn build(architecture: &Architecture, values: Vec<f32>) -> Result<Model, Err
 /// The parameters of a model of shape `wanted`, in the table's order.
 pub fn read_weights(checkpoint: &Checkpoint, wanted: &Architecture) -> Result<Vec<f32>, Error> {
     check_shape(checkpoint, wanted)?;
-    read(checkpoint, Part::Model, &shapes(wanted, ""))
+    read(checkpoint, wanted, Kind::Weight)
 }
 
 /// The two moments of AdamW, each in the table's order.
@@ -32,24 +39,21 @@ pub fn read_moments(
     checkpoint: &Checkpoint,
     architecture: &Architecture,
 ) -> Result<[Vec<f32>; 2], Error> {
-    let [first, second] = MOMENTS.map(|prefix| shapes(architecture, prefix));
-    let mut first_moment = read(checkpoint, Part::Optimizer, &[first, second].concat())?;
-    let second_moment = first_moment.split_off(first_moment.len() / 2);
-    Ok([first_moment, second_moment])
+    let moment = |kind| read(checkpoint, architecture, kind);
+    Ok([moment(Kind::FirstMoment)?, moment(Kind::SecondMoment)?])
 }
 
-/// Names of the moments' tensors: these before the parameter's name.
-const MOMENTS: [&str; 2] = ["first_moment.", "second_moment."];
-
 /// A training state to be saved.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct State<'a> {
     /// The model.
     pub model: &'a Model,
     /// Its parameters `[elements]` in fp32: the optimizer's masters, if there are any.
     pub parameters: &'a Tensor,
-    /// AdamW's moments, if any.
+    /// AdamW's moments, `[elements]` each, if any.
     pub moments: Option<[&'a Tensor; 2]>,
+    /// What training goes on with, if it does.
+    pub training: Option<Training>,
 }
 
 /// Writes a model in fp32 as folder `target`, which must not exist; `moments` are AdamW's, if any.
@@ -59,61 +63,78 @@ pub fn save(
     progress: Progress,
     moments: Option<[&Tensor; 2]>,
 ) -> Result<(), Error> {
-    save_state(target, &State { model, parameters: model.weights().values(), moments }, progress)
+    let parameters = model.weights().values();
+    save_state(target, &State { model, parameters, moments, training: None }, progress)
 }
 
 /// Writes a training state as folder `target`, which must not exist.
 pub fn save_state(target: &Path, state: &State<'_>, progress: Progress) -> Result<(), Error> {
-    let State { model, parameters, moments } = *state;
-    let values: Vec<f32> = parameters.to_vec1()?;
-    let moments = moments.map(|moments| moments.map(Tensor::to_vec1::<f32>));
-    let moments = match moments {
-        Some([first, second]) => vec![(MOMENTS[0], first?), (MOMENTS[1], second?)],
-        None => Vec::new(),
-    };
-    let optimizer =
-        moments.iter().flat_map(|(prefix, values)| named(model.weights(), prefix, values));
-    let content = Content {
-        architecture: model.architecture(),
+    let State { model, parameters, moments, training } = state;
+    let header = Header {
+        architecture: model.architecture().clone(),
         progress,
-        model: named(model.weights(), "", &values),
-        optimizer: optimizer.collect(),
+        layout: Degrees::SINGLE,
+        training: training.clone(),
     };
-    native::save(target, &content)
+    let draft = Draft::begin(target)?;
+    let (weights, folder) = (model.weights(), draft.folder());
+    let mut files = vec![write(folder, &model_file(0), weights, &[(Kind::Weight, *parameters)])?];
+    if let Some([first, second]) = *moments {
+        let moments = [(Kind::FirstMoment, first), (Kind::SecondMoment, second)];
+        files.push(write(folder, &optimizer_file(0), weights, &moments)?);
+    }
+    draft.commit(header, files).map(drop)
 }
 
-fn named<'a>(weights: &Weights, prefix: &str, values: &'a [f32]) -> Vec<NamedTensor<'a>> {
-    let tensor = |(parameter, range): (&crate::layout::parameters::Parameter, _)| NamedTensor {
-        name: format!("{prefix}{}", parameter.name),
-        shape: parameter.shape.clone(),
-        values: &values[range],
+fn write(
+    folder: &Path,
+    name: &str,
+    weights: &Weights,
+    buffers: &[(Kind, &Tensor)],
+) -> Result<Written, Error> {
+    let spec = |kind: Kind, parameter: &Parameter| {
+        let shape = parameter.stored_shape();
+        let (name, slice) = (kind.name(&parameter.name), Slice::whole(&shape));
+        PieceSpec { name, shape, dtype: Dtype::F32, slice }
     };
-    weights.parameters().map(tensor).collect()
+    let named = buffers.iter().flat_map(|(kind, _)| {
+        weights.parameters().map(move |(parameter, _)| spec(*kind, parameter))
+    });
+    let mut writer = PieceWriter::create(folder, name, named.collect())?;
+    for (_, buffer) in buffers {
+        for (parameter, range) in weights.parameters() {
+            let stored: usize = parameter.stored_shape().iter().product();
+            let values: Vec<f32> = buffer.narrow(0, range.start, stored)?.to_vec1()?;
+            writer.write(&little_endian(&values))?;
+        }
+    }
+    writer.finish()
 }
 
-fn shapes(architecture: &Architecture, prefix: &str) -> Vec<(String, Vec<usize>)> {
-    let named = table(architecture).into_iter();
-    named.map(|parameter| (format!("{prefix}{}", parameter.name), parameter.shape)).collect()
+fn little_endian(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 fn read(
     checkpoint: &Checkpoint,
-    part: Part,
-    expected: &[(String, Vec<usize>)],
+    architecture: &Architecture,
+    kind: Kind,
 ) -> Result<Vec<f32>, Error> {
     let mut values = Vec::new();
-    checkpoint.read(part, expected, |_, bytes| {
-        let numbers = bytes.as_chunks::<4>().0.iter();
-        values.extend(numbers.map(|bytes| f32::from_le_bytes(*bytes)));
-    })?;
+    for parameter in table(architecture) {
+        let (name, slice) = (kind.name(&parameter.name), Slice::whole(&parameter.shape));
+        values.extend(read_f32(checkpoint, &name, &parameter, &slice)?);
+    }
     Ok(values)
 }
 
 /// Refuses a checkpoint whose weights mean something else in a model of shape `wanted`.
 fn check_shape(checkpoint: &Checkpoint, wanted: &Architecture) -> Result<(), Error> {
-    let found = &checkpoint.manifest().architecture;
-    // These say how training goes on, or how positions are read, and not what the weights are.
+    let found = &checkpoint.manifest().header.architecture;
+    // These say how training goes on, how positions are read or how the vocabulary is padded, and
+    // not what the weights are.
     let free = Architecture {
+        padded_vocab_size: wanted.padded_vocab_size,
         max_position_embeddings: wanted.max_position_embeddings,
         seq_len_interpolation_factor: wanted.seq_len_interpolation_factor,
         hidden_dropout: wanted.hidden_dropout,
@@ -127,10 +148,8 @@ fn check_shape(checkpoint: &Checkpoint, wanted: &Architecture) -> Result<(), Err
         return Ok(());
     }
     let differences = differences(&free, wanted).join(", ");
-    Err(Error::Unusable {
-        path: checkpoint.folder().to_owned(),
-        reason: format!("its model is not the recipe's: {differences}"),
-    })
+    let reason = format!("its model is not the recipe's: {differences}");
+    Err(Error::unusable(checkpoint.path(), reason))
 }
 
 /// `num_layers is 4, the recipe says 8` for every field that differs.
@@ -178,9 +197,18 @@ mod tests {
         let first = (model.weights().values() * 2.0).unwrap();
         let second = (model.weights().values() * 3.0).unwrap();
         let progress = Progress { step: 7, consumed_samples: 56 };
-        save(&path, &model, progress, Some([&first, &second])).unwrap();
+        let (job, next_batch) = (serde_json::json!({"a": 1.5e-300}), None);
+        let training = Training { seed: 3, job, next_batch, loss_scale: None };
+        let state = State {
+            model: &model,
+            parameters: model.weights().values(),
+            moments: Some([&first, &second]),
+            training: Some(training.clone()),
+        };
+        save_state(&path, &state, progress).unwrap();
         let checkpoint = Checkpoint::open(&path).unwrap();
-        assert_eq!(checkpoint.manifest().progress, progress);
+        let header = &checkpoint.manifest().header;
+        assert_eq!((header.progress, &header.training), (progress, &Some(training)));
         let values = start_values::<f32>(&tiny(), 5);
         assert_eq!(read_weights(&checkpoint, &tiny()).unwrap(), values);
         let [first, second] = read_moments(&checkpoint, &tiny()).unwrap();

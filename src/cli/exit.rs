@@ -11,8 +11,6 @@ pub enum Exit {
     Failed,
     /// The recipe or the command is wrong.
     Wrong,
-    /// `verify`: something differs.
-    Different,
     /// `plan` or `status`: there is work to do.
     Work,
 }
@@ -24,7 +22,6 @@ impl Exit {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Wrong => 2,
-            Exit::Different => 3,
             Exit::Work => 4,
         }
     }

@@ -5,6 +5,7 @@ use super::microbatch::MicroBatch;
 use super::sampler::{self, Order};
 use super::sequences::{Sequence, Sequences, Shards};
 use super::stream::{self, StreamOptions, TokenStream, split_documents};
+use crate::base::digest::{Digest, Hasher};
 use crate::spec::job::Split;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -104,6 +105,23 @@ impl Feed {
     pub fn sequence(&mut self, number: u64) -> Result<Sequence, Error> {
         let pick = self.order.pick(number);
         Ok(self.parts[pick.part].sequence(pick.index)?)
+    }
+
+    /// Hash of the samples with these numbers, however they are cut into micro-batches.
+    pub fn digest(&mut self, numbers: Range<u64>) -> Result<Digest, Error> {
+        let mut hasher = Hasher::default();
+        for number in numbers {
+            let Sequence { tokens, labels, loss_mask, positions, segments } =
+                self.sequence(number)?;
+            for ids in [&tokens, &labels, &positions] {
+                hasher.update(&(ids.len() as u64).to_le_bytes());
+                hasher.update(&ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<_>>());
+            }
+            hasher.update(&loss_mask.iter().map(|learned| u8::from(*learned)).collect::<Vec<_>>());
+            let starts = segments.iter().flat_map(|start| (*start as u64).to_le_bytes());
+            hasher.update(&starts.collect::<Vec<_>>());
+        }
+        Ok(hasher.finish())
     }
 
     /// The samples with these numbers as one micro-batch (see [`super::sampler::Share`]).

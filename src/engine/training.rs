@@ -4,10 +4,10 @@ use super::journal::Journal;
 use super::optimizer::OptimizerState;
 use super::step::{self, Outcome, Settings, Trainer};
 use super::validation;
-use crate::checkpoint::manifest::Progress;
+use crate::checkpoint::manifest::{Progress, Training};
 use crate::checkpoint::native::{self, Checkpoint};
 use crate::checkpoint::whole::{self, State};
-use crate::data::feed::Feed;
+use crate::data::feed::{self, Feed};
 use crate::data::sampler::{self, Share};
 use crate::model::Model;
 use crate::model::formats::Formats;
@@ -40,6 +40,9 @@ pub enum Error {
     /// A checkpoint cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] native::Error),
+    /// The next step's data cannot be read.
+    #[error(transparent)]
+    Data(#[from] feed::Error),
     /// The optimizer's state cannot be made.
     #[error("cannot make the optimizer's state")]
     Tensor(#[from] candle_core::Error),
@@ -180,7 +183,7 @@ pub fn trainer(job: &TrainJob, path: &Path, resumes: bool) -> Result<(Trainer, P
     let (optimizer, progress) = if resumes {
         let moments = whole::read_moments(&checkpoint, architecture)?;
         let state = OptimizerState::with_moments(optim, model.weights(), &start, moments)?;
-        (state, checkpoint.manifest().progress)
+        (state, checkpoint.manifest().header.progress)
     } else {
         (OptimizerState::new(optim, model.weights(), &start)?, Progress::default())
     };
@@ -319,17 +322,18 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn save(&self, target: &Path) -> Result<(), Error> {
+    fn save(&mut self, target: &Path) -> Result<(), Error> {
         let path = self.run.output.join(METRICS_FILE);
         self.journal.sync().map_err(io_error(&path))?;
+        let training = Some(training(self.run.job, self.progress, &mut self.run.data)?);
         let (model, optimizer) = (&self.trainer.model, &self.trainer.optimizer);
         let parameters = optimizer.parameters(model.weights());
-        let state = State { model, parameters, moments: Some(optimizer.moments()) };
+        let state = State { model, parameters, moments: Some(optimizer.moments()), training };
         whole::save_state(target, &state, self.progress)?;
         Ok(())
     }
 
-    fn finish(self) -> Result<Finished, Error> {
+    fn finish(mut self) -> Result<Finished, Error> {
         let target = self.run.output.join(CHECKPOINT_FOLDER);
         if !target.exists() {
             self.save(&target)?;
@@ -341,6 +345,16 @@ impl<'a> Session<'a> {
         let Session { progress, train_loss, validation_loss, .. } = self;
         Ok(Finished { progress, train_loss, validation_loss })
     }
+}
+
+/// What a checkpoint after `progress` says of the training.
+fn training(job: &TrainJob, progress: Progress, data: &mut Feed) -> Result<Training, Error> {
+    let goes_on = progress.step < job.trainer.max_steps;
+    let from = progress.consumed_samples;
+    let numbers = from..from + job.model.global_batch_size as u64;
+    let next_batch = goes_on.then(|| data.digest(numbers)).transpose()?;
+    let job_text = serde_json::to_value(job).unwrap_or_default();
+    Ok(Training { seed: job.model.seed, job: job_text, next_batch, loss_scale: None })
 }
 
 /// The checkpoint of this output folder that is furthest on.

@@ -1,5 +1,8 @@
 //! Arithmetic of a parallel layout: the mesh, the table of parameters, schedules, memory; no tensors.
 
+pub mod limits;
 pub mod memory;
 pub mod mesh;
 pub mod parameters;
+pub mod pieces;
+pub mod slice;

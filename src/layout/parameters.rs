@@ -44,6 +44,17 @@ impl Parameter {
         self.shape.iter().product()
     }
 
+    /// Its shape in checkpoints: without the rows that pad the vocabulary.
+    ///
+    /// Those rows are zeros before training and stay zeros: no logit of theirs enters the loss.
+    pub fn stored_shape(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if let Start::Normal { rows, .. } = self.start {
+            shape[0] = rows;
+        }
+        shape
+    }
+
     /// The start value at row-major index `index` of the whole tensor; `stream` is
     /// [`start_stream`](Parameter::start_stream).
     #[inline]

@@ -1,6 +1,5 @@
 //! A checked recipe to a sealed plan: stages in order, each with its fingerprint.
 
-pub mod around;
 mod compile;
 mod draft;
 pub mod draw;
@@ -14,7 +13,6 @@ mod outside;
 mod shape;
 mod stage;
 
-pub use around::Around;
 pub use compile::compile;
 pub use draft::Draft;
 pub use header::Header;
@@ -35,7 +33,6 @@ pub struct Plan {
     headers: Vec<Header>,
     run_folder: PathBuf,
     keeps_checkpoints: bool,
-    around: Around,
 }
 
 impl Plan {
@@ -73,10 +70,5 @@ impl Plan {
     /// Whether checkpoints are put into the run folder (`exp_manager.create_checkpoint_callback`).
     pub fn keeps_checkpoints(&self) -> bool {
         self.keeps_checkpoints
-    }
-
-    /// What the recipe asks for around its stages.
-    pub fn around(&self) -> &Around {
-        &self.around
     }
 }

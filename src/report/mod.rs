@@ -5,7 +5,6 @@ pub mod difference;
 pub mod metrics_jsonl;
 pub mod numbers;
 pub mod html;
-pub mod junit;
 pub mod record;
 pub mod samples;
 pub mod summary;

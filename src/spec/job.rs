@@ -47,8 +47,10 @@ impl Job {
     /// Version of the stage's output and computation; raised when either changes.
     pub fn version(&self) -> u32 {
         match self {
-            // 2: a trace of every step's bits.
-            Job::Train(_) => 2,
+            // 2: checkpoints of version 2.
+            Job::Load(_) => 2,
+            // 2: a trace of every step's bits. 3: checkpoints of version 2.
+            Job::Train(_) => 3,
             _ => 1,
         }
     }

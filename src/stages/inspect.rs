@@ -1,6 +1,6 @@
 //! The way in for `inspect`: what a file or folder holds, as facts and a list.
 
-use crate::checkpoint::manifest::TensorEntry;
+use crate::checkpoint::manifest::{self, Kind, Manifest, TensorEntry};
 use crate::checkpoint::native::{self, Checkpoint};
 use crate::data::indexed::{self, IndexedFile};
 use crate::data::tokenizer::{self, Tokenizer};
@@ -98,36 +98,50 @@ fn one(path: &Path) -> Result<Option<Inspected>, Error> {
 }
 
 fn checkpoint(checkpoint: &Checkpoint) -> Inspected {
-    let manifest = checkpoint.manifest();
+    let Manifest { header, tensors, files } = checkpoint.manifest();
     let elements = |shape: &[usize]| shape.iter().product::<usize>();
-    let parameters: usize = manifest.model.values().map(|tensor| elements(&tensor.shape)).sum();
+    let weights = || tensors.iter().filter(|(name, _)| Kind::of(name).0 == Kind::Weight);
+    let parameters: usize = weights().map(|(_, tensor)| elements(&tensor.shape)).sum();
+    let layout = &header.layout;
     let mut facts = vec![
-        ("format".to_owned(), format!("{}, version {}", manifest.format, manifest.version)),
-        ("step".to_owned(), manifest.progress.step.to_string()),
-        ("consumed samples".to_owned(), manifest.progress.consumed_samples.to_string()),
+        ("format".to_owned(), format!("{}, version {}", manifest::FORMAT, manifest::VERSION)),
+        ("step".to_owned(), header.progress.step.to_string()),
+        ("consumed samples".to_owned(), header.progress.consumed_samples.to_string()),
         ("parameters".to_owned(), parameters.to_string()),
-        ("optimizer state".to_owned(), format!("{} tensors", manifest.optimizer.len())),
+        ("optimizer state".to_owned(), format!("{} tensors", tensors.len() - weights().count())),
+        (
+            "written by".to_owned(),
+            format!(
+                "TP {} × PP {} × DP {}, {} files",
+                layout.tensor,
+                layout.pipeline,
+                layout.data,
+                files.len()
+            ),
+        ),
     ];
-    if let Ok(Value::Object(shape)) = serde_json::to_value(&manifest.architecture) {
+    if let Ok(Value::Object(shape)) = serde_json::to_value(&header.architecture) {
         facts.extend(
             shape.into_iter().map(|(name, value)| (name, value.to_string().replace('"', ""))),
         );
     }
     let row = |(name, tensor): (&String, &TensorEntry)| {
         let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
+        let hashes: Vec<String> = tensor.pieces.iter().map(|piece| piece.blake3.short()).collect();
         vec![
             name.clone(),
             shape.join(" × "),
+            format!("{:?}", tensor.dtype),
             elements(&tensor.shape).to_string(),
-            tensor.blake3.short(),
+            hashes.join(" "),
         ]
     };
-    let header = ["tensor", "shape", "numbers", "hash"].map(str::to_owned).to_vec();
+    let header = ["tensor", "shape", "type", "numbers", "hash"].map(str::to_owned).to_vec();
     Inspected {
         what: "checkpoint".to_owned(),
         path: checkpoint.folder().to_owned(),
         facts,
-        list: Some((header, manifest.model.iter().map(row).collect())),
+        list: Some((header, weights().map(row).collect())),
     }
 }
 

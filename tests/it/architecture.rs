@@ -36,11 +36,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("artifacts", &["base", "spec"]),
     ("runner", &["base", "spec", "plan", "artifacts", "stages"]),
     ("report", &["base", "spec", "artifacts"]),
-    ("verify", &["base", "spec", "plan", "artifacts", "runner", "stages"]),
-    (
-        "cli",
-        &["base", "spec", "recipe", "plan", "artifacts", "runner", "report", "verify", "stages"],
-    ),
+    ("cli", &["base", "spec", "recipe", "plan", "artifacts", "runner", "report", "stages"]),
 ];
 
 /// Crates that only the named places may mention.

@@ -10,6 +10,7 @@
 
 // The source tree keeps the rules that src/ARCHITECTURE.md states.
 mod architecture;
+mod checkpoint;
 // YAML scalars, interpolation, overrides and templates against recorded cases.
 mod recipe_language;
 // Shipped recipes, the bad ones with their rendered errors, the schemas, the status of every key.
@@ -30,5 +31,3 @@ mod golden;
 mod generation;
 // The binary from outside: commands, exit codes, reruns, interruption.
 mod program;
-// The same again beside its lock, and each culprit named.
-mod verify;

@@ -7,10 +7,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// A folder of its own with the tiny recipe, its rows and its tokenizer.
-pub(crate) struct Desk(tempfile::TempDir);
+struct Desk(tempfile::TempDir);
 
 impl Desk {
-    pub(crate) fn new() -> Desk {
+    fn new() -> Desk {
         let desk = Desk(tempfile::tempdir().unwrap());
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/program");
         for entry in fs::read_dir(fixtures).unwrap() {
@@ -20,32 +20,32 @@ impl Desk {
         desk
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    pub(crate) fn text(&self, name: &str) -> String {
+    fn text(&self, name: &str) -> String {
         let path = self.path(name);
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
-    pub(crate) fn json(&self, name: &str) -> Value {
+    fn json(&self, name: &str) -> Value {
         serde_json::from_str(&self.text(name)).unwrap()
     }
 
-    pub(crate) fn command(&self, words: &[&str]) -> Command {
+    fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sft-run"));
         command.args(words).current_dir(self.0.path()).env_remove("SFT_RUN_CACHE");
         command.env_remove("CLICOLOR_FORCE").stdin(Stdio::null());
         command
     }
 
-    pub(crate) fn output(&self, words: &[&str]) -> Output {
+    fn output(&self, words: &[&str]) -> Output {
         self.command(words).output().unwrap()
     }
 
     /// Runs the program, which must end with `code`; what it wrote to stdout.
-    pub(crate) fn run(&self, words: &[&str], code: i32) -> String {
+    fn run(&self, words: &[&str], code: i32) -> String {
         let output = self.output(words);
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         assert_eq!(output.status.code(), Some(code), "{words:?}\n{stdout}\n{stderr}");
@@ -53,7 +53,7 @@ impl Desk {
     }
 
     /// Losses and learning rates of `metrics.jsonl`, times left out.
-    pub(crate) fn numbers(&self, name: &str) -> Vec<String> {
+    fn numbers(&self, name: &str) -> Vec<String> {
         let keep = |line: &str| {
             let mut line: Value = serde_json::from_str(line).unwrap();
             line.as_object_mut().unwrap().remove("tokens_per_second");
@@ -63,18 +63,18 @@ impl Desk {
     }
 
     /// What `summary.json` says became of each stage.
-    pub(crate) fn states(&self) -> Vec<(String, String)> {
+    fn states(&self) -> Vec<(String, String)> {
         let summary = self.json("runs/tiny/summary.json");
         let stage = |stage: &Value| (word(&stage["name"]), word(&stage["state"]));
         summary["stages"].as_array().unwrap().iter().map(stage).collect()
     }
 
-    pub(crate) fn lines_of_metrics(&self) -> usize {
+    fn lines_of_metrics(&self) -> usize {
         fs::read_to_string(self.path("runs/tiny/metrics.jsonl")).unwrap_or_default().lines().count()
     }
 
     /// Starts a long run and gives it back in the middle of training.
-    pub(crate) fn in_the_middle(&self) -> Child {
+    fn in_the_middle(&self) -> Child {
         let mut child =
             self.command(LONG).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let start = Instant::now();
@@ -90,11 +90,11 @@ impl Desk {
 /// A run that is long enough to be stopped.
 const LONG: &[&str] = &["tiny.yaml", "trainer.max_steps=300", "trainer.val_check_interval=50"];
 
-pub(crate) fn text(bytes: &[u8]) -> String {
+fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-pub(crate) fn word(value: &Value) -> String {
+fn word(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 
@@ -117,7 +117,7 @@ fn a_run_leaves_its_folder_and_the_second_does_nothing() {
     assert!(metrics[0].contains("reduced_train_loss") && metrics[4].contains("val_loss"));
     let files = ["report.html", "samples.jsonl", "events.jsonl", "recipe.resolved.yaml"];
     assert!(files.iter().all(|name| !desk.text(&format!("runs/tiny/{name}")).is_empty()));
-    assert!(desk.path("runs/tiny/checkpoints/train/checkpoint/model.safetensors").is_file());
+    assert!(desk.path("runs/tiny/checkpoints/train/checkpoint/model-00000.safetensors").is_file());
     let (lock, summary) = (desk.text("tiny.lock"), desk.text("runs/tiny/summary.json"));
 
     let start = Instant::now();
@@ -201,7 +201,7 @@ fn a_killed_run_goes_on_and_ends_with_the_same_bits() {
     assert_eq!(stopped.json("runs/tiny/summary.json")["state"], "interrupted");
     assert!(stopped.run(LONG, 0).contains("going on after step"));
 
-    let model = "runs/tiny/checkpoints/train/checkpoint/model.safetensors";
+    let model = "runs/tiny/checkpoints/train/checkpoint/model-00000.safetensors";
     for desk in [&killed, &stopped] {
         let metrics = "runs/tiny/metrics.jsonl";
         assert_eq!(desk.numbers(metrics), whole.numbers(metrics));

@@ -1,6 +1,5 @@
 //! Rules across settings; each names the numbers that do not fit.
 
-mod around;
 mod decoding;
 mod layout;
 mod numbers;
@@ -27,7 +26,6 @@ pub(super) fn check(recipe: &Recipe, stages: &[NamedStage], findings: &mut Findi
         }
     }
     findings.in_overlay(None);
-    around::check(recipe, findings);
     rows::check(&recipe.model, findings);
     stages::check(stages, findings);
     if recipe.stages.is_some() {

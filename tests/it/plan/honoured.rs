@@ -19,7 +19,7 @@ struct Row {
     /// Settings beside it under which it matters, with `; ` between.
     under: &'static str,
     /// Where the change shows: `STAGE` (its job), `STAGE<` (its inputs and backend), `@name`,
-    /// `@folder`, `@checkpoints`, `@around`, `@missing`, or `!` (an error that names the key).
+    /// `@folder`, `@checkpoints`, `@missing`, or `!` (an error that names the key).
     seen: &'static str,
 }
 
@@ -70,10 +70,6 @@ const IN_SMALL: &[(&str, &str, &str)] = &[
     ("restore_from_path=start", "", "load"),
     ("vars={run: b}", "vars={run: a}; exp_manager.name='${{ vars.run }}'", "@folder"),
     ("extends=below.yaml", "", "@folder"),
-    ("verify.steps=9", "", "@around"),
-    ("verify.tolerances.NAME=0.1", "", "@around"),
-    ("notify.on_success=[tell]", "", "@around"),
-    ("notify.on_failure=[tell]", "", "@around"),
     ("trainer.accelerator=gpu", "", "base<"),
     ("trainer.precision=bf16", "", "base"),
     ("trainer.max_steps=500", "", "base"),
@@ -375,7 +371,6 @@ fn part(plan: &Plan, seen: &str) -> Json {
         "@name" => json!(plan.name()),
         "@folder" => json!(plan.run_folder()),
         "@checkpoints" => json!(plan.keeps_checkpoints()),
-        "@around" => json!(plan.around()),
         "@missing" => json!(plan.missing()),
         _ => {
             let name = seen.trim_end_matches('<');

@@ -1,0 +1,61 @@
+//! Why a checkpoint cannot be written or read.
+
+use super::format::Format;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a checkpoint cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Another program's checkpoint.
+    #[error(
+        "{path} is {format}, which this version cannot read: \
+         give the folder of a checkpoint that sft-run wrote, or null for fresh weights"
+    )]
+    Foreign {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        format: Format,
+    },
+    /// Nothing that looks like a checkpoint.
+    #[error("{path} is not a checkpoint: no manifest.json in it")]
+    NotACheckpoint {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A checkpoint that is damaged, of another version or of another model.
+    #[error("checkpoint {path} cannot be used: {reason}")]
+    Unusable {
+        /// Where.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// The tensors cannot be handled.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// [`Error::Unusable`].
+    pub fn unusable(path: &Path, reason: impl Into<String>) -> Error {
+        Error::Unusable { path: path.to_owned(), reason: reason.into() }
+    }
+
+    /// Adds to a system error what was tried and where.
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::Io { action, path, source }
+    }
+}
