@@ -72,7 +72,8 @@ impl Feed {
 
     /// One split of Megatron token files, blended by weight.
     ///
-    /// Every part needs at least one sequence in the split.
+    /// For training every part needs at least one sequence. Of the held-out splits, a part whose
+    /// share is too small for a sequence is left out; it is an error when all are.
     pub fn prefixes(blend: &Blend<'_>, split: Split, ordering: Ordering) -> Result<Feed, Error> {
         let mut parts: Vec<(f64, Arc<dyn Sequences>)> = Vec::new();
         for (weight, prefix) in blend.weights.iter().zip(blend.prefixes) {
@@ -83,7 +84,10 @@ impl Feed {
                 Split::Validation => validation,
                 Split::Test => test,
             };
-            parts.push((*weight, Arc::new(TokenStream::new(file, documents, blend.options)?)));
+            let stream = TokenStream::new(file, documents, blend.options)?;
+            if split == Split::Train || stream.count() > 0 {
+                parts.push((*weight, Arc::new(stream)));
+            }
         }
         Feed::new(parts, ordering)
     }

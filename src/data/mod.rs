@@ -1,10 +1,11 @@
 //! Rows to micro-batches: tokenizers, shards, packing, samplers.
 //!
 //! On the way in: [`rows`], [`template`] and [`samples`] make texts of a file's rows, a
-//! [`tokenizer`] makes ids of them, [`indexed`] stores them, [`packing`] puts several into one
+//! [`tokenizer`] makes ids of them ([`template::chat`] for conversations), [`indexed`] stores them, [`packing`] puts several into one
 //! training sequence. On the way out: [`sequences`] and [`stream`] read sequences back, [`sampler`]
 //! says which come next, [`feed`] assembles a [`microbatch`].
 
+mod conversation;
 pub mod feed;
 pub mod indexed;
 pub mod microbatch;

@@ -32,8 +32,29 @@ pub enum Error {
     },
 }
 
-/// A row's fields.
+/// A row's fields, in the order of their names.
 pub type Fields = Map<String, Value>;
+
+/// A row: a JSON object.
+#[derive(Clone, Debug)]
+pub struct Row<'a> {
+    /// Its fields.
+    pub fields: Fields,
+    /// The line that it was read from, which alone has the order of nested keys.
+    pub text: &'a str,
+}
+
+impl<'a> Row<'a> {
+    /// Reads a line; else what is wrong with it.
+    pub fn parse(text: &'a str) -> Result<Row<'a>, String> {
+        let fields = serde_json::from_str(text).map_err(|error| {
+            // The line number that serde_json adds is always 1.
+            let text = error.to_string().replace(" at line 1 column", " at column");
+            format!("it is not a JSON object: {text}")
+        })?;
+        Ok(Row { fields, text })
+    }
+}
 
 /// How many wrong rows are shown.
 const SHOWN: usize = 5;
@@ -48,7 +69,7 @@ const CHUNK: usize = 4096;
 /// all are counted, and the error names the first few.
 pub fn for_each_row<T: Send>(
     path: &Path,
-    work: &(dyn Fn(&Fields) -> Result<T, String> + Sync),
+    work: &(dyn Fn(&Row) -> Result<T, String> + Sync),
     mut take: impl FnMut(Vec<T>) -> bool,
 ) -> Result<(), Error> {
     let mut lines = Lines::open(path)?;
@@ -141,15 +162,10 @@ pub fn count(path: &Path) -> Result<usize, Error> {
 
 fn use_line<T>(
     line: &[u8],
-    work: &(dyn Fn(&Fields) -> Result<T, String> + Sync),
+    work: &(dyn Fn(&Row) -> Result<T, String> + Sync),
 ) -> Result<T, String> {
-    let parsed: Result<Fields, _> = serde_json::from_slice(line);
-    let fields = parsed.map_err(|error| {
-        // The line number that serde_json adds is always 1.
-        let text = error.to_string().replace(" at line 1 column", " at column");
-        format!("it is not a JSON object: {text}")
-    })?;
-    work(&fields)
+    let text = std::str::from_utf8(line).map_err(|error| format!("it is not UTF-8: {error}"))?;
+    work(&Row::parse(text)?)
 }
 
 /// Lines that are not empty, with their numbers from 1.

@@ -1,7 +1,9 @@
 //! Samples of a row: ids, which of them are learned, and which split they go to.
 
+use super::conversation::{self, Spoken};
 use super::nemo_template::{self, Budget, NemoTemplate};
-use super::rows::{Fields, text_field};
+use super::rows::{Fields, Row, text_field};
+use super::template::chat::{self, ChatTemplate};
 use super::template::{self, Template, missing_field};
 use super::tokenizer::Tokenizer;
 use crate::base::canonical_json;
@@ -27,6 +29,27 @@ pub enum Error {
         /// The cause.
         source: nemo_template::Error,
     },
+    /// A chat template cannot be used.
+    #[error("task `{task}`: {source}")]
+    Chat {
+        /// The task.
+        task: String,
+        /// The cause.
+        source: chat::Error,
+    },
+    /// The tokenizer brings no chat template.
+    #[error(
+        "task `{task}` takes the tokenizer's chat template, but the tokenizer has none: give the \
+         folder that holds tokenizer.json and tokenizer_config.json or chat_template.jinja as \
+         model.tokenizer, or write the template in the recipe"
+    )]
+    NoChatTemplate {
+        /// The task.
+        task: String,
+    },
+    /// The tokenizer's files cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] super::tokenizer::Error),
     /// The tokenizer has no such token.
     #[error("task `{task}` sets {setting}, but the tokenizer has no such token: set it to false")]
     NoToken {
@@ -83,6 +106,7 @@ enum Texts<'a> {
     Text(&'a str),
     Templates { prompt: Box<Template>, answer: Box<Template> },
     Nemo { template: NemoTemplate, truncate_left: bool, tokens_to_generate: usize },
+    Chat { template: Box<ChatTemplate>, messages: &'a str },
 }
 
 impl<'a> SampleMaker<'a> {
@@ -104,9 +128,9 @@ impl<'a> SampleMaker<'a> {
     ///
     /// A sample in which nothing is learned (an empty answer without eos) is given too, so that the
     /// caller can count it: see [`Sample::teaches`].
-    pub fn samples(&self, row: &Fields) -> Result<Vec<Sample>, String> {
-        let split = split_of(self.split, row)?;
-        let whole = canonical_json::to_string(&Value::Object(row.clone()));
+    pub fn samples(&self, row: &Row) -> Result<Vec<Sample>, String> {
+        let split = split_of(self.split, &row.fields)?;
+        let whole = canonical_json::to_string(&Value::Object(row.fields.clone()));
         let mut samples = Vec::new();
         for (index, task) in self.tasks.iter().enumerate() {
             if task.takes(&whole) {
@@ -150,6 +174,15 @@ impl<'a> TaskMaker<'a> {
                 truncate_left: *truncate_left,
                 tokens_to_generate: *tokens_to_generate,
             },
+            Format::Chat { template, messages, date } => {
+                let own =
+                    template.clone().map_or_else(|| tokenizer.chat_template(), |own| Ok(Some(own)));
+                let source = own?.ok_or_else(|| Error::NoChatTemplate { task: name() })?;
+                let parsed =
+                    ChatTemplate::parse(&source, &tokenizer.special_texts(), date.as_deref());
+                let parsed = parsed.map_err(|source| Error::Chat { task: name(), source })?;
+                Texts::Chat { template: Box::new(parsed), messages }
+            }
         };
         let token = |wanted: bool, id: Option<u32>, setting| match (wanted, id) {
             (true, None) => Err(Error::NoToken { task: name(), setting }),
@@ -168,11 +201,12 @@ impl<'a> TaskMaker<'a> {
     /// The row's sample; split and task are filled in by the caller.
     fn sample(
         &self,
-        row: &Fields,
+        row: &Row,
         tokenizer: &Tokenizer,
         max_length: usize,
     ) -> Result<Sample, String> {
         let fail = |error: super::tokenizer::Error| error.to_string();
+        let (line, row) = (row.text, &row.fields);
         let draft = match &self.texts {
             Texts::Text(field) => {
                 let text = text_field(row, field)?;
@@ -203,6 +237,10 @@ impl<'a> TaskMaker<'a> {
                 let nemo_template::Parts { context, answer, prompt, cut } = parts;
                 Draft { context, answer, prompt, expected, cut }
             }
+            Texts::Chat { template, messages } => {
+                let spoken = conversation::encode(&template.render(line, messages)?, tokenizer);
+                return Ok(self.finish_chat(spoken.map_err(fail)?, max_length));
+            }
         };
         Ok(self.finish(draft, max_length))
     }
@@ -230,6 +268,25 @@ impl<'a> TaskMaker<'a> {
         let first_learned = if self.task.answer_only_loss { prompt_ids } else { 0 };
         let learned = (0..ids.len()).map(|at| at >= first_learned).collect();
         // Split and task stand for themselves until the caller knows them.
+        Sample { split: Split::Train, task: 0, ids, learned, prompt_ids, prompt, expected, cut }
+    }
+
+    /// Adds bos and eos to a conversation and cuts it on its right, as all chat trainers do.
+    fn finish_chat(&self, spoken: Spoken, max_length: usize) -> Sample {
+        let Spoken { mut ids, learned: mut answers, mut prompt_ids, prompt, expected } = spoken;
+        if let Some(bos) = self.bos {
+            ids.insert(0, bos);
+            answers.insert(0, false);
+            prompt_ids += 1;
+        }
+        ids.extend(self.eos);
+        answers.extend(self.eos.map(|_| true));
+        let cut = ids.len() > max_length;
+        ids.truncate(max_length);
+        answers.truncate(max_length);
+        prompt_ids = prompt_ids.min(max_length);
+        let all = !self.task.answer_only_loss;
+        let learned = answers.into_iter().map(|answer| all || answer).collect();
         Sample { split: Split::Train, task: 0, ids, learned, prompt_ids, prompt, expected, cut }
     }
 }

@@ -18,7 +18,8 @@ pub(super) trait Real: WithDType + Neg<Output = Self> + std::iter::Sum {
     fn wide(self) -> f64;
     /// `self * factor + addend`, rounded once.
     fn fma(self, factor: Self, addend: Self) -> Self;
-    /// `e` to the power `self`, to 1e-7 relative for f32; below -87 (f32) it stays at `e^-87`.
+    /// `e` to the power `self`, to 1e-7 relative for f32; below -87 (f32) it stays at `e^-87`;
+    /// NaN of NaN.
     fn exponential(self) -> Self;
     /// `1 - erf(self)` for `self >= 0`, to 2e-7 relative for f32.
     fn erfc_positive(self) -> Self;
@@ -26,7 +27,7 @@ pub(super) trait Real: WithDType + Neg<Output = Self> + std::iter::Sum {
     fn logarithm(self) -> Self;
     /// The square root.
     fn root(self) -> Self;
-    /// The larger of two numbers, as one instruction.
+    /// The larger of two numbers, as one instruction; `self` when either is NaN.
     fn larger(self, other: Self) -> Self;
     /// The absolute value.
     fn magnitude(self) -> Self;
@@ -66,8 +67,9 @@ impl Real for f32 {
         const ROUND: f32 = 12_582_912.0;
         const LN_2_HIGH: f32 = 0.693_359_4;
         const LN_2_LOW: f32 = -2.121_944_4e-4;
-        let x = if self > -87.0 { self } else { -87.0 };
-        let x = if x < 88.0 { x } else { 88.0 };
+        // What is no number passes both.
+        let x = if self < -87.0 { -87.0 } else { self };
+        let x = if x > 88.0 { 88.0 } else { x };
         let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
         let whole = shifted - ROUND;
         let rest = whole.mul_add(-LN_2_LOW, whole.mul_add(-LN_2_HIGH, x));
@@ -113,7 +115,7 @@ impl Real for f32 {
 
     #[inline(always)]
     fn larger(self, other: f32) -> f32 {
-        if self > other { self } else { other }
+        if self < other { other } else { self }
     }
 
     #[inline(always)]
@@ -163,7 +165,7 @@ impl Real for f64 {
 
     #[inline(always)]
     fn larger(self, other: f64) -> f64 {
-        if self > other { self } else { other }
+        if self < other { other } else { self }
     }
 
     #[inline(always)]
@@ -173,5 +175,28 @@ impl Real for f64 {
 
     fn values_mut(storage: &mut CpuStorage) -> Option<&mut [f64]> {
         if let CpuStorage::F64(values) = storage { Some(values) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Real;
+
+    #[test]
+    fn what_is_no_number_stays_none() {
+        assert!(f32::NAN.exponential().is_nan() && f32::NAN.sigmoid().is_nan());
+        assert!(f32::NAN.larger(0.0).is_nan() && f64::NAN.larger(0.0).is_nan());
+        assert_eq!((1.0_f32.larger(2.0), 2.0_f64.larger(1.0)), (2.0, 2.0));
+    }
+
+    #[test]
+    fn the_exponential_stays_within_its_range() {
+        let ends = [f32::NEG_INFINITY, -1e30, 1e30, f32::INFINITY].map(Real::exponential);
+        assert!(ends[..2].iter().all(|end| (1e-38..1e-37).contains(end)), "{ends:?}");
+        assert!(ends[2..].iter().all(|end| (1e38..1e39).contains(&f64::from(*end))), "{ends:?}");
+        for x in [-80.0_f32, -1.0, -1e-4, 0.0, 0.5, 3.0, 80.0] {
+            let exact = f64::from(x).exp();
+            assert!((f64::from(x.exponential()) / exact - 1.0).abs() < 1e-6, "{x}");
+        }
     }
 }

@@ -95,13 +95,23 @@ fn task(task: &recipe::Task) -> Task {
         format: format(task),
         answer_only_loss: task.answer_only_loss.unwrap_or(!is_text),
         add_bos: task.add_bos.unwrap_or(false),
-        add_eos: task.add_eos.unwrap_or(true),
+        add_eos: task.add_eos.unwrap_or(task.chat_template.is_none()),
     }
 }
+
+/// What `chat_template` says for the template that comes with the tokenizer.
+const TOKENIZERS_OWN: &str = "tokenizer";
 
 fn format(task: &recipe::Task) -> Format {
     if let Some(field) = &task.text {
         return Format::Text { field: field.clone() };
+    }
+    if let Some(template) = &task.chat_template {
+        return Format::Chat {
+            template: Some(template.clone()).filter(|template| template != TOKENIZERS_OWN),
+            messages: task.messages.clone().unwrap_or_else(|| "messages".to_owned()),
+            date: task.date.clone(),
+        };
     }
     if let Some(template) = &task.prompt_template {
         let fields = task.truncation_field.as_deref().unwrap_or_default().split(',');

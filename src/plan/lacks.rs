@@ -8,10 +8,13 @@ use crate::spec::recipe::{DataPrefix, Model, Stage, Weighted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-/// The ready token files of a blend; none when the recipe names no such files.
+/// The ready token files of a blend; none when the recipe names no such files. A file of weight 0
+/// is not part of it.
 pub(super) fn blend(model: &Model) -> Option<Vec<Weighted>> {
     match model.data.as_ref()?.data_prefix.as_ref()? {
-        DataPrefix::Blend(files) if !files.is_empty() => Some(files.clone()),
+        DataPrefix::Blend(files) if !files.is_empty() => {
+            Some(files.iter().filter(|file| file.weight > 0.0).cloned().collect())
+        }
         _ => None,
     }
 }

@@ -42,7 +42,9 @@ fn recipe_path(stage: &NamedStage, path: &Path) -> Option<Path> {
     let keys: Vec<&str> = path.0.iter().map(word).collect();
     let renamed: Vec<&str> = match keys.as_slice() {
         ["model", "architecture", "vocab_size"] => vec!["model", "tokenizer"],
-        ["model", "architecture", "padded_vocab_size"] => {
+        ["model", "architecture", "padded_vocab_size"]
+            if stage.settings.model.padded_vocab_size.is_none() =>
+        {
             vec!["model", "make_vocab_size_divisible_by"]
         }
         ["model", "architecture", rest @ ..] => [&["model"], rest].concat(),

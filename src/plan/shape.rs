@@ -38,7 +38,10 @@ pub(super) fn architecture(
     let vocab_size = vocab_size(model, facts).unwrap_or(0);
     let divisor = model.make_vocab_size_divisible_by.unwrap_or(128);
     let tensor = degrees(&stage.settings).tensor;
-    let padded = padded_vocab_size(vocab_size, divisor, tensor);
+    let padded = match model.padded_vocab_size {
+        Some(given) => given_vocabulary(given, vocab_size, tensor)?,
+        None => padded_vocab_size(vocab_size, divisor, tensor),
+    };
     let [hidden_dropout, attention_dropout, ffn_dropout] = model.dropouts();
     Ok(Architecture {
         num_layers: model.num_layers.ok_or_else(|| lacks("num_layers"))?,
@@ -50,7 +53,7 @@ pub(super) fn architecture(
         num_query_groups: model.query_groups().ok_or_else(|| lacks("num_query_groups"))?,
         kv_channels: model.head_width().ok_or_else(|| lacks("kv_channels"))?,
         vocab_size,
-        padded_vocab_size: model.padded_vocab_size.unwrap_or(padded),
+        padded_vocab_size: padded,
         max_position_embeddings: model
             .max_positions()
             .ok_or_else(|| lacks("max_position_embeddings"))?,
@@ -73,6 +76,20 @@ pub(super) fn architecture(
         init_method_std: model.init_method_std.unwrap_or(0.02),
         use_scaled_init_method: model.use_scaled_init_method.unwrap_or(true),
     })
+}
+
+/// `model.padded_vocab_size`, if it has a row for every id and can be split over the tensor ranks.
+fn given_vocabulary(given: usize, ids: usize, tensor: usize) -> Result<usize, Box<Problem>> {
+    let message = if given < ids {
+        format!("the tokenizer has {ids} ids, `model.padded_vocab_size` only {given} rows")
+    } else if !given.is_multiple_of(tensor) {
+        format!("`model.padded_vocab_size` {given} cannot be split over {tensor} tensor ranks")
+    } else {
+        return Ok(given);
+    };
+    let help = "remove it: the rows follow from the tokenizer and make_vocab_size_divisible_by";
+    let path = Path::default().key("model").key("padded_vocab_size");
+    Err(Box::new(Problem::error("plan::shape", message).about(path).help(help)))
 }
 
 /// Tokens per sequence.

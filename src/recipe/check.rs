@@ -6,7 +6,7 @@ use super::place::Marks;
 use super::problem::Problem;
 use super::resolve::{Request, Resolved, resolve};
 use super::stages::{self, NamedStage};
-use super::{keys, lints, plain, rules, schema};
+use super::{keys, lints, plain, rules, schema, spelled_numbers};
 use crate::spec::recipe::Recipe;
 use std::path::{Path as FilePath, PathBuf};
 
@@ -77,6 +77,7 @@ pub fn load(request: &Request) -> Result<(CheckedRecipe, Vec<Problem>), Vec<Prob
     stop_if_any(refused, &resolved)?;
     let mut findings = Findings::new(&resolved.marks);
     lints::check(&recipe, &stages, &mut findings);
+    spelled_numbers::check(&resolved, &mut findings);
     let lints = resolved.explained(findings.problems);
     let folder = request.path.parent().map(FilePath::to_path_buf).unwrap_or_default();
     let stem = request.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());

@@ -69,20 +69,46 @@ fn located(place: &Place, label: &str) -> Value {
 const NEAR: usize = 6;
 
 impl Problem {
+    /// Whether its place is drawn.
+    fn is_drawn(&self) -> bool {
+        self.place.as_ref().is_some_and(|(place, _)| can_be_drawn(place))
+    }
+
     /// Whether a place is drawn in the snippet of the problem's own; others are told in words.
     fn is_near(&self, place: &Place) -> bool {
         let line = |place: &Place| place.line_and_column().0;
-        self.place.as_ref().is_some_and(|(main, _)| {
-            main.file == place.file && line(main).abs_diff(line(place)) <= NEAR
-        })
+        self.is_drawn()
+            && self.place.as_ref().is_some_and(|(main, _)| {
+                main.file == place.file && line(main).abs_diff(line(place)) <= NEAR
+            })
     }
 }
 
 /// A place that is not drawn: where it is, its line, and its label.
 fn in_words(place: &Place, label: &str) -> String {
     let (line, column) = place.line_and_column();
-    let text = place.file.text.lines().nth(line - 1).unwrap_or_default().trim();
+    let whole = place.file.text.lines().nth(line - 1).unwrap_or_default();
+    let text = if whole.len() <= MAX_LINE {
+        whole.trim().to_owned()
+    } else {
+        let first = column.saturating_sub(AROUND + 1);
+        let cut: String = whole.chars().skip(first).take(2 * AROUND).collect();
+        format!("…{}…", cut.trim())
+    };
     format!("{}:{line}:{column}: `{text}` ({label})", place.file.name)
+}
+
+/// The longest line that is drawn, in bytes; longer ones are quoted around the place.
+const MAX_LINE: usize = 1_000;
+/// Characters that are quoted before and after a place.
+const AROUND: usize = 40;
+
+/// Whether all lines that a drawing of this place may show are short enough.
+fn can_be_drawn(place: &Place) -> bool {
+    let (line, _) = place.line_and_column();
+    let lines = place.file.text.lines().skip(line.saturating_sub(NEAR + 2)).take(2 * NEAR + 3);
+    let last = place.file.text.get(place.span.clone()).map_or(0, |text| text.lines().count());
+    last <= NEAR + 1 && lines.into_iter().all(|line| line.len() <= MAX_LINE)
 }
 
 /// A problem in the form that miette draws. Its sources own their text, so each drawing copies it.
@@ -95,8 +121,11 @@ struct Drawn<'a> {
 impl<'a> Drawn<'a> {
     fn new(problem: &'a Problem) -> Drawn<'a> {
         let file = problem.place.as_ref().map(|(place, _)| &place.file);
+        let file = file.filter(|_| problem.is_drawn());
         let source = file.map(|file| NamedSource::new(&file.name, file.text.clone()));
         let mut help: Vec<String> = problem.help.iter().cloned().collect();
+        let place = problem.place.iter().filter(|_| !problem.is_drawn());
+        help.extend(place.map(|(place, label)| in_words(place, label)));
         let elsewhere = problem.related.iter().filter(|(place, _)| !problem.is_near(place));
         help.extend(elsewhere.map(|(place, label)| in_words(place, label)));
         Drawn { problem, source, help: (!help.is_empty()).then(|| help.join("\n")) }

@@ -1,8 +1,9 @@
 //! A tree as YAML that OmegaConf and NeMo read back to the same values, or as JSON.
 
 use super::place::Origin;
-use super::scalar::{self, python_float};
+use super::scalar;
 use super::tree::{Data, Node, key_text};
+use crate::base::python_text::python_float;
 use serde_yaml::Value;
 use std::fmt::Write;
 

@@ -6,7 +6,7 @@ use super::rules::gen_kwargs;
 use super::stages::NamedStage;
 use crate::spec::architecture::Activation;
 use crate::spec::recipe::choice::Granularity;
-use crate::spec::recipe::{Amount, GenKwargs, Model, Recipe, Sched, Stage, Trainer};
+use crate::spec::recipe::{Amount, GenKwargs, Model, Recipe, Sched, Stage, Tokenize, Trainer};
 
 /// Looks at every set of settings and at every stage.
 pub(super) fn check(recipe: &Recipe, stages: &[NamedStage], findings: &mut Findings) {
@@ -33,6 +33,36 @@ pub(super) fn check(recipe: &Recipe, stages: &[NamedStage], findings: &mut Findi
         }
     }
     inference(recipe, findings);
+    for stage in stages {
+        if let Stage::Tokenize(tokenize) = &stage.stage {
+            let path = stage.path.as_ref();
+            ends(tokenize, path, findings);
+        }
+    }
+}
+
+/// An answer whose end is not learned goes on until the last token that is allowed.
+fn ends(tokenize: &Tokenize, path: Option<&Path>, findings: &mut Findings) {
+    for (at, source) in tokenize.sources.iter().enumerate() {
+        for (index, task) in source.tasks.iter().enumerate() {
+            let answers = task.chat_template.is_none() && task.text.is_none();
+            if !answers || task.add_eos != Some(false) {
+                continue;
+            }
+            let own = |path: &Path| {
+                path.key("sources").index(at).key("tasks").index(index).key("add_eos")
+            };
+            let key = path.map_or(Path::from("model.data.train_ds.add_eos"), own);
+            findings
+                .lint(
+                    "lint::no_end",
+                    key,
+                    "no end is learned",
+                    format!("task `{}` never shows where an answer ends", task.name()),
+                )
+                .help("set add_eos to true, or end answers with a text that `end_strings` names");
+        }
+    }
 }
 
 fn layout(model: &Model, findings: &mut Findings) {

@@ -22,6 +22,7 @@ mod rules;
 mod scalar;
 pub mod schema;
 pub mod source;
+mod spelled_numbers;
 mod stages;
 pub mod suggest;
 mod tree;

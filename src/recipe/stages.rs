@@ -105,9 +105,13 @@ fn filled(mut stage: Stage, recipe: &Recipe, settings: &Settings) -> Stage {
     match &mut stage {
         Stage::Tokenize(tokenize) => {
             for task in tokenize.sources.iter_mut().flat_map(|source| &mut source.tasks) {
+                task.answer_only_loss = task.answer_only_loss.or(recipe.model.answer_only_loss);
+                // A chat template writes the ends of a text itself.
+                if task.chat_template.is_some() {
+                    continue;
+                }
                 task.add_bos = task.add_bos.or(data.and_then(|data| data.add_bos));
                 task.add_eos = task.add_eos.or(data.and_then(|data| data.add_eos));
-                task.answer_only_loss = task.answer_only_loss.or(recipe.model.answer_only_loss);
             }
         }
         Stage::Train(train) => {

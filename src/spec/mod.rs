@@ -7,3 +7,4 @@ pub mod job;
 pub mod metric;
 pub mod optimization;
 pub mod recipe;
+pub mod rows;

@@ -4,6 +4,7 @@ use super::Error;
 use crate::base::atomic_file;
 use crate::spec::job::TokenizerKind;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,7 @@ const DESCRIPTOR: &str = "kind.json";
 /// Names in a saved folder.
 const JSON: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
+const CHAT: &str = "chat_template.jinja";
 const VOCABULARY: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
 const MODEL: &str = "tokenizer.model";
@@ -107,12 +109,31 @@ impl TokenizerFiles {
         self.find(CONFIG)
     }
 
+    /// The chat template beside a `tokenizer.json`: its own file, or `chat_template` of
+    /// `tokenizer_config.json`, which is a text or a list of named ones.
+    pub(super) fn chat_template(&self) -> Result<Option<String>, Error> {
+        let malformed =
+            |path: &Path, reason: String| Error::Malformed { path: path.into(), reason };
+        if let Some(path) = self.find(CHAT) {
+            let text = String::from_utf8(read(path)?);
+            return text.map(Some).map_err(|error| malformed(path, error.to_string()));
+        }
+        let Some(path) = self.config() else { return Ok(None) };
+        let config: Value = serde_json::from_slice(&read(path)?)
+            .map_err(|error| malformed(path, error.to_string()))?;
+        let Some(found) = config.get("chat_template") else { return Ok(None) };
+        let named = |entry: &&Value| entry.get("name").and_then(Value::as_str) == Some("default");
+        let default = || found.as_array()?.iter().find(named)?.get("template")?.as_str();
+        Ok(found.as_str().or_else(default).map(str::to_owned))
+    }
+
     fn find(&self, name: &str) -> Option<&Path> {
         self.files.iter().find(|(own, _)| *own == name).map(|(_, path)| path.as_path())
     }
 }
 
-/// A `tokenizer.json`, or a folder that holds one and perhaps a `tokenizer_config.json`.
+/// A `tokenizer.json`, or a folder that holds one and perhaps a `tokenizer_config.json` and a
+/// `chat_template.jinja`.
 ///
 /// Beside a single file nothing else is read: it is not an input that the recipe names.
 fn json_files(path: &Path) -> Vec<(&'static str, PathBuf)> {
@@ -120,9 +141,11 @@ fn json_files(path: &Path) -> Vec<(&'static str, PathBuf)> {
         return vec![(JSON, path.to_path_buf())];
     }
     let mut files = vec![(JSON, path.join(JSON))];
-    let config = path.join(CONFIG);
-    if config.exists() {
-        files.push((CONFIG, config));
+    for name in [CONFIG, CHAT] {
+        let beside = path.join(name);
+        if beside.exists() {
+            files.push((name, beside));
+        }
     }
     files
 }

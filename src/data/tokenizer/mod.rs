@@ -132,6 +132,33 @@ impl Tokenizer {
         }
     }
 
+    /// The ids of a text in which special tokens are spelled out, as chat templates write them;
+    /// `first` says whether it begins the whole text.
+    ///
+    /// After a special token a text goes on as after any other: no space is put before it.
+    pub fn encode_marked(&self, text: &str, first: bool) -> Result<Vec<u32>, Error> {
+        match &self.engine {
+            // These find the special tokens by themselves.
+            Engine::HuggingFace(_) if first => self.encode(text),
+            Engine::HuggingFace(_) => self.encode_continuation(text),
+            Engine::SentencePiece(engine) => Ok(engine.encode_marked(text, first)),
+        }
+    }
+
+    /// The names that chat templates give to special tokens, each with its spelling.
+    pub fn special_texts(&self) -> Vec<(&'static str, String)> {
+        let SpecialIds { bos, eos, pad, unk } = self.special;
+        let named =
+            [("bos_token", bos), ("eos_token", eos), ("pad_token", pad), ("unk_token", unk)];
+        let text = |(name, id): (&'static str, Option<u32>)| Some((name, self.piece(id?)?));
+        named.into_iter().filter_map(text).collect()
+    }
+
+    /// The chat template that came with the tokenizer, if one did.
+    pub fn chat_template(&self) -> Result<Option<String>, Error> {
+        self.files.chat_template()
+    }
+
     /// The text of `ids`; special tokens have none. Bytes that are not UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
         match &self.engine {

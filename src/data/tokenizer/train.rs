@@ -5,7 +5,7 @@ use super::huggingface::END_OF_TEXT;
 use crate::base::atomic_file;
 use crate::data::rows;
 use crate::data::template::Template;
-use serde_json::{Map, Value};
+use rows::Row;
 use std::path::{Path, PathBuf};
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -77,7 +77,7 @@ pub fn train(request: &TrainRequest, output: &Path) -> Result<usize, Error> {
 }
 
 /// Makes texts of a row.
-type MakeTexts<'a> = dyn Fn(&Map<String, Value>) -> Result<Vec<String>, String> + Sync + 'a;
+type MakeTexts<'a> = dyn Fn(&Row) -> Result<Vec<String>, String> + Sync + 'a;
 
 fn append_texts(file: &Path, text: &TrainText, texts: &mut Vec<String>) -> Result<(), Error> {
     let fail = |error: rows::Error| Error::Train(error.to_string());
@@ -87,13 +87,18 @@ fn append_texts(file: &Path, text: &TrainText, texts: &mut Vec<String>) -> Resul
             return Ok(());
         }
         TrainText::Fields(fields) => Box::new(move |row| {
-            fields.iter().map(|field| Ok(rows::text_field(row, field)?.to_owned())).collect()
+            fields
+                .iter()
+                .map(|field| Ok(rows::text_field(&row.fields, field)?.to_owned()))
+                .collect()
         }),
         TrainText::Templates(sources) => {
             let parse = |source: &String| Template::parse("template", source);
             let templates: Result<Vec<_>, _> = sources.iter().map(parse).collect();
             let templates = templates.map_err(|error| Error::Train(error.to_string()))?;
-            Box::new(move |row| templates.iter().map(|template| template.render(row)).collect())
+            Box::new(move |row| {
+                templates.iter().map(|template| template.render(&row.fields)).collect()
+            })
         }
     };
     let take = |made: Vec<Vec<String>>| {

@@ -74,7 +74,7 @@ pub(super) const VALUES: &[(&str, When, &str)] = &[
     (
         "compat",
         When::Set,
-        "NeMo's own rules are not built: remove the key; differences are described in the README",
+        "NeMo's own rules are not built: remove the key; the README lists the differences (\"Differences from NeMo\")",
     ),
     ("trainer.max_time", When::Set, TIME_LIMIT),
     ("trainer.limit_train_batches", When::Set, "the length of the run is `trainer.max_steps`"),
@@ -181,7 +181,7 @@ pub(super) const VALUES: &[(&str, When, &str)] = &[
     (
         "model.data.chat",
         When::True,
-        "conversations are not built: write prompt and answer as templates in a tokenize stage",
+        "NeMo's form of conversations is not built: write a tokenize stage whose task has a `chat_template`; it reads the same rows (`messages: conversations`)",
     ),
     ("model.data.train_ds.min_seq_length", When::AboveOne, ROW_LENGTH),
     ("model.data.validation_ds.min_seq_length", When::AboveOne, ROW_LENGTH),

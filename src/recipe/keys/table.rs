@@ -159,7 +159,7 @@ pub(super) const GROUPS: &[Group] = &[
     honoured(
         "model",
         "encoder_seq_length max_position_embeddings num_layers hidden_size ffn_hidden_size \
-         num_attention_heads num_query_groups kv_channels init_method_std use_scaled_init_method \
+         num_attention_heads num_query_groups kv_channels padded_vocab_size init_method_std use_scaled_init_method \
          hidden_dropout attention_dropout ffn_dropout normalization layernorm_epsilon \
          do_layer_norm_weight_decay make_vocab_size_divisible_by bias activation openai_gelu \
          bias_activation_fusion position_embedding_type rotary_percentage rotary_base \
@@ -169,11 +169,6 @@ pub(super) const GROUPS: &[Group] = &[
         "model",
         "apply_query_key_layer_scaling",
         "it scales scores down and up again so that fp16 does not overflow; here softmax is computed in fp32",
-    ),
-    no_effect(
-        "model",
-        "padded_vocab_size",
-        "it follows from the tokenizer, make_vocab_size_divisible_by and the tensor-parallel size",
     ),
     no_effect(
         "model",
@@ -271,7 +266,7 @@ pub(super) const GROUPS: &[Group] = &[
     no_effect(
         "model.data.chat_prompt_tokens",
         "system_turn_start turn_start label_start end_of_turn end_of_name",
-        "conversations are not built (`chat: true` is refused)",
+        "NeMo's form of conversations is not built (`chat: true` is refused)",
     ),
     honoured("model", "answer_only_loss"),
     dataset("model.data.train_ds"),
@@ -325,7 +320,7 @@ pub(super) const GROUPS: &[Group] = &[
     honoured("stages.NAME.tokenize.sources[]", "rows split.by split.validation split.test"),
     honoured(
         "stages.NAME.tokenize.sources[].tasks[]",
-        "name share prompt answer text prompt_template label_key truncation_field truncation_method \
+        "name share prompt answer text prompt_template chat_template messages date label_key truncation_field truncation_method \
          tokens_to_generate answer_only_loss add_bos add_eos",
     ),
     honoured("stages.NAME.shard", "data packing"),

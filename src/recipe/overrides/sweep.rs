@@ -3,10 +3,11 @@
 use super::element::{Element, Parsed, Sweep, SweepKind};
 use super::grammar;
 use super::shown;
+use crate::base::python_text::python_float;
 use crate::base::seed::Stream;
 use crate::recipe::place::{Place, SourceFile};
 use crate::recipe::problem::Problem;
-use crate::recipe::scalar::{python_float, python_text};
+use crate::recipe::scalar::python_text;
 use serde_yaml::Value;
 use std::ops::Range;
 use std::sync::Arc;

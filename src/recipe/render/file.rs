@@ -1,6 +1,7 @@
 //! Whole files as templates: `*.yaml.j2`, rendered before anything is read as YAML.
 
 use super::{Context, catch, environment, problem};
+use crate::base::template_size::{MAX_CODE, MAX_TAGS, too_much};
 use crate::recipe::place::{Place, SourceFile};
 use crate::recipe::problem::Problem;
 use crate::recipe::source::MAX_BYTES;
@@ -38,6 +39,16 @@ pub(crate) fn render_file(
         let problem = Problem::error("template::syntax", "`${{` in a file that is all template");
         let help = "write `{{ … }}` here; text for later templates goes between {% raw %} and {% endraw %}";
         return Err(Box::new(problem.at(Some(&place), "without the dollar").help(help)));
+    }
+    if let Some(span) = too_much(&template.text) {
+        let place = Place { file: Arc::clone(template), span };
+        let message =
+            format!("a template has at most {MAX_TAGS} tags, each of at most {MAX_CODE} bytes");
+        return Err(Box::new(
+            Problem::error("template::too_much", message)
+                .at(Some(&place), "here")
+                .help("cut it into files that `extends` each other"),
+        ));
     }
     let (text, used) = run(template, &template.text, context)?;
     if text.len() as u64 > MAX_BYTES {

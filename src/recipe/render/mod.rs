@@ -12,6 +12,7 @@ use super::problem::Problem;
 use super::scalar::python_text;
 use super::suggest::did_you_mean;
 use super::tree::{Data, Map, Node, key_text};
+use crate::base::template_size::{MAX_CODE, code_length};
 use minijinja::{Environment, Error, ErrorKind, Value as Dynamic};
 use serde_yaml::Value;
 use std::ops::Range;
@@ -148,6 +149,10 @@ impl Renderer<'_> {
             return self.fail(Problem::error("template::too_much", message), path, place);
         }
         let source = text.get(span.clone()).unwrap_or_default();
+        if code_length(source) > MAX_CODE {
+            let message = format!("an expression has at most {MAX_CODE} bytes");
+            return self.fail(Problem::error("template::too_much", message), path, place);
+        }
         let (problem, part) = match self.evaluate(source) {
             Ok(value) => return Some(value),
             Err(failed) => *failed,

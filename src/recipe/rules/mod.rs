@@ -3,9 +3,11 @@
 mod decoding;
 mod layout;
 mod numbers;
+mod overlay;
 mod rows;
 mod shape;
 mod stages;
+mod tasks;
 
 use super::findings::Findings;
 use super::stages::NamedStage;

@@ -132,7 +132,8 @@ impl JsonSchema for SplitChoice {
 }
 
 /// One kind of sample made of a row. It says `prompt` and `answer` (minijinja over the row's
-/// fields), or `text` (a field, all of it learned), or `prompt_template` (NeMo's form).
+/// fields), or `text` (a field, all of it learned), or `prompt_template` (NeMo's form), or
+/// `chat_template` (a conversation; the assistant's turns are learned).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Task {
@@ -149,6 +150,13 @@ pub struct Task {
     pub text: Option<String>,
     /// NeMo's template, such as `{input} {output}`; the answer comes last.
     pub prompt_template: Option<String>,
+    /// A Hugging Face chat template, or `tokenizer` for the one that comes with the tokenizer.
+    pub chat_template: Option<String>,
+    /// Field of the conversation, a list of `{role, content}` or `{from, value}`. Default: messages.
+    pub messages: Option<String>,
+    /// The day that a chat template sees as today, such as 2024-07-26. Default: none, and the
+    /// template does without.
+    pub date: Option<String>,
     /// Field of the answer in NeMo's template. Default: output.
     pub label_key: Option<String>,
     /// Fields that are cut when a sample is too long, with commas between. Default: none.
@@ -161,7 +169,8 @@ pub struct Task {
     pub answer_only_loss: Option<bool>,
     /// Start with the beginning-of-sequence token. Default: false.
     pub add_bos: Option<bool>,
-    /// End with the end-of-sequence token, which is learned. Default: true.
+    /// End with the end-of-sequence token, which is learned. Default: true, but false for
+    /// `chat_template`, which writes its own ends.
     pub add_eos: Option<bool>,
 }
 

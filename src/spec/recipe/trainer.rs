@@ -38,13 +38,13 @@ pub struct Trainer {
     /// Steps between lines of metrics. Default: 1.
     #[schemars(range(min = 1))]
     pub log_every_n_steps: Option<u64>,
-    /// Steps between validations. Default: no validation.
+    /// Steps between validations; a share of an epoch is refused. Default: no validation.
     pub val_check_interval: Option<Amount>,
     /// Epochs between validations.
     pub check_val_every_n_epoch: Option<u64>,
     /// Global batches per training epoch.
     pub limit_train_batches: Option<Amount>,
-    /// Global batches per validation: a number of batches, or a share of them as a float. Default: all.
+    /// Global batches per validation: a whole number, or 1.0 for all; other shares are refused. Default: all.
     pub limit_val_batches: Option<Amount>,
     /// Global batches of the test run.
     pub limit_test_batches: Option<Amount>,

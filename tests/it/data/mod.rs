@@ -11,6 +11,8 @@ mod tokenizers;
 mod indexed;
 // Samples of rows: templates, NeMo's rules by hand, masks, splits.
 mod samples;
+// Chat templates: texts and answers as Transformers renders them.
+mod chat;
 // Token streams: windows, resets, blends.
 mod streams;
 // The stages tokenize and shard, and what comes out of them.

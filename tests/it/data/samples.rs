@@ -1,14 +1,16 @@
 //! Samples of rows: templates, NeMo's rules by hand, masks, splits.
 
 use super::tokenizers::{gpt2, sentencepiece};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use sft_run::data::rows::Row;
 use sft_run::data::samples::{Sample, SampleMaker};
 use sft_run::data::tokenizer::Tokenizer;
 use sft_run::spec::job::{Format, RowSource, Split, SplitRule, Task};
 use std::collections::BTreeMap;
 
-fn row(value: &Value) -> Map<String, Value> {
-    value.as_object().unwrap().clone()
+/// What `make` makes of a row with these fields.
+fn with_row<T>(fields: &Value, make: impl FnOnce(&Row) -> T) -> T {
+    make(&Row::parse(&fields.to_string()).unwrap())
 }
 
 fn task(format: Format) -> Task {
@@ -40,7 +42,7 @@ fn nemo(template: &str, fields: &[&str], truncate_left: bool) -> Format {
 fn sample(tokenizer: &Tokenizer, task: Task, max_length: usize, fields: &Value) -> Sample {
     let source = RowSource { split: SplitRule::All(Split::Train), tasks: vec![task] };
     let maker = SampleMaker::new(&source, tokenizer, max_length).unwrap();
-    let mut samples = maker.samples(&row(fields)).unwrap();
+    let mut samples = with_row(fields, |row| maker.samples(row)).unwrap();
     assert_eq!(samples.len(), 1);
     samples.remove(0)
 }
@@ -170,9 +172,10 @@ fn wrong_settings_and_rows_are_refused() {
         tasks: vec![task(templates("{{ term }}", "{{ kind }}"))],
     };
     let maker = SampleMaker::new(&source, &tokenizer, 64).unwrap();
-    let error = maker.samples(&row(&json!({"term": "oak", "sort": "plant"}))).unwrap_err();
+    let error =
+        with_row(&json!({"term": "oak", "sort": "plant"}), |row| maker.samples(row)).unwrap_err();
     assert_eq!(error, "it has no field `kind` (its fields: sort, term)");
-    let nothing = maker.samples(&row(&json!({"term": "oak", "kind": ""}))).unwrap();
+    let nothing = with_row(&json!({"term": "oak", "kind": ""}), |row| maker.samples(row)).unwrap();
     assert!(nothing[0].teaches(), "eos is learned");
 }
 
@@ -210,12 +213,13 @@ fn splits_follow_the_hash_of_a_field_and_keep_equal_values_together() {
     let (mut counts, mut shared) = (BTreeMap::new(), 0);
     for number in 0..6000 {
         let gloss = format!("gloss {}", number / 2);
-        let fields = row(&json!({"term": format!("term {number}"), "gloss": gloss.clone()}));
-        let samples = maker.samples(&fields).unwrap();
+        let fields = json!({"term": format!("term {number}"), "gloss": gloss.clone()});
+        let make = || with_row(&fields, |row| maker.samples(row)).unwrap();
+        let samples = make();
         splits.entry(gloss).or_default().push(samples[0].split);
         *counts.entry(samples[0].split).or_insert(0) += 1;
         shared += samples.len() - 1;
-        assert_eq!(samples, maker.samples(&fields).unwrap());
+        assert_eq!(samples, make());
     }
     assert!(splits.values().all(|both| both[0] == both[1]), "a gloss is on two sides");
     // Within four standard deviations (3,000 glosses, 6,000 rows).

@@ -117,6 +117,23 @@ fn a_blend_draws_by_weight_and_splits_by_documents() {
     let from_first = tokens.iter().filter(|token| **token < 50).count();
     assert_eq!(from_first, tokens.len() * 3 / 4);
     assert!(tokens.iter().all(|token| token % 50 < 8), "a held-out document is learned");
+    // A part that is too small for a held-out document leaves the others as they are.
+    let none = folder.path().join("small");
+    let mut writer = Writer::create(&none, 100).unwrap();
+    writer.sequence(&[7; 9], &[true; 9]).unwrap();
+    writer.end_document();
+    writer.finish().unwrap();
+    let three = [prefixes[0].clone(), none.clone(), prefixes[1].clone()];
+    let with_small = Blend { prefixes: &three, weights: &[3.0, 5.0, 1.0], ..blend };
+    let [mut two, mut three] = [&blend, &with_small]
+        .map(|blend| Feed::prefixes(blend, Split::Validation, ordering).unwrap());
+    for number in 0..20 {
+        let [two, three] = [&mut two, &mut three].map(|feed| feed.sequence(number).unwrap());
+        assert_eq!(two.tokens, three.tokens);
+    }
+    let alone = Blend { prefixes: &[none], weights: &[1.0], ..blend };
+    let empty = Feed::prefixes(&alone, Split::Validation, ordering).unwrap_err();
+    assert!(empty.to_string().contains("has no sequences"), "{empty}");
     let mut test = Feed::prefixes(&blend, Split::Test, ordering).unwrap();
     let tokens = test.micro_batch(0..8).unwrap().tokens;
     assert!(tokens.iter().all(|token| token % 50 == 9));

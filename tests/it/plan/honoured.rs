@@ -61,6 +61,8 @@ const BELOW: &str = "exp_manager: {explicit_log_dir: below}\n";
 const OTHER_TOKENIZE: &str = "stages.other={tokenize: {sources: [{rows: z.jsonl, split: test, tasks: [{name: kind, text: body}]}]}}";
 const ROPE: &str = "model.position_embedding_type=rope";
 const TEXT: &str = "stages.tokenize.tokenize.sources.0.tasks=[{name: kind, text: body}]";
+const CHAT: &str =
+    "stages.tokenize.tokenize.sources.0.tasks=[{name: kind, chat_template: tokenizer}]";
 const NEMO: &str =
     "stages.tokenize.tokenize.sources.0.tasks=[{name: kind, prompt_template: '{input} {output}'}]";
 
@@ -99,6 +101,7 @@ const IN_SMALL: &[(&str, &str, &str)] = &[
     ("model.num_attention_heads=8", "", "load"),
     ("model.num_query_groups=2", "", "load"),
     ("model.kv_channels=16", "", "load"),
+    ("model.padded_vocab_size=640000", "", "load"),
     ("model.init_method_std=0.5", "", "load"),
     ("model.use_scaled_init_method=false", "", "load"),
     ("model.hidden_dropout=0.3", "", "base"),
@@ -170,6 +173,9 @@ const IN_SMALL: &[(&str, &str, &str)] = &[
     ("stages.tokenize.tokenize.sources.0.tasks.0.answer_only_loss=false", "", "tokenize"),
     ("stages.tokenize.tokenize.sources.0.tasks.0.add_bos=true", "", "tokenize"),
     ("stages.tokenize.tokenize.sources.0.tasks.0.add_eos=false", "", "tokenize"),
+    ("stages.tokenize.tokenize.sources.0.tasks.0.chat_template=other", CHAT, "tokenize"),
+    ("stages.tokenize.tokenize.sources.0.tasks.0.messages=turns", CHAT, "tokenize"),
+    ("stages.tokenize.tokenize.sources.0.tasks.0.date=2026-01-31", CHAT, "tokenize"),
     ("stages.shard.shard.data=other", OTHER_TOKENIZE, "shard<"),
     ("stages.shard.shard.packing=false", "", "shard"),
     ("stages.load.load.restore_from_path=start", "", "load"),

@@ -2,6 +2,7 @@
 
 mod bad;
 mod keys;
+mod lints;
 mod nemo;
 mod schema;
 mod shipped;

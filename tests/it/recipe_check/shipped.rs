@@ -2,7 +2,8 @@
 
 use super::{file, load_with, yaml_files};
 use sft_run::recipe::diagnostic::render;
-use sft_run::recipe::no_effect;
+use sft_run::recipe::{Request, View, config_text, no_effect, resolve};
+use std::collections::BTreeMap;
 
 fn lints(name: &str) -> Vec<&'static str> {
     let loaded = load_with(&file("recipes").join(name), &[]);
@@ -39,6 +40,36 @@ fn shipped_recipes_have_their_lints() {
     check("megatron_20b.yaml", &["lint::selective_recompute", "lint::constant_steps"]);
     check("megatron_llama2_7b.yaml", &["lint::selective_recompute"]);
     check("sft_megatron_20b.yaml", &["lint::selective_recompute"]);
+}
+
+#[test]
+fn a_printed_recipe_is_the_same_recipe() {
+    let shipped = yaml_files("recipes").into_iter().map(|name| file("recipes").join(name));
+    let nemo = "tests/fixtures/recipes/nemo";
+    let nemo_files = yaml_files(nemo).into_iter().map(|name| file(nemo).join(name));
+    let environment = BTreeMap::new();
+    for path in shipped.chain(nemo_files) {
+        // NeMo's files leave some values to whoever uses them.
+        let text = std::fs::read_to_string(&path).expect("a recipe").replace("???", "set");
+        let folder = tempfile::tempdir().expect("a folder");
+        let [first, again] = ["first.yaml", "again.yaml"].map(|name| folder.path().join(name));
+        sft_run::base::atomic_file::write(&first, text.as_bytes()).expect("a file");
+        let request = |path| Request {
+            path,
+            overrides: &[],
+            variables: &[],
+            environment: &environment,
+            hparams: None,
+            git: None,
+            gpu: None,
+        };
+        let values = resolve(&request(&first)).expect("it resolves").values;
+        let view = View { resolve: true, ..View::default() };
+        let printed = config_text(&request(&first), &view).expect("it resolves");
+        sft_run::base::atomic_file::write(&again, printed.as_bytes()).expect("a file");
+        let read = resolve(&request(&again)).expect("it reads back").values;
+        assert_eq!(read, values, "{}", path.display());
+    }
 }
 
 #[test]

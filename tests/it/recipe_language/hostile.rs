@@ -88,9 +88,52 @@ fn a_bomb_of_expressions() {
     refused(text, "template::too_much");
     refused(format!("a: '${{{{ {}'\n", "(".repeat(100_000)), "template::syntax");
     refused(
-        format!("a: '${{{{ {}1{} }}}}'\n", "(".repeat(9_000), ")".repeat(9_000)),
+        format!("a: '${{{{ {}1{} }}}}'\n", "(".repeat(450), ")".repeat(450)),
         "template::syntax",
     );
+}
+
+#[test]
+fn chains_that_are_as_deep_as_they_are_long() {
+    let chain = "+ 1".repeat(100_000);
+    refused(format!("a: '${{{{ 1 {chain} }}}}'\n"), "template::too_much");
+    for template in [
+        format!("a: {{{{ 1 {chain} }}}}\n"),
+        format!("a: {{{{ {}1 }}}}\n", "not ".repeat(100_000)),
+        format!("a: 1\n{{% if false %}}{}{{% endif %}}\n", "{% elif false %}x".repeat(100_000)),
+        "{% set a = 1 %}".repeat(100_000),
+    ] {
+        let case = Case::new("a: 1\n").file("t.yaml.j2", template);
+        let start = Instant::now();
+        let problems = case.with("t.yaml.j2", sft_run::recipe::resolve).expect_err("it is refused");
+        assert_eq!(problems[0].code, "template::too_much");
+        assert!(start.elapsed() < SOON);
+    }
+    // What is allowed is walked without harm.
+    let nested = "{% elif false %}x".repeat(950);
+    let case =
+        Case::new("").file("t.yaml.j2", format!("a: 1\n{{% if false %}}{nested}{{% endif %}}\n"));
+    case.with("t.yaml.j2", sft_run::recipe::resolve).map(drop).expect("it renders");
+    for expression in
+        ["1".to_owned() + &"+1".repeat(490), "-".repeat(950) + "1", "not ".repeat(240) + "1"]
+    {
+        Case::new(format!("a: '${{{{ {expression} }}}}'\n")).resolved().expect("it is a value");
+    }
+}
+
+#[test]
+fn lines_too_long_to_draw_are_quoted() {
+    for length in [10_000, 1_000_000] {
+        let case = Case::new(format!("{{a: '{}', b: ${{none}}}}\n", "x".repeat(length)));
+        let problems =
+            case.with("recipe.yaml", sft_run::recipe::resolve).expect_err("it is refused");
+        let drawn = sft_run::recipe::diagnostic::render(&problems, false);
+        assert!(
+            drawn.contains("recipe.yaml:1:1") && drawn.contains("xxx', b: ${none}}…`"),
+            "{drawn}"
+        );
+        assert!(drawn.len() < 1_000, "{drawn}");
+    }
 }
 
 #[test]

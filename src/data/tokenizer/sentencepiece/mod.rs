@@ -121,6 +121,37 @@ impl SentencePiece {
         self.encode_at(text, Place::Middle)
     }
 
+    /// The ids of a text that spells out bos, eos and padding.
+    pub(super) fn encode_marked(&self, text: &str, first: bool) -> Vec<u32> {
+        let SpecialIds { bos, eos, pad, .. } = self.special;
+        let marks: Vec<(u32, &str)> = [bos, eos, pad]
+            .into_iter()
+            .flatten()
+            .filter_map(|id| Some((id, self.vocabulary.pieces.get(id as usize)?.text.as_str())))
+            .collect();
+        let mut ids = Vec::new();
+        let mut rest = text;
+        let next = |rest: &str| {
+            let found =
+                marks.iter().filter_map(|(id, mark)| Some((rest.find(mark)?, *id, mark.len())));
+            found.min()
+        };
+        while let Some((at, id, length)) = next(rest) {
+            ids.extend(self.encode_part(&rest[..at], first && ids.is_empty()));
+            ids.push(id);
+            rest = &rest[at + length..];
+        }
+        ids.extend(self.encode_part(rest, first && ids.is_empty()));
+        ids
+    }
+
+    fn encode_part(&self, text: &str, first: bool) -> Vec<u32> {
+        if text.is_empty() {
+            return Vec::new();
+        }
+        self.encode_at(text, if first { Place::Start } else { Place::Middle })
+    }
+
     fn encode_at(&self, text: &str, place: Place) -> Vec<u32> {
         let normalized = self.normalizer.normalize(text, &self.vocabulary.user_defined, place);
         let pieces = match &self.algorithm {

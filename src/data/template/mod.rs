@@ -1,5 +1,10 @@
-//! Templates over the fields of a row (minijinja), strict about fields that are not there.
+//! Templates over the fields of a row (minijinja), strict about fields that are not there; chat templates.
 
+pub mod chat;
+mod conversation;
+mod python;
+
+use crate::base::template_size::{MAX_CODE, MAX_TAGS, too_much};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
@@ -33,6 +38,11 @@ impl Template {
             source_text: source.to_owned(),
             reason: error.to_string(),
         };
+        if too_much(source).is_some() {
+            let reason =
+                format!("it has more than {MAX_TAGS} tags, or one of more than {MAX_CODE} bytes");
+            return Err(Error { what: what.to_owned(), source_text: String::new(), reason });
+        }
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         let mut syntax = SyntaxConfig::builder();
