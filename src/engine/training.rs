@@ -178,7 +178,7 @@ pub fn trainer(job: &TrainJob, path: &Path, resumes: bool) -> Result<(Trainer, P
     let start = Tensor::from_vec(values, elements, &Device::Cpu)?;
     let formats = Formats::of(job.trainer.precision, job.model.megatron_amp_o2);
     let weights = Weights::placed(architecture, &start, formats, &Device::Cpu)?;
-    let model = Model::new(architecture, weights)?;
+    let model = Model::new(architecture, weights)?.with_recompute(job.model.recompute);
     let optim = &job.model.optim;
     let (optimizer, progress) = if resumes {
         let moments = whole::read_moments(&checkpoint, architecture)?;

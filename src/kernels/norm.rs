@@ -49,6 +49,11 @@ impl Saved {
     pub fn input(&self) -> &Tensor {
         &self.input
     }
+
+    /// Everything held.
+    pub fn tensors(&self) -> [&Tensor; 2] {
+        [&self.input, &self.moments]
+    }
 }
 
 /// Gradients of the parameters, `[width]` each, to which the backward adds.

@@ -8,6 +8,8 @@
 
 use super::mesh::layers_of_stage;
 use super::parameters::{Place, WORD_EMBEDDINGS, table};
+use super::recompute::{Group, Keep, groups};
+use super::schedule::peak_live;
 use crate::spec::architecture::Architecture;
 use crate::spec::optimization::{Degrees, Precision, Recompute};
 
@@ -45,14 +47,17 @@ pub struct DeviceMemory {
     pub gradients: u64,
     /// Moments, and fp32 masters where the weights are not.
     pub optimizer: u64,
-    /// What forward passes keep for their backward, at its peak.
+    /// What forward passes keep for their backward, at its peak; every sequence full and every token
+    /// learned.
     pub activations: u64,
+    /// Temporary results of the layer being computed.
+    pub working: u64,
 }
 
 impl DeviceMemory {
     /// All bytes together.
     pub fn total(&self) -> u64 {
-        self.weights + self.gradients + self.optimizer + self.activations
+        self.weights + self.gradients + self.optimizer + self.activations + self.working
     }
 }
 
@@ -75,6 +80,7 @@ pub fn of_stage(workload: &Workload<'_>, stage: usize) -> DeviceMemory {
         gradients: parameters * 4,
         optimizer: state.div_ceil(replicas),
         activations: activations_of_stage(workload, stage),
+        working: working_of_stage(workload),
     }
 }
 
@@ -93,84 +99,169 @@ fn parameters_of_stage(workload: &Workload<'_>, stage: usize) -> u64 {
     mine.map(|parameter| parameter.local_element_count(degrees.tensor) as u64).sum()
 }
 
+/// The most that forward passes of `stage` keep for their backward, over its schedule.
 fn activations_of_stage(workload: &Workload<'_>, stage: usize) -> u64 {
-    let Workload { architecture, degrees, micro_batches, .. } = workload;
-    let stages = degrees.pipeline;
-    let layers = architecture.num_layers / stages;
-    let block = BlockActivations::of(workload);
-    // 1F1B: stage s has `stages - s` micro-batches under way. Interleaved, the first stage holds
-    // (1 + (p - 1) / (p·v)) times as much as all layers once (Korthikanti et al., equation 5).
-    // Counted in model chunks, of which a micro-batch has v on each stage.
-    let chunks = degrees.virtual_pipeline;
-    let extra = if chunks > 1 { stages - 1 } else { 0 };
-    let live = (((stages - stage) * chunks + extra).min(micro_batches * chunks)) as u64;
-    let (kept, working) = match workload.recompute {
-        Recompute::None => (layers as u64 * block.all, 0),
-        Recompute::Selective => (layers as u64 * (block.all - block.attention_core), 0),
-        Recompute::Uniform(group) => {
-            let group = group.clamp(1, layers.max(1));
-            (layers.div_ceil(group) as u64 * block.input, group as u64 * block.all)
-        }
-        Recompute::Block(count) => {
-            let count = count.min(layers) as u64;
-            let kept = count * block.input + (layers as u64 - count) * block.all;
-            (kept, if count > 0 { block.all } else { 0 })
-        }
+    let Degrees { pipeline, virtual_pipeline: chunks, .. } = workload.degrees;
+    let blocks = workload.architecture.num_layers / (pipeline * chunks);
+    let chunk = ChunkActivations::of(workload, blocks);
+    let live = peak_live(pipeline, chunks, workload.micro_batches, stage) as u64;
+    // What is computed again comes on top when the backward of a chunk begins. The head's share
+    // comes on top of the forward of the last chunk, whose backward follows at once.
+    let head = if stage + 1 == pipeline { head_activations(workload) } else { 0 };
+    live * chunk.kept + chunk.again.max(head)
+}
+
+/// What the temporary results of one layer take, at their most: those of a block's backward.
+fn working_of_stage(workload: &Workload<'_>) -> u64 {
+    let width = Widths::of(workload);
+    let again = match workload.recompute {
+        Recompute::Selective => width.core(),
+        Recompute::None | Recompute::Uniform(_) | Recompute::Block(_) => 0,
     };
-    let head = if stage + 1 == stages { head_activations(workload) } else { 0 };
-    kept * live / chunks as u64 + working + head
+    let attention = width.query + width.qkv + again;
+    let mlp = width.inner + width.active;
+    // The gradients of the block's output, of the residual stream and of the input.
+    let gathered = if workload.degrees.sequence { 2 * width.gathered } else { 0 };
+    attention.max(mlp) + 2 * width.stream + width.normalized + gathered
+}
+
+/// What one model chunk keeps for one micro-batch on one device, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct ChunkActivations {
+    /// Between its forward and its backward.
+    kept: u64,
+    /// How much more during its backward, at most.
+    again: u64,
+}
+
+impl ChunkActivations {
+    fn of(workload: &Workload<'_>, blocks: usize) -> ChunkActivations {
+        let block = BlockActivations::of(&Widths::of(workload));
+        let groups = groups(workload.recompute, blocks);
+        let kept_by = |group: &Group| match group.keep {
+            Keep::All => block.all * group.blocks.len() as u64,
+            Keep::AllButCore => (block.all - block.core) * group.blocks.len() as u64,
+            Keep::Input => block.input,
+        };
+        let kept: u64 = groups.iter().map(kept_by).sum();
+        // The backward goes through the groups from the last on, and frees each.
+        let (mut before, mut most) = (kept, kept);
+        for group in groups.iter().rev() {
+            before -= kept_by(group);
+            if group.keep == Keep::Input {
+                most = most.max(before + block.all * group.blocks.len() as u64);
+            }
+        }
+        ChunkActivations { kept, again: most - kept }
+    }
+}
+
+/// Bytes of the tensors inside a block for one micro-batch on one device.
+#[derive(Clone, Copy, Debug)]
+struct Widths {
+    /// A tensor of the residual stream; sequence parallelism cuts it.
+    stream: u64,
+    /// The output of a norm; sequence parallelism cuts it.
+    normalized: u64,
+    /// The same of all tokens.
+    gathered: u64,
+    /// Mean and reciprocal deviation of a norm, fp32.
+    moments: u64,
+    /// Queries, keys and values.
+    qkv: u64,
+    /// Queries alone: also the width of attention's output.
+    query: u64,
+    /// The logarithm of each softmax's sum, fp32.
+    log_sums: u64,
+    /// The MLP before its activation: gate and up of a gated one.
+    inner: u64,
+    /// The MLP after its activation.
+    active: u64,
+}
+
+impl Widths {
+    fn of(workload: &Workload<'_>) -> Widths {
+        let model = workload.architecture;
+        let Degrees { tensor, sequence, .. } = workload.degrees;
+        let tokens = (workload.seq_length * workload.micro_batch_size) as u64;
+        let bytes = Bytes::of(workload);
+        // Sequence parallelism cuts what tensor parallelism leaves whole.
+        let whole = if sequence { tensor } else { 1 } as u64;
+        let split = |width: usize| tokens * bytes.products * width as u64 / tensor as u64;
+        let hidden = tokens * model.hidden_size as u64;
+        let halves = if model.activation.is_gated() { 2 } else { 1 };
+        let query = model.num_attention_heads * model.kv_channels;
+        let key_value = 2 * model.num_query_groups * model.kv_channels;
+        Widths {
+            stream: bytes.stream * hidden / whole,
+            normalized: bytes.products * hidden / whole,
+            gathered: bytes.products * hidden,
+            moments: tokens * 2 * 4 / whole,
+            qkv: split(query + key_value),
+            query: split(query),
+            log_sums: tokens * model.num_attention_heads as u64 * 4 / tensor as u64,
+            inner: split(halves * model.ffn_hidden_size),
+            active: split(model.ffn_hidden_size),
+        }
+    }
+
+    /// Output and log-sums of attention's core.
+    fn core(&self) -> u64 {
+        self.query + self.log_sums
+    }
 }
 
 /// What one block keeps for its backward on one device, in bytes.
+#[derive(Clone, Copy, Debug)]
 struct BlockActivations {
     /// Its input alone.
     input: u64,
     /// Everything.
     all: u64,
     /// The part that selective recomputation gives up.
-    attention_core: u64,
+    core: u64,
 }
 
 impl BlockActivations {
-    fn of(workload: &Workload<'_>) -> BlockActivations {
-        let model = workload.architecture;
-        let tensor = workload.degrees.tensor;
-        let tokens = (workload.seq_length * workload.micro_batch_size) as u64;
-        let bytes = bytes_per_number(workload.precision);
-        // Sequence parallelism cuts what tensor parallelism leaves whole.
-        let whole = if workload.degrees.sequence { tensor } else { 1 } as u64;
-        let split = tensor as u64;
-        let hidden = model.hidden_size as u64;
-        let query = (model.num_attention_heads * model.kv_channels) as u64;
-        let key_value = 2 * (model.num_query_groups * model.kv_channels) as u64;
-        let halves = if model.activation.is_gated() { 2 } else { 1 };
-        let inner = (halves + 1) * model.ffn_hidden_size as u64;
-        // Two inputs of norms and their two outputs; two statistics of each norm in fp32.
-        let residual = tokens * (4 * hidden * bytes + 2 * 2 * 4) / whole;
-        let projections = tokens * (2 * query + key_value + inner) * bytes / split;
-        // The logarithm of each softmax's sum, fp32.
-        let attention_core = tokens * model.num_attention_heads as u64 * 4 / split;
+    fn of(width: &Widths) -> BlockActivations {
+        // Inputs, outputs and moments of two norms; the inputs of the four matrix products beside
+        // them, of the activation and of attention's core.
+        let norms = 2 * (width.stream + width.normalized + width.moments);
         BlockActivations {
-            input: tokens * hidden * bytes / whole,
-            all: residual + projections + attention_core,
-            attention_core,
+            input: width.stream,
+            all: norms + width.qkv + width.core() + width.inner + width.active,
+            core: width.core(),
         }
     }
 }
 
-/// The last norm's input and output and the logits, every token learned.
+/// The last norm's input, moments and output, and the logits, every token learned.
 fn head_activations(workload: &Workload<'_>) -> u64 {
     let model = workload.architecture;
     let tokens = (workload.seq_length * workload.micro_batch_size) as u64;
-    let bytes = bytes_per_number(workload.precision);
-    let logits = model.padded_vocab_size as u64 * bytes / workload.degrees.tensor as u64;
-    tokens * (2 * model.hidden_size as u64 * bytes + logits)
+    let Bytes { stream, products } = Bytes::of(workload);
+    let logits = products * model.padded_vocab_size as u64 / workload.degrees.tensor as u64;
+    tokens * ((stream + products) * model.hidden_size as u64 + 2 * 4 + logits)
 }
 
-fn bytes_per_number(precision: Precision) -> u64 {
-    match precision {
-        Precision::Fp32 => 4,
-        Precision::Bf16 | Precision::Fp16 => 2,
+/// Bytes per number.
+#[derive(Clone, Copy, Debug)]
+struct Bytes {
+    /// In the residual stream.
+    stream: u64,
+    /// In and out of matrix products.
+    products: u64,
+}
+
+impl Bytes {
+    /// Without `megatron_amp_O2`, half precision is that of NeMo's autocast: the residual stream
+    /// stays in fp32.
+    fn of(workload: &Workload<'_>) -> Bytes {
+        let products = match workload.precision {
+            Precision::Fp32 => 4,
+            Precision::Bf16 | Precision::Fp16 => 2,
+        };
+        Bytes { stream: if workload.megatron_amp_o2 { products } else { 4 }, products }
     }
 }
 

@@ -5,4 +5,6 @@ pub mod memory;
 pub mod mesh;
 pub mod parameters;
 pub mod pieces;
+pub mod recompute;
+pub mod schedule;
 pub mod slice;

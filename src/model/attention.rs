@@ -66,8 +66,25 @@ pub(super) struct Attention {
 #[derive(Debug)]
 pub(super) struct Saved {
     input: Tensor,
-    core: attention::Saved,
+    /// Queries, keys and values as the core reads them.
+    qkv: Tensor,
+    /// None when the core is computed again.
+    core: Option<Core>,
+}
+
+/// The core's output, with what its backward needs.
+#[derive(Debug)]
+struct Core {
     context: Tensor,
+    saved: attention::Saved,
+}
+
+impl Saved {
+    /// Everything held.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let core = self.core.iter().flat_map(|core| core.saved.tensors());
+        [&self.input, &self.qkv].into_iter().chain(core)
+    }
 }
 
 impl Attention {
@@ -81,24 +98,43 @@ impl Attention {
         })
     }
 
-    /// `[tokens, hidden]` to `[tokens, hidden]`, without the output layer's bias.
-    pub(super) fn forward(&self, x: Tensor, pass: &Pass<'_>) -> Result<(Tensor, Saved)> {
+    /// `[tokens, hidden]` to `[tokens, hidden]`, without the output layer's bias; `keeps_core` says
+    /// whether the backward finds the core's output or computes it again.
+    pub(super) fn forward(
+        &self,
+        x: Tensor,
+        pass: &Pass<'_>,
+        keeps_core: bool,
+    ) -> Result<(Tensor, Saved)> {
         let qkv = self.query_key_value.forward_with_bias(&x)?;
         self.geometry.turn(&qkv, pass.batch.positions)?;
+        let core = self.core(&qkv, pass)?;
+        let y = self.dense.forward(&core.context)?;
+        Ok((y, Saved { input: x, qkv, core: Some(core).filter(|_| keeps_core) }))
+    }
+
+    fn core(&self, qkv: &Tensor, pass: &Pass<'_>) -> Result<Core> {
         let dropout = self.dropout(pass);
-        let (context, core) =
-            attention::forward(&qkv, pass.batch.starts, &self.geometry.shape, dropout.as_ref())?;
-        let y = self.dense.forward(&context)?;
-        Ok((y, Saved { input: x, core, context }))
+        let shape = &self.geometry.shape;
+        let (context, saved) = attention::forward(qkv, pass.batch.starts, shape, dropout.as_ref())?;
+        Ok(Core { context, saved })
     }
 
     /// The gradient of `x`; `dy` is the gradient after the output layer's bias.
     pub(super) fn backward(&self, saved: &Saved, pass: &Pass<'_>, dy: &Tensor) -> Result<Tensor> {
         let geometry = &self.geometry;
-        let d_context = self.dense.backward(&saved.context, dy)?;
+        let again;
+        let core = match &saved.core {
+            Some(core) => core,
+            None => {
+                again = self.core(&saved.qkv, pass)?;
+                &again
+            }
+        };
+        let d_context = self.dense.backward(&core.context, dy)?;
         let (starts, dropout) = (pass.batch.starts, self.dropout(pass));
         let d_qkv = attention::backward(
-            &saved.core,
+            &core.saved,
             starts,
             &geometry.shape,
             dropout.as_ref(),

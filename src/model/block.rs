@@ -34,6 +34,14 @@ pub struct Saved {
     mlp: mlp::Saved,
 }
 
+impl Saved {
+    /// Everything held.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let norms = self.input_norm.tensors().into_iter().chain(self.post_attention_norm.tensors());
+        norms.chain(self.attention.tensors()).chain(self.mlp.tensors())
+    }
+}
+
 impl Block {
     pub(super) fn new(
         model: &Architecture,
@@ -55,10 +63,16 @@ impl Block {
         })
     }
 
-    /// `[tokens, hidden]` to `[tokens, hidden]`.
-    pub fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Result<(Tensor, Saved)> {
+    /// `[tokens, hidden]` to `[tokens, hidden]`; `keeps_core` says whether the backward finds
+    /// attention's core or computes it again.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        pass: &Pass<'_>,
+        keeps_core: bool,
+    ) -> Result<(Tensor, Saved)> {
         let (normalized, input_norm) = self.input_norm.forward(x)?;
-        let (update, attention) = self.attention.forward(normalized, pass)?;
+        let (update, attention) = self.attention.forward(normalized, pass, keeps_core)?;
         let x = self.add(&update, &self.attention.dense, x, ("attention_output", pass))?;
         let (normalized, post_attention_norm) = self.post_attention_norm.forward(&x)?;
         let (update, mlp) = self.mlp.forward(normalized, pass)?;

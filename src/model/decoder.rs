@@ -20,8 +20,8 @@ impl<'a> Decoder<'a> {
     pub fn new(model: &'a Model, rows: usize, capacity: usize) -> Result<Decoder<'a>> {
         let (shape, weights) = (&model.geometry.shape, model.weights());
         let place = (weights.formats().products, weights.device());
-        let cache = |_: &_| Cache::new(rows, capacity, shape, place);
-        let caches = model.blocks.iter().map(cache).collect::<Result<_>>()?;
+        let cache = |_| Cache::new(rows, capacity, shape, place);
+        let caches = (0..model.trunk.len()).map(cache).collect::<Result<_>>()?;
         Ok(Decoder { model, caches, lengths: vec![0; rows] })
     }
 
@@ -47,10 +47,8 @@ impl<'a> Decoder<'a> {
             Batch { tokens: &tokens, positions: &positions, starts: &starts, addresses: &[] };
         let pass = Pass { batch, noise: None };
         let continued = Continued { starts: &starts, slots: &slots, lengths: &lengths };
-        let mut x = self.model.embedding.forward(&pass)?;
-        for (block, cache) in self.model.blocks.iter().zip(&self.caches) {
-            x = block.continued(&x, &pass, cache, &continued)?;
-        }
+        let x = self.model.embedding.forward(&pass)?;
+        let x = self.model.trunk.continued(x, &pass, &self.caches, &continued)?;
         for &(row, read) in new {
             self.lengths[row] += read.len();
         }

@@ -30,6 +30,13 @@ pub struct Saved {
     d_logits: Tensor,
 }
 
+impl Saved {
+    /// Everything held.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.norm.tensors().into_iter().chain([&self.normalized, &self.d_logits])
+    }
+}
+
 impl Head {
     pub(super) fn new(model: &Architecture, weights: &Weights) -> Result<Head> {
         let tied = model.share_embeddings_and_output_weights;

@@ -28,6 +28,13 @@ pub(super) struct Saved {
     active: Tensor,
 }
 
+impl Saved {
+    /// Everything held.
+    pub(super) fn tensors(&self) -> [&Tensor; 3] {
+        [&self.input, &self.inner, &self.active]
+    }
+}
+
 impl Mlp {
     pub(super) fn new(model: &Architecture, weights: &Weights, layer: usize) -> Result<Mlp> {
         let prefix = format!("encoder.layers.{layer}.mlp");

@@ -11,19 +11,24 @@ pub mod decoder;
 pub mod embedding;
 pub mod formats;
 pub mod head;
+pub mod kept;
 mod linear;
 mod mlp;
 mod norm;
+pub mod trunk;
 pub mod weights;
 
 use crate::kernels::cross_entropy::Score;
 use crate::spec::architecture::Architecture;
+use crate::spec::optimization::Recompute;
 use attention::Geometry;
 use batch::{Batch, Noise, Pass, Targets};
 use block::Block;
 use candle_core::{Result, Tensor};
 use embedding::Embedding;
 use head::Head;
+use kept::Meter;
+use trunk::Trunk;
 use weights::Weights;
 
 /// A GPT.
@@ -33,8 +38,9 @@ pub struct Model {
     weights: Weights,
     geometry: Geometry,
     embedding: Embedding,
-    blocks: Vec<Block>,
+    trunk: Trunk,
     head: Head,
+    meter: Meter,
 }
 
 impl Model {
@@ -43,14 +49,28 @@ impl Model {
         let geometry = Geometry::new(architecture)?;
         let block = |layer| Block::new(architecture, &geometry, &weights, layer);
         let blocks = (0..architecture.num_layers).map(block).collect::<Result<_>>()?;
+        let meter = Meter::default();
         Ok(Model {
             embedding: Embedding::new(architecture, &weights)?,
-            blocks,
+            trunk: Trunk::new(blocks, meter.clone()),
             head: Head::new(architecture, &weights)?,
             architecture: architecture.clone(),
             geometry,
             weights,
+            meter,
         })
+    }
+
+    /// The same model with this recomputation; without it nothing is computed again.
+    #[must_use]
+    pub fn with_recompute(mut self, recompute: Recompute) -> Model {
+        self.trunk.set_recompute(recompute);
+        self
+    }
+
+    /// Counts what forward passes keep for their backward.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// The shape.
@@ -67,21 +87,21 @@ impl Model {
     /// adds the gradients of that sum.
     pub fn learn(&self, batch: &Batch<'_>, targets: &Targets<'_>, noise: Noise) -> Result<f64> {
         let pass = Pass { batch: *batch, noise: Some(noise) };
-        let mut x = self.embedding.forward(&pass)?;
-        let mut saved = Vec::with_capacity(self.blocks.len());
-        for block in &self.blocks {
-            let (y, kept) = block.forward(&x, &pass)?;
-            saved.push(kept);
-            x = y;
-        }
-        let (loss, kept) = self.head.forward(&x, targets)?;
-        let mut dx = self.head.backward(&kept, targets, batch.tokens.len())?;
-        drop(kept);
-        for (block, kept) in self.blocks.iter().zip(saved).rev() {
-            dx = block.backward(&kept, &pass, &dx)?;
-        }
+        let x = self.embedding.forward(&pass)?;
+        let (x, saved) = self.trunk.forward(x, &pass)?;
+        let (loss, dx) = self.loss(x, targets)?;
+        let dx = self.trunk.backward(saved, &pass, dx)?;
         self.embedding.backward(&pass, &dx)?;
         Ok(loss)
+    }
+
+    /// The loss sum over the targets and its gradient by the last block's output `x`.
+    fn loss(&self, x: Tensor, targets: &Targets<'_>) -> Result<(f64, Tensor)> {
+        let (tokens, _) = x.dims2()?;
+        let (loss, saved) = self.head.forward(&x, targets)?;
+        drop(x);
+        let _held = self.meter.hold(saved.tensors());
+        Ok((loss, self.head.backward(&saved, targets, tokens)?))
     }
 
     /// How well each target is predicted, given the tokens before it; nothing is dropped.
@@ -98,10 +118,6 @@ impl Model {
     /// The last block's output `[tokens, hidden]`, nothing dropped.
     fn hidden(&self, batch: &Batch<'_>) -> Result<Tensor> {
         let pass = Pass { batch: *batch, noise: None };
-        let mut x = self.embedding.forward(&pass)?;
-        for block in &self.blocks {
-            (x, _) = block.forward(&x, &pass)?;
-        }
-        Ok(x)
+        self.trunk.output(self.embedding.forward(&pass)?, &pass)
     }
 }

@@ -93,7 +93,7 @@ fn header(named: &NamedStage, stage: &Stage, facts: &Facts) -> Option<Header> {
     let trainer = &named.settings.trainer;
     let model = &named.settings.model;
     let on_gpu = trainer.on_gpu();
-    let memory = per_device(&workload(job, model));
+    let memory = per_device(&workload(job));
     Some(Header {
         stage: named.name.clone(),
         num_nodes: trainer.num_nodes.unwrap_or(1),
@@ -111,7 +111,7 @@ fn header(named: &NamedStage, stage: &Stage, facts: &Facts) -> Option<Header> {
     })
 }
 
-fn workload<'a>(job: &'a TrainJob, model: &recipe::Model) -> Workload<'a> {
+fn workload(job: &TrainJob) -> Workload<'_> {
     let degrees = job.trainer.degrees;
     let per_pass = (job.model.micro_batch_size * degrees.data).max(1);
     Workload {
@@ -123,7 +123,7 @@ fn workload<'a>(job: &'a TrainJob, model: &recipe::Model) -> Workload<'a> {
         precision: job.trainer.precision,
         megatron_amp_o2: job.model.megatron_amp_o2,
         distributed_optimizer: job.model.optim.name == OptimizerName::DistributedFusedAdam,
-        recompute: shape::recompute(model),
+        recompute: job.model.recompute,
     }
 }
 

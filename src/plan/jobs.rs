@@ -2,7 +2,7 @@
 
 use super::lacks::blend;
 use super::outside::{self, Facts};
-use super::shape::{architecture, degrees, sequence_length};
+use super::shape::{architecture, degrees, recompute, sequence_length};
 use crate::recipe::path::Path;
 use crate::recipe::problem::Problem;
 use crate::recipe::{CheckedRecipe, NamedStage};
@@ -149,6 +149,7 @@ fn train(
             seed: model.seed(),
             optim: optimizer(model, max_steps)?,
             megatron_amp_o2: model.megatron_amp_o2.unwrap_or(false),
+            recompute: recompute(model),
             data: train_data(model, settings)?,
         },
         trainer: TrainTrainer {

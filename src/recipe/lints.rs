@@ -114,9 +114,13 @@ fn length(model: &Model, findings: &mut Findings) {
 }
 
 fn recompute(model: &Model, findings: &mut Findings) {
-    if model.activations_checkpoint_granularity != Some(Granularity::Selective) {
-        return;
-    }
+    let (lint, what, granularity) = match model.activations_checkpoint_granularity {
+        Some(Granularity::Full) => return,
+        Some(Granularity::Selective) => {
+            ("lint::selective_recompute", "with selective recomputation", "selective")
+        }
+        None => ("lint::no_recompute", "while nothing is recomputed", "null"),
+    };
     let ignored = [
         ("activations_checkpoint_method", model.activations_checkpoint_method.is_some()),
         ("activations_checkpoint_num_layers", model.activations_checkpoint_num_layers.is_some()),
@@ -124,12 +128,12 @@ fn recompute(model: &Model, findings: &mut Findings) {
     for (key, _) in ignored.into_iter().filter(|(_, set)| *set) {
         findings
             .lint(
-                "lint::selective_recompute",
+                lint,
                 Path::from("model").key(key),
                 "set aside",
-                format!("{key} means nothing with selective recomputation; NeMo ignores it"),
+                format!("{key} means nothing {what}; NeMo ignores it"),
             )
-            .with("model.activations_checkpoint_granularity", "selective")
+            .with("model.activations_checkpoint_granularity", granularity)
             .help(format!("set model.{key} to null, or the granularity to full"));
     }
 }

@@ -9,7 +9,7 @@
 use super::architecture::Architecture;
 use super::generation::Generation;
 use super::metric::MetricName;
-use super::optimization::{Degrees, Optimizer, Precision};
+use super::optimization::{Degrees, Optimizer, Precision, Recompute};
 pub use super::rows::{Format, RowSource, Split, SplitRule, Task};
 use serde::{Deserialize, Serialize};
 
@@ -180,6 +180,10 @@ pub struct TrainModel {
     /// fp32 masters and main gradients beside half-precision parameters.
     #[serde(rename = "megatron_amp_O2")]
     pub megatron_amp_o2: bool,
+    /// What the backward pass computes again. It is no part of the job's JSON form, and so of no
+    /// fingerprint: it changes no bit of the result, and a run that did not fit goes on with another.
+    #[serde(skip)]
+    pub recompute: Recompute,
     /// Settings of the data.
     pub data: TrainData,
 }

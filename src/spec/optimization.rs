@@ -99,15 +99,16 @@ impl Degrees {
 
 /// Which activations the backward pass computes again instead of keeping them
 /// (`model.activations_checkpoint_granularity`, `_method`, `_num_layers`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Recompute {
     /// Nothing is computed again.
+    #[default]
     None,
     /// The core of attention: scores, softmax, context.
     Selective,
     /// Every group of so many blocks keeps its input only (`full`, `uniform`).
     Uniform(usize),
-    /// The first so many blocks of each pipeline stage keep their inputs only (`full`, `block`).
+    /// The first so many blocks of each model chunk (of a pipeline stage, when it has one chunk) keep
+    /// their inputs only (`full`, `block`).
     Block(usize),
 }

@@ -22,6 +22,13 @@ pub struct Saved {
     pub(super) log_sums: Tensor,
 }
 
+impl Saved {
+    /// Everything held.
+    pub fn tensors(&self) -> [&Tensor; 3] {
+        [&self.qkv, &self.output, &self.log_sums]
+    }
+}
+
 /// Queries per task at most; a multiple of [`LANES`].
 const QUERIES_PER_TASK: usize = 256;
 

@@ -47,8 +47,7 @@ const LOADER: &str = "the data is mapped into memory and read in place, without 
 const PACKED_CHECKPOINT: &str =
     "it is a name inside a packed checkpoint; `model.tokenizer` decides";
 const SERVER: &str = "it sets up NeMo's server, which is not built (`server: true` is refused)";
-const RECOMPUTE: &str =
-    "activations are kept: recomputation saves memory, is not built, and would not change results";
+const RECOMPUTE: &str = "every micro-batch and every pipeline stage computes the same blocks again; it changes memory, not results";
 const FULL_BATCHES: &str = "a training step always has a whole global batch, and a validation uses every sequence it is given";
 
 pub(super) const GROUPS: &[Group] = &[
@@ -225,10 +224,13 @@ pub(super) const GROUPS: &[Group] = &[
          dist_ckpt_parallel_dist_opt dist_ckpt_load_strictness",
         NEMO_CHECKPOINTS,
     ),
+    honoured(
+        "model",
+        "activations_checkpoint_granularity activations_checkpoint_method activations_checkpoint_num_layers",
+    ),
     no_effect(
         "model",
-        "activations_checkpoint_granularity activations_checkpoint_method activations_checkpoint_num_layers \
-         num_micro_batches_with_partial_activation_checkpoints activations_checkpoint_layers_per_pipeline",
+        "num_micro_batches_with_partial_activation_checkpoints activations_checkpoint_layers_per_pipeline",
         RECOMPUTE,
     ),
     refused("model.nsys_profile", "enabled"),

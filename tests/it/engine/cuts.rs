@@ -1,8 +1,8 @@
 //! Packing, micro-batches and cached decoding change nothing but the order of sums.
 
 use super::{
-    SEQ_LENGTH, assert_close, f64_model, gpt, gradients, half_rope, learn, llama, micro_batch,
-    sequence, with_dropout,
+    SEQ_LENGTH, assert_close, f32_model, f64_model, gpt, gradients, half_rope, learn, llama,
+    micro_batch, sequence, with_dropout,
 };
 use sft_run::data::microbatch::MicroBatch;
 use sft_run::data::sequences::Sequence;
@@ -10,13 +10,6 @@ use sft_run::engine::step::{targets, view};
 use sft_run::model::Model;
 use sft_run::model::batch::Targets;
 use sft_run::model::decoder::Decoder;
-use sft_run::model::weights::{Weights, start_values};
-use sft_run::spec::architecture::Architecture;
-
-fn f32_model(architecture: &Architecture) -> Model {
-    let values: Vec<f32> = start_values(architecture, 3);
-    Model::new(architecture, Weights::new(architecture, values).unwrap()).unwrap()
-}
 
 /// Log-probabilities of the learned tokens, in order.
 fn log_probabilities(model: &Model, batch: &MicroBatch) -> Vec<f64> {

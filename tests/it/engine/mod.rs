@@ -4,6 +4,8 @@
 mod gradients;
 // Packing, micro-batches and cached decoding change nothing.
 mod cuts;
+// Recomputation: the same bits, and the memory that the plan promises.
+mod recompute;
 // The loop: validation, checkpoints, stopping, resuming to the bit, errors.
 mod training;
 // bf16, fp16, autocast and fp32 masters.
@@ -83,6 +85,11 @@ fn with_dropout(architecture: &Architecture) -> Architecture {
         ffn_dropout: 0.3,
         ..architecture.clone()
     }
+}
+
+fn f32_model(architecture: &Architecture) -> Model {
+    let values: Vec<f32> = start_values(architecture, 3);
+    Model::new(architecture, Weights::new(architecture, values).unwrap()).unwrap()
 }
 
 fn f64_model(architecture: &Architecture) -> Model {

@@ -14,7 +14,7 @@ use sft_run::spec::event::{Event, Silent, Sink, StepMetrics, ValidationMetrics};
 use sft_run::spec::job::{
     DataSource, Job, LoadJob, LoadModel, TrainData, TrainJob, TrainModel, TrainStage, TrainTrainer,
 };
-use sft_run::spec::optimization::{Degrees, Precision, Schedule, ScheduleName};
+use sft_run::spec::optimization::{Degrees, Precision, Recompute, Schedule, ScheduleName};
 use sft_run::stages::{self, Folders};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -57,6 +57,7 @@ pub(super) fn job() -> TrainJob {
             seed: 2,
             optim,
             megatron_amp_o2: false,
+            recompute: Recompute::None,
             data: TrainData {
                 source: DataSource::Shards,
                 reset_position_ids: false,

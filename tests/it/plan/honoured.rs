@@ -19,7 +19,7 @@ struct Row {
     /// Settings beside it under which it matters, with `; ` between.
     under: &'static str,
     /// Where the change shows: `STAGE` (its job), `STAGE<` (its inputs and backend), `@name`,
-    /// `@folder`, `@checkpoints`, `@missing`, or `!` (an error that names the key).
+    /// `@folder`, `@checkpoints`, `@missing`, `@headers`, or `!` (an error that names the key).
     seen: &'static str,
 }
 
@@ -59,6 +59,8 @@ inference: {greedy: false}
 const BELOW: &str = "exp_manager: {explicit_log_dir: below}\n";
 
 const OTHER_TOKENIZE: &str = "stages.other={tokenize: {sources: [{rows: z.jsonl, split: test, tasks: [{name: kind, text: body}]}]}}";
+const FULL: &str =
+    "model.activations_checkpoint_granularity=full; model.activations_checkpoint_num_layers=2";
 const ROPE: &str = "model.position_embedding_type=rope";
 const TEXT: &str = "stages.tokenize.tokenize.sources.0.tasks=[{name: kind, text: body}]";
 const CHAT: &str =
@@ -230,6 +232,9 @@ const IN_READY: &[(&str, &str, &str)] = &[
     ("model.virtual_pipeline_model_parallel_size=2", "", "train"),
     ("model.sequence_parallel=false", "", "train"),
     ("model.megatron_amp_O2=false", "", "train"),
+    ("model.activations_checkpoint_granularity=full", "", "@headers"),
+    ("model.activations_checkpoint_method=block", FULL, "@headers"),
+    ("model.activations_checkpoint_num_layers=1", FULL, "@headers"),
     ("model.data.data_prefix.dataset=b", "model.data.data_prefix={dataset: a}", "@missing"),
     ("model.data.data_prefix.ignored=b", "model.data.data_prefix={ignored: a}", "@missing"),
     ("model.data.data_prefix.0.dataset=b", "model.data.data_prefix=[{dataset: a}]", "@missing"),
@@ -378,6 +383,7 @@ fn part(plan: &Plan, seen: &str) -> Json {
         "@folder" => json!(plan.run_folder()),
         "@checkpoints" => json!(plan.keeps_checkpoints()),
         "@missing" => json!(plan.missing()),
+        "@headers" => json!(plan.headers()),
         _ => {
             let name = seen.trim_end_matches('<');
             let stage = plan.stage(name).unwrap_or_else(|| panic!("no stage {name}"));

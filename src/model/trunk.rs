@@ -1,0 +1,145 @@
+//! Consecutive blocks: their forward keeps what the recipe's recomputation leaves, their backward
+//! computes the rest again.
+//!
+//! What is computed again is computed by the same operations on the same numbers, so recomputation
+//! changes no bit.
+
+use super::batch::Pass;
+use super::block::{self, Block};
+use super::kept::{Held, Meter};
+use crate::kernels::attention::{Cache, Continued};
+use crate::layout::recompute::{Group, Keep, groups};
+use crate::spec::optimization::Recompute;
+use candle_core::{Result, Tensor};
+use std::ops::Range;
+
+/// The blocks of a model chunk.
+#[derive(Debug)]
+pub struct Trunk {
+    blocks: Vec<Block>,
+    groups: Vec<Group>,
+    meter: Meter,
+}
+
+/// What the backward of a trunk needs, in the order of the forward.
+#[derive(Debug)]
+pub struct Saved(Vec<Part>);
+
+/// What one group keeps.
+#[derive(Debug)]
+enum Part {
+    /// What each block's backward reads.
+    Blocks(Vec<Kept>),
+    /// The input of blocks that are computed again.
+    Input { blocks: Range<usize>, x: Tensor, held: Held },
+}
+
+#[derive(Debug)]
+struct Kept {
+    block: usize,
+    saved: block::Saved,
+    held: Held,
+}
+
+impl Trunk {
+    /// These blocks, in this order; nothing is computed again.
+    pub(super) fn new(blocks: Vec<Block>, meter: Meter) -> Trunk {
+        Trunk { groups: groups(Recompute::None, blocks.len()), blocks, meter }
+    }
+
+    /// Decides what the backward computes again.
+    pub(super) fn set_recompute(&mut self, recompute: Recompute) {
+        self.groups = groups(recompute, self.blocks.len());
+    }
+
+    /// Number of blocks.
+    pub fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Whether there is no block.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// `[tokens, hidden]` to `[tokens, hidden]`.
+    pub fn forward(&self, mut x: Tensor, pass: &Pass<'_>) -> Result<(Tensor, Saved)> {
+        let mut parts = Vec::with_capacity(self.groups.len());
+        for group in &self.groups {
+            let (y, part) = if group.keep == Keep::Input {
+                let held = self.meter.hold([&x]);
+                let y = self.through(&group.blocks, x.clone(), pass)?;
+                (y, Part::Input { blocks: group.blocks.clone(), x, held })
+            } else {
+                let (y, kept) = self.keep(&group.blocks, x, pass, group.keep)?;
+                (y, Part::Blocks(kept))
+            };
+            parts.push(part);
+            x = y;
+        }
+        Ok((x, Saved(parts)))
+    }
+
+    /// The gradient of `x`; adds those of the parameters.
+    pub fn backward(&self, saved: Saved, pass: &Pass<'_>, mut dy: Tensor) -> Result<Tensor> {
+        for part in saved.0.into_iter().rev() {
+            let kept = match part {
+                Part::Blocks(kept) => kept,
+                Part::Input { blocks, x, held } => {
+                    // The first block counts its input itself.
+                    drop(held);
+                    self.keep(&blocks, x, pass, Keep::All)?.1
+                }
+            };
+            for Kept { block, saved, held } in kept.into_iter().rev() {
+                dy = self.blocks[block].backward(&saved, pass, &dy)?;
+                drop((saved, held));
+            }
+        }
+        Ok(dy)
+    }
+
+    /// The output, nothing kept.
+    pub fn output(&self, x: Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        self.through(&(0..self.blocks.len()), x, pass)
+    }
+
+    fn through(&self, blocks: &Range<usize>, mut x: Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        for block in &self.blocks[blocks.clone()] {
+            (x, _) = block.forward(&x, pass, false)?;
+        }
+        Ok(x)
+    }
+
+    /// The output of `blocks` and what their backward reads.
+    fn keep(
+        &self,
+        blocks: &Range<usize>,
+        mut x: Tensor,
+        pass: &Pass<'_>,
+        keep: Keep,
+    ) -> Result<(Tensor, Vec<Kept>)> {
+        let mut kept = Vec::with_capacity(blocks.len());
+        for block in blocks.clone() {
+            let (y, saved) = self.blocks[block].forward(&x, pass, keep == Keep::All)?;
+            let held = self.meter.hold(saved.tensors());
+            kept.push(Kept { block, saved, held });
+            x = y;
+        }
+        Ok((x, kept))
+    }
+
+    /// [`Block::continued`] through all blocks, with a cache each.
+    pub(super) fn continued(
+        &self,
+        mut x: Tensor,
+        pass: &Pass<'_>,
+        caches: &[Cache],
+        continued: &Continued<'_>,
+    ) -> Result<Tensor> {
+        for (block, cache) in self.blocks.iter().zip(caches) {
+            x = block.continued(&x, pass, cache, continued)?;
+        }
+        Ok(x)
+    }
+}
