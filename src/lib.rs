@@ -16,4 +16,5 @@ pub mod plan;
 pub mod artifacts;
 pub mod runner;
 pub mod report;
+pub mod verify;
 pub mod cli;

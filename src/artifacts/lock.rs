@@ -13,6 +13,10 @@ use std::path::Path;
 /// Version of the lock file. 1: the first. 2: what stages reported, and traces of trainings.
 pub const VERSION: u32 = 2;
 
+/// Entries of the environment that no number depends on: sums have the order of the shapes, however
+/// many threads there are.
+const WITHOUT_EFFECT: [&str; 2] = ["cores", "kernel"];
+
 /// What a run used and made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,12 +130,21 @@ impl Lock {
             return Standing::Changed(changed);
         }
         let outputs = self.differing(old, |stage| stage.map(|stage| stage.output));
-        let environment = differences(&old.environment, &self.environment);
+        let environment = old.other_environment(&self.environment);
         match (environment.is_empty(), outputs.is_empty()) {
             (true, true) => Standing::Same,
             (true, false) => Standing::NotReproduced(outputs),
             (false, _) => Standing::OtherEnvironment { environment, outputs },
         }
+    }
+
+    /// What in `environment` differs from this lock's and can change numbers, each `key: old → new`.
+    pub fn other_environment(&self, environment: &BTreeMap<String, String>) -> Vec<String> {
+        let matters = |map: &BTreeMap<String, String>| -> BTreeMap<String, String> {
+            let entries = map.iter().filter(|(key, _)| !WITHOUT_EFFECT.contains(&key.as_str()));
+            entries.map(|(key, word)| (key.clone(), word.clone())).collect()
+        };
+        differences(&matters(&self.environment), &matters(environment))
     }
 
     /// Names of the stages of which `view` shows something else here than in `old`.

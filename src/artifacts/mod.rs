@@ -1,5 +1,6 @@
 //! The store of stage outputs and the lock file.
 
+mod adopt;
 mod collect;
 mod guard;
 pub mod lock;

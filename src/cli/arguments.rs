@@ -11,7 +11,7 @@ use std::path::PathBuf;
     about = "Fine-tune GPT models from one recipe: tokenize, shard, load, train, evaluate, generate",
     override_usage = "sft-run RECIPE [KEY=VALUE]...\n       sft-run COMMAND ...",
     after_help = "A recipe's path in place of a command runs it: `sft-run recipe.yaml` is `sft-run run recipe.yaml`.\n\
-                  Exit codes: 0 done or up to date, 1 failed, 2 the recipe or the command is wrong, 4 (plan, status) work to do.",
+                  Exit codes: 0 done or up to date, 1 failed, 2 the recipe or the command is wrong, 3 (verify) something differs, 4 (plan, status) work to do.",
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_subcommand = true
@@ -86,6 +86,8 @@ pub enum Command {
     Config(ConfigArguments),
     /// Show which stages are done
     Status(RecipeArguments),
+    /// Run a recipe again and hold it to its lock, to the bit
+    Verify(VerifyArguments),
     /// Measure training speed
     Bench(BenchArguments),
     /// Generate text with a run's model
@@ -163,6 +165,29 @@ pub struct ConfigArguments {
     /// Say where each value comes from
     #[arg(long)]
     pub origins: bool,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// The recipe.
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+    /// Run only so many steps of each training (else `verify.steps` of the recipe, else all)
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub steps: Option<u64>,
+    /// Verify only these stages; what they read comes from the cache where it can
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub stages: Vec<String>,
+    /// Go on after the first stage that differs
+    #[arg(long)]
+    pub all: bool,
+    /// Run everything, show what differs and make it the lock
+    #[arg(long, conflicts_with_all = ["steps", "stages"])]
+    pub update: bool,
+    /// Write the verdict as `JUnit` XML too
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
 }
 
 /// `bench`.

@@ -11,6 +11,8 @@ pub enum Exit {
     Failed,
     /// The recipe or the command is wrong.
     Wrong,
+    /// `verify`: something differs.
+    Different,
     /// `plan` or `status`: there is work to do.
     Work,
 }
@@ -22,6 +24,7 @@ impl Exit {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Wrong => 2,
+            Exit::Different => 3,
             Exit::Work => 4,
         }
     }

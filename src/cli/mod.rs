@@ -73,6 +73,7 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit, Failure> {
         Command::Validate(arguments) => commands::validate::run(session, arguments),
         Command::Config(arguments) => commands::config::run(session, arguments),
         Command::Status(arguments) => commands::status::run(session, arguments),
+        Command::Verify(arguments) => commands::verify::run(session, arguments),
         Command::Bench(arguments) => commands::bench::run(session, arguments),
         Command::Generate(arguments) => commands::generate::run(session, arguments),
         Command::Inspect(arguments) => commands::inspect::run(session, arguments),

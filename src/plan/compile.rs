@@ -1,6 +1,5 @@
 //! A checked recipe to a sealed plan.
 
-use super::Plan;
 use super::draft::Draft;
 use super::header::Header;
 use super::jobs;
@@ -9,6 +8,7 @@ use super::origins;
 use super::outside::{self, Facts};
 use super::shape;
 use super::stage::{Backend, Source, Stage};
+use super::{Around, Plan};
 use crate::layout::memory::{Workload, per_device};
 use crate::layout::parameters;
 use crate::recipe::problem::{Problem, sort};
@@ -45,6 +45,7 @@ pub fn compile(recipe: &CheckedRecipe, facts: &Facts) -> Result<Plan, Vec<Proble
         headers,
         run_folder: run_folder(recipe),
         keeps_checkpoints: recipe.recipe().exp_manager.keeps_checkpoints(),
+        around: Around::of(recipe),
     };
     draft.seal().map_err(|problems| placed(recipe, problems))
 }

@@ -1,7 +1,7 @@
 //! A plan that is not sealed yet: stages in any order, names not followed.
 
 use super::stage::{Missing, Stage};
-use super::{Header, Plan, graph};
+use super::{Around, Header, Plan, graph};
 use crate::recipe::problem::Problem;
 use std::path::PathBuf;
 
@@ -20,6 +20,8 @@ pub struct Draft {
     pub run_folder: PathBuf,
     /// Whether checkpoints are put there.
     pub keeps_checkpoints: bool,
+    /// What the recipe asks for around its stages.
+    pub around: Around,
 }
 
 impl Draft {
@@ -43,6 +45,7 @@ impl Draft {
             headers: self.headers,
             run_folder: self.run_folder,
             keeps_checkpoints: self.keeps_checkpoints,
+            around: self.around,
         })
     }
 }

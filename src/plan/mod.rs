@@ -1,5 +1,6 @@
 //! A checked recipe to a sealed plan: stages in order, each with its fingerprint.
 
+pub mod around;
 mod compile;
 mod draft;
 pub mod draw;
@@ -13,6 +14,7 @@ mod outside;
 mod shape;
 mod stage;
 
+pub use around::Around;
 pub use compile::compile;
 pub use draft::Draft;
 pub use header::Header;
@@ -33,6 +35,7 @@ pub struct Plan {
     headers: Vec<Header>,
     run_folder: PathBuf,
     keeps_checkpoints: bool,
+    around: Around,
 }
 
 impl Plan {
@@ -70,5 +73,10 @@ impl Plan {
     /// Whether checkpoints are put into the run folder (`exp_manager.create_checkpoint_callback`).
     pub fn keeps_checkpoints(&self) -> bool {
         self.keeps_checkpoints
+    }
+
+    /// What the recipe asks for around its stages.
+    pub fn around(&self) -> &Around {
+        &self.around
     }
 }

@@ -5,6 +5,7 @@ pub mod difference;
 pub mod metrics_jsonl;
 pub mod numbers;
 pub mod html;
+pub mod junit;
 pub mod record;
 pub mod samples;
 pub mod summary;

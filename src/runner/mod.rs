@@ -13,7 +13,8 @@ pub use decide::{Decision, Previous};
 pub use error::Error;
 pub use facts::facts;
 pub use preview::{Preview, StagePreview, preview};
-pub use reason::{Change, InputState, Reason};
+pub use reason::{Change, InputState, Reason, differences};
+pub use scope::sources;
 pub use walk::{Done, Execute, Report, run};
 
 use crate::artifacts::Store;

@@ -91,6 +91,15 @@ pub struct Change {
     pub origin: Option<String>,
 }
 
+/// Everything in which `stage` differs from `old`; `outputs` holds the digests of finished stages.
+pub fn differences(
+    old: &LockedStage,
+    stage: &Stage,
+    outputs: &BTreeMap<String, Digest>,
+) -> Vec<Reason> {
+    compare(old, stage, &super::decide::known_inputs(stage, outputs))
+}
+
 /// Everything in which `stage` differs from `old`; `inputs` holds the digests that are known.
 pub(super) fn compare(
     old: &LockedStage,

@@ -65,7 +65,7 @@ fn needs(plan: &Plan, name: &str) -> BTreeSet<String> {
 }
 
 /// Names of the stages from which `stage` reads.
-pub(super) fn sources(stage: &Stage) -> impl Iterator<Item = &str> {
+pub fn sources(stage: &Stage) -> impl Iterator<Item = &str> {
     stage.inputs.values().filter_map(|source| match source {
         Source::Stage(name) => Some(name.as_str()),
         Source::File(_) => None,

@@ -36,7 +36,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("artifacts", &["base", "spec"]),
     ("runner", &["base", "spec", "plan", "artifacts", "stages"]),
     ("report", &["base", "spec", "artifacts"]),
-    ("cli", &["base", "spec", "recipe", "plan", "artifacts", "runner", "report", "stages"]),
+    ("verify", &["base", "spec", "plan", "artifacts", "runner", "stages"]),
+    (
+        "cli",
+        &["base", "spec", "recipe", "plan", "artifacts", "runner", "report", "verify", "stages"],
+    ),
 ];
 
 /// Crates that only the named places may mention.

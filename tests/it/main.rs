@@ -31,3 +31,5 @@ mod golden;
 mod generation;
 // The binary from outside: commands, exit codes, reruns, interruption.
 mod program;
+// The same again beside its lock, and each culprit named.
+mod verify;

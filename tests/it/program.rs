@@ -7,10 +7,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// A folder of its own with the tiny recipe, its rows and its tokenizer.
-struct Desk(tempfile::TempDir);
+pub(crate) struct Desk(tempfile::TempDir);
 
 impl Desk {
-    fn new() -> Desk {
+    pub(crate) fn new() -> Desk {
         let desk = Desk(tempfile::tempdir().unwrap());
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/program");
         for entry in fs::read_dir(fixtures).unwrap() {
@@ -20,32 +20,32 @@ impl Desk {
         desk
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         let path = self.path(name);
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
-    fn json(&self, name: &str) -> Value {
+    pub(crate) fn json(&self, name: &str) -> Value {
         serde_json::from_str(&self.text(name)).unwrap()
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sft-run"));
         command.args(words).current_dir(self.0.path()).env_remove("SFT_RUN_CACHE");
         command.env_remove("CLICOLOR_FORCE").stdin(Stdio::null());
         command
     }
 
-    fn output(&self, words: &[&str]) -> Output {
+    pub(crate) fn output(&self, words: &[&str]) -> Output {
         self.command(words).output().unwrap()
     }
 
     /// Runs the program, which must end with `code`; what it wrote to stdout.
-    fn run(&self, words: &[&str], code: i32) -> String {
+    pub(crate) fn run(&self, words: &[&str], code: i32) -> String {
         let output = self.output(words);
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         assert_eq!(output.status.code(), Some(code), "{words:?}\n{stdout}\n{stderr}");
@@ -53,7 +53,7 @@ impl Desk {
     }
 
     /// Losses and learning rates of `metrics.jsonl`, times left out.
-    fn numbers(&self, name: &str) -> Vec<String> {
+    pub(crate) fn numbers(&self, name: &str) -> Vec<String> {
         let keep = |line: &str| {
             let mut line: Value = serde_json::from_str(line).unwrap();
             line.as_object_mut().unwrap().remove("tokens_per_second");
@@ -63,18 +63,18 @@ impl Desk {
     }
 
     /// What `summary.json` says became of each stage.
-    fn states(&self) -> Vec<(String, String)> {
+    pub(crate) fn states(&self) -> Vec<(String, String)> {
         let summary = self.json("runs/tiny/summary.json");
         let stage = |stage: &Value| (word(&stage["name"]), word(&stage["state"]));
         summary["stages"].as_array().unwrap().iter().map(stage).collect()
     }
 
-    fn lines_of_metrics(&self) -> usize {
+    pub(crate) fn lines_of_metrics(&self) -> usize {
         fs::read_to_string(self.path("runs/tiny/metrics.jsonl")).unwrap_or_default().lines().count()
     }
 
     /// Starts a long run and gives it back in the middle of training.
-    fn in_the_middle(&self) -> Child {
+    pub(crate) fn in_the_middle(&self) -> Child {
         let mut child =
             self.command(LONG).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let start = Instant::now();
@@ -90,11 +90,11 @@ impl Desk {
 /// A run that is long enough to be stopped.
 const LONG: &[&str] = &["tiny.yaml", "trainer.max_steps=300", "trainer.val_check_interval=50"];
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-fn word(value: &Value) -> String {
+pub(crate) fn word(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 

@@ -14,3 +14,4 @@ pub(super) mod schema;
 pub(super) mod status;
 pub(super) mod tokenizer;
 pub(super) mod validate;
+pub(super) mod verify;

@@ -67,11 +67,6 @@ const FLOAT8: &str = "8-bit floats are not built: use bf16";
 /// Key, refused values, what to do instead.
 pub(super) const VALUES: &[(&str, When, &str)] = &[
     (
-        "notify",
-        When::Filled,
-        "notifications are not built: look at the exit code or at summary.json",
-    ),
-    (
         "compat",
         When::Set,
         "NeMo's own rules are not built: remove the key; the README lists the differences (\"Differences from NeMo\")",

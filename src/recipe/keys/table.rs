@@ -53,8 +53,9 @@ const FULL_BATCHES: &str = "a training step always has a whole global batch, and
 pub(super) const GROUPS: &[Group] = &[
     honoured("", "name restore_from_path vars extends"),
     no_effect("", "sweep", "`sft-run sweep` reads it, and is not built yet"),
-    no_effect("", "verify", "`sft-run verify` reads it, and is not built yet"),
-    refused("", "notify compat"),
+    honoured("verify", "steps tolerances.NAME"),
+    honoured("notify", "on_success on_failure"),
+    refused("", "compat"),
     // trainer
     honoured(
         "trainer",

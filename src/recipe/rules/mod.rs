@@ -1,5 +1,6 @@
 //! Rules across settings; each names the numbers that do not fit.
 
+mod around;
 mod decoding;
 mod layout;
 mod numbers;
@@ -28,6 +29,7 @@ pub(super) fn check(recipe: &Recipe, stages: &[NamedStage], findings: &mut Findi
         }
     }
     findings.in_overlay(None);
+    around::check(recipe, findings);
     rows::check(&recipe.model, findings);
     stages::check(stages, findings);
     if recipe.stages.is_some() {

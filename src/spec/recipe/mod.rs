@@ -9,23 +9,27 @@ pub mod defaults;
 pub mod exp_manager;
 pub mod inference;
 pub mod model;
+pub mod notify;
 pub mod optim;
 pub mod peft;
 pub mod stage;
 pub mod tokenizer;
 pub mod trainer;
 pub mod union;
+pub mod verify;
 
 pub use choice::{Accelerator, Compat, PrecisionName};
 pub use data::{Data, Dataset};
 pub use exp_manager::ExpManager;
 pub use inference::{GenKwargs, Inference};
 pub use model::Model;
+pub use notify::Notify;
 pub use optim::{Optim, Sched};
 pub use stage::{Evaluate, Generate, Load, Shard, Source, Stage, Stages, Task, Tokenize, Train};
 pub use tokenizer::Tokenizer;
 pub use trainer::Trainer;
 pub use union::{Amount, DataPrefix, FreeForm, Texts, Weighted};
+pub use verify::Verify;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -57,9 +61,9 @@ pub struct Recipe {
     /// Values to try, for `sft-run sweep`.
     pub sweep: Option<FreeForm>,
     /// What `sft-run verify` compares.
-    pub verify: Option<FreeForm>,
+    pub verify: Option<Verify>,
     /// Who is told when a run ends.
-    pub notify: Option<FreeForm>,
+    pub notify: Option<Notify>,
     /// Whose rules are followed where NeMo's differ from ours. Default: ours.
     pub compat: Option<Compat>,
 

@@ -19,7 +19,8 @@ struct Row {
     /// Settings beside it under which it matters, with `; ` between.
     under: &'static str,
     /// Where the change shows: `STAGE` (its job), `STAGE<` (its inputs and backend), `@name`,
-    /// `@folder`, `@checkpoints`, `@missing`, `@headers`, or `!` (an error that names the key).
+    /// `@folder`, `@checkpoints`, `@around`, `@missing`, `@headers`, or `!` (an error that names
+    /// the key).
     seen: &'static str,
 }
 
@@ -74,6 +75,10 @@ const IN_SMALL: &[(&str, &str, &str)] = &[
     ("restore_from_path=start", "", "load"),
     ("vars={run: b}", "vars={run: a}; exp_manager.name='${{ vars.run }}'", "@folder"),
     ("extends=below.yaml", "", "@folder"),
+    ("verify.steps=9", "", "@around"),
+    ("verify.tolerances.NAME=0.1", "", "@around"),
+    ("notify.on_success=[tell]", "", "@around"),
+    ("notify.on_failure=[tell]", "", "@around"),
     ("trainer.accelerator=gpu", "", "base<"),
     ("trainer.precision=bf16", "", "base"),
     ("trainer.max_steps=500", "", "base"),
@@ -382,6 +387,7 @@ fn part(plan: &Plan, seen: &str) -> Json {
         "@name" => json!(plan.name()),
         "@folder" => json!(plan.run_folder()),
         "@checkpoints" => json!(plan.keeps_checkpoints()),
+        "@around" => json!(plan.around()),
         "@missing" => json!(plan.missing()),
         "@headers" => json!(plan.headers()),
         _ => {
