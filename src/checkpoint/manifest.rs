@@ -9,7 +9,7 @@ use crate::base::canonical_json;
 use crate::base::digest::Digest;
 use crate::layout::slice::Slice;
 use crate::spec::architecture::Architecture;
-use crate::spec::optimization::Degrees;
+use crate::spec::optimization::{Degrees, LossScale};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -74,18 +74,6 @@ pub struct Training {
     pub next_batch: Option<Digest>,
     /// The loss scale of fp16.
     pub loss_scale: Option<LossScale>,
-}
-
-/// State of a dynamic loss scale.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LossScale {
-    /// The factor.
-    pub scale: f64,
-    /// Steps since it last changed.
-    pub growth_tracker: u64,
-    /// Overflows that are still borne before it shrinks.
-    pub hysteresis: u64,
 }
 
 /// One tensor.

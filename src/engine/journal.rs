@@ -36,6 +36,7 @@ impl Journal {
     /// Adds what every step came to, whether it is logged or not.
     pub fn trace(&mut self, metrics: &StepMetrics) -> io::Result<()> {
         let StepMetrics { step, reduced_train_loss: loss, grad_norm, .. } = *metrics;
+        let grad_norm = grad_norm.unwrap_or(f64::INFINITY);
         self.trace.push(&TracedStep { step, loss, grad_norm })
     }
 
@@ -85,7 +86,8 @@ mod tests {
             consumed_samples: step * 8,
             reduced_train_loss: 1.5,
             lr: 0.1,
-            grad_norm: 2.0,
+            grad_norm: Some(2.0),
+            loss_scale: None,
             tokens: 64,
             learned_tokens: 20,
             tokens_per_second: 1e3,

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod generation;
 pub mod journal;
+pub mod loss_scale;
 pub mod optimizer;
 pub mod schedule;
 pub mod scoring;

@@ -3,6 +3,7 @@
 //! The loss is a sum over learned tokens, its gradient is divided once by their number in the whole
 //! step, so the result does not depend on how the step was cut into micro-batches.
 
+use super::loss_scale::{LossScaler, Verdict};
 use super::optimizer::{OptimizerState, StepSettings};
 use super::schedule::learning_rate;
 use crate::data::feed;
@@ -10,7 +11,7 @@ use crate::data::microbatch::MicroBatch;
 use crate::kernels::reduce;
 use crate::model::Model;
 use crate::model::batch::{Batch, Noise, Targets};
-use crate::spec::optimization::Optimizer;
+use crate::spec::optimization::{LossScale, Optimizer};
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,15 @@ pub enum Error {
         /// What it is.
         value: f64,
     },
+    /// fp16 cannot hold the gradients.
+    #[error(
+        "the gradient of step {step} overflows fp16 even without a loss scale: \
+         lower model.optim.lr, or set trainer.precision to bf16"
+    )]
+    Overflow {
+        /// The step, from 1.
+        step: u64,
+    },
     /// There is nothing to learn from.
     #[error(
         "no token of step {step} is learned: look at answer_only_loss and at the rows of the data"
@@ -59,6 +69,7 @@ pub struct Trainer {
     /// Its optimizer's state.
     pub optimizer: OptimizerState,
     settings: Settings,
+    loss_scaler: Option<LossScaler>,
     /// Whether every parameter has been seen to receive a gradient.
     gradients_checked: bool,
 }
@@ -72,6 +83,8 @@ pub struct Settings {
     pub gradient_clip_val: f64,
     /// Seed of dropout.
     pub seed: u64,
+    /// fp16's loss scale; none in other formats.
+    pub loss_scaler: Option<LossScaler>,
 }
 
 /// What a step did.
@@ -79,8 +92,11 @@ pub struct Settings {
 pub struct Outcome {
     /// Mean loss per learned token, in nats.
     pub loss: f64,
-    /// Norm of the mean loss's gradient, before clipping.
+    /// Norm of the mean loss's gradient, before clipping; not finite when fp16 overflowed and the
+    /// step changed nothing.
     pub grad_norm: f64,
+    /// fp16's loss scale in this step; none in other formats.
+    pub loss_scale: Option<f64>,
     /// Learning rate.
     pub learning_rate: f64,
     /// Tokens of the batch.
@@ -92,7 +108,13 @@ pub struct Outcome {
 impl Trainer {
     /// A trainer at any point of a run.
     pub fn new(model: Model, optimizer: OptimizerState, settings: Settings) -> Trainer {
-        Trainer { model, optimizer, settings, gradients_checked: false }
+        let loss_scaler = settings.loss_scaler;
+        Trainer { model, optimizer, settings, loss_scaler, gradients_checked: false }
+    }
+
+    /// Where fp16's loss scale stands; none in other formats.
+    pub fn loss_scale(&self) -> Option<LossScale> {
+        self.loss_scaler.as_ref().map(LossScaler::state)
     }
 
     /// Runs the step after `done` steps on the micro-batches that `next` gives by number.
@@ -104,26 +126,40 @@ impl Trainer {
     ) -> Result<Outcome, Error> {
         let step = done + 1;
         reduce::clear(self.model.weights().gradients())?;
+        let scale = self.loss_scaler.as_ref().map_or(1.0, LossScaler::factor);
+        let updates = done - self.loss_scale().map_or(0, |state| state.skipped_steps);
         let mut sums = Sums::default();
         for number in 0..micro_batches {
             let batch = next(number).map_err(|source| Error::Data { step, source })?;
             let noise = Noise { seed: self.settings.seed, step: done };
-            sums.add(&batch, learn(&self.model, &batch, noise)?);
+            sums.add(&batch, learn(&self.model, &batch, noise, scale)?);
         }
-        let outcome = self.outcome(step, &sums)?;
+        let outcome = self.outcome((step, updates), &sums, scale)?;
+        match self.loss_scaler.as_mut().map(|scaler| scaler.judge(outcome.grad_norm)) {
+            None | Some(Verdict::Good) => {}
+            Some(Verdict::Skipped) => return Ok(outcome),
+            Some(Verdict::Hopeless) => return Err(Error::Overflow { step }),
+        }
         self.check_gradients()?;
         let clip = self.settings.gradient_clip_val;
         let factor = if clip > 0.0 { (clip / (outcome.grad_norm + 1e-6)).min(1.0) } else { 1.0 };
         let by = StepSettings {
-            number: step,
+            number: updates + 1,
             learning_rate: outcome.learning_rate,
-            gradient_scale: factor / sums.learned_tokens as f64,
+            gradient_scale: factor / scale / sums.learned_tokens as f64,
         };
         self.optimizer.step(self.model.weights(), by)?;
         Ok(outcome)
     }
 
-    fn outcome(&self, step: u64, sums: &Sums) -> Result<Outcome, Error> {
+    /// `updates` is the number of steps so far that were not skipped; gradients are `scale` times
+    /// those of the loss.
+    fn outcome(
+        &self,
+        (step, updates): (u64, u64),
+        sums: &Sums,
+        scale: f64,
+    ) -> Result<Outcome, Error> {
         if sums.learned_tokens == 0 {
             return Err(Error::NothingLearned { step });
         }
@@ -131,12 +167,16 @@ impl Trainer {
         let squares = reduce::sum_of_squares(self.model.weights().gradients())?;
         let outcome = Outcome {
             loss: sums.loss * share,
-            grad_norm: squares.sqrt() * share,
-            learning_rate: learning_rate(&self.settings.optimizer, step - 1),
+            grad_norm: squares.sqrt() / scale * share,
+            loss_scale: self.loss_scale().map(|state| state.scale),
+            learning_rate: learning_rate(&self.settings.optimizer, updates),
             tokens: sums.tokens,
             learned_tokens: sums.learned_tokens,
         };
-        for (what, value) in [("loss", outcome.loss), ("gradient norm", outcome.grad_norm)] {
+        // Of a gradient that is not finite in fp16, the loss scale is the judge.
+        let overflowed = self.loss_scaler.is_some() && !outcome.grad_norm.is_finite();
+        let norm = if overflowed { 0.0 } else { outcome.grad_norm };
+        for (what, value) in [("loss", outcome.loss), ("gradient norm", norm)] {
             if !value.is_finite() {
                 return Err(Error::NotFinite { what, step, value });
             }
@@ -182,9 +222,15 @@ impl Sums {
 }
 
 /// Adds the gradients of one micro-batch; gives the sum of its loss.
-fn learn(model: &Model, batch: &MicroBatch, noise: Noise) -> Result<f64, candle_core::Error> {
+/// Gradients are `scale` times those of the loss.
+fn learn(
+    model: &Model,
+    batch: &MicroBatch,
+    noise: Noise,
+    scale: f64,
+) -> Result<f64, candle_core::Error> {
     let (places, labels) = targets(batch);
-    let targets = Targets::new(&places, &labels);
+    let targets = Targets { places: &places, labels: &labels, gradient_scale: scale };
     // Without a target the sum is empty, and so is its gradient.
     if places.is_empty() { Ok(0.0) } else { model.learn(&view(batch), &targets, noise) }
 }

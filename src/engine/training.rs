@@ -1,6 +1,7 @@
 //! The training loop: steps, validations, checkpoints, and going on where an interrupted run stopped.
 
 use super::journal::Journal;
+use super::loss_scale::LossScaler;
 use super::optimizer::OptimizerState;
 use super::step::{self, Outcome, Settings, Trainer};
 use super::validation;
@@ -14,7 +15,7 @@ use crate::model::formats::Formats;
 use crate::model::weights::Weights;
 use crate::spec::event::{Event, Sink, StepMetrics, ValidationMetrics};
 use crate::spec::job::TrainJob;
-use crate::spec::optimization::Precision;
+use crate::spec::optimization::LossScale;
 use candle_core::{Device, Tensor};
 use std::fmt;
 use std::io;
@@ -130,15 +131,6 @@ pub fn check_is_built(job: &TrainJob) -> Result<(), Error> {
 
 /// Everything that `job` asks for and only later versions can do.
 pub fn not_built(job: &TrainJob) -> Vec<NotBuilt> {
-    let precision = match job.trainer.precision {
-        Precision::Fp32 | Precision::Bf16 => None,
-        Precision::Fp16 => Some("fp16"),
-    };
-    let precision = precision.map(|format| NotBuilt {
-        how: format!("in {format}"),
-        key: "trainer.precision",
-        help: "set trainer.precision to 32",
-    });
     let degrees = &job.trainer.degrees;
     let sizes = [
         (
@@ -166,7 +158,7 @@ pub fn not_built(job: &TrainJob) -> Vec<NotBuilt> {
         key,
         help,
     });
-    precision.into_iter().chain(split).collect()
+    split.collect()
 }
 
 /// A trainer with the weights of checkpoint `path`, and with its moments when it goes on from there.
@@ -180,6 +172,9 @@ pub fn trainer(job: &TrainJob, path: &Path, resumes: bool) -> Result<(Trainer, P
     let weights = Weights::placed(architecture, &start, formats, &Device::Cpu)?;
     let model = Model::new(architecture, weights)?.with_recompute(job.model.recompute);
     let optim = &job.model.optim;
+    let header = &checkpoint.manifest().header;
+    let loss_scale = header.training.as_ref().filter(|_| resumes);
+    let loss_scale = loss_scale.and_then(|training| training.loss_scale);
     let (optimizer, progress) = if resumes {
         let moments = whole::read_moments(&checkpoint, architecture)?;
         let state = OptimizerState::with_moments(optim, model.weights(), &start, moments)?;
@@ -187,7 +182,10 @@ pub fn trainer(job: &TrainJob, path: &Path, resumes: bool) -> Result<(Trainer, P
     } else {
         (OptimizerState::new(optim, model.weights(), &start)?, Progress::default())
     };
+    let tokens = job.model.global_batch_size * job.model.encoder_seq_length;
+    let scaler = |settings| LossScaler::new(settings, tokens, loss_scale);
     let settings = Settings {
+        loss_scaler: job.model.loss_scaling.map(scaler),
         optimizer: optim.clone(),
         gradient_clip_val: job.trainer.gradient_clip_val,
         seed: job.model.seed,
@@ -279,7 +277,8 @@ impl<'a> Session<'a> {
             consumed_samples,
             reduced_train_loss: outcome.loss,
             lr: outcome.learning_rate,
-            grad_norm: outcome.grad_norm,
+            grad_norm: Some(outcome.grad_norm).filter(|norm| norm.is_finite()),
+            loss_scale: outcome.loss_scale,
             tokens: outcome.tokens,
             learned_tokens: outcome.learned_tokens,
             tokens_per_second: outcome.tokens as f64 / seconds,
@@ -325,7 +324,8 @@ impl<'a> Session<'a> {
     fn save(&mut self, target: &Path) -> Result<(), Error> {
         let path = self.run.output.join(METRICS_FILE);
         self.journal.sync().map_err(io_error(&path))?;
-        let training = Some(training(self.run.job, self.progress, &mut self.run.data)?);
+        let scale = self.trainer.loss_scale();
+        let training = Some(training(self.run.job, self.progress, &mut self.run.data, scale)?);
         let (model, optimizer) = (&self.trainer.model, &self.trainer.optimizer);
         let parameters = optimizer.parameters(model.weights());
         let state = State { model, parameters, moments: Some(optimizer.moments()), training };
@@ -348,13 +348,18 @@ impl<'a> Session<'a> {
 }
 
 /// What a checkpoint after `progress` says of the training.
-fn training(job: &TrainJob, progress: Progress, data: &mut Feed) -> Result<Training, Error> {
+fn training(
+    job: &TrainJob,
+    progress: Progress,
+    data: &mut Feed,
+    loss_scale: Option<LossScale>,
+) -> Result<Training, Error> {
     let goes_on = progress.step < job.trainer.max_steps;
     let from = progress.consumed_samples;
     let numbers = from..from + job.model.global_batch_size as u64;
     let next_batch = goes_on.then(|| data.digest(numbers)).transpose()?;
     let job_text = serde_json::to_value(job).unwrap_or_default();
-    Ok(Training { seed: job.model.seed, job: job_text, next_batch, loss_scale: None })
+    Ok(Training { seed: job.model.seed, job: job_text, next_batch, loss_scale })
 }
 
 /// The checkpoint of this output folder that is furthest on.

@@ -12,7 +12,7 @@ use crate::spec::job::{
     TokenizeJob, TokenizeModel, TokenizeStage, TokenizerKind, TrainData, TrainJob, TrainModel,
     TrainStage, TrainTrainer,
 };
-use crate::spec::optimization::{Optimizer, OptimizerName, Schedule};
+use crate::spec::optimization::{Optimizer, OptimizerName, Precision, Schedule};
 use crate::spec::recipe::choice::{OptimizerChoice, ScheduleChoice, TruncationMethod};
 use crate::spec::recipe::stage::SplitChoice;
 use crate::spec::recipe::{self, DataPrefix, Stage, Trainer};
@@ -150,6 +150,7 @@ fn train(
             optim: optimizer(model, max_steps)?,
             megatron_amp_o2: model.megatron_amp_o2.unwrap_or(false),
             recompute: recompute(model),
+            loss_scaling: (trainer.precision() == Precision::Fp16).then(|| model.loss_scaling()),
             data: train_data(model, settings)?,
         },
         trainer: TrainTrainer {

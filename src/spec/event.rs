@@ -82,8 +82,11 @@ pub struct StepMetrics {
     pub reduced_train_loss: f64,
     /// Learning rate of this step.
     pub lr: f64,
-    /// Gradient norm before clipping.
-    pub grad_norm: f64,
+    /// Gradient norm before clipping; none when it is not finite in fp16, and the step skipped.
+    pub grad_norm: Option<f64>,
+    /// fp16's loss scale in this step; none in other formats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f64>,
     /// Tokens of the batch, padding not counted.
     pub tokens: u64,
     /// Tokens that were learned from.

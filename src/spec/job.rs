@@ -9,7 +9,7 @@
 use super::architecture::Architecture;
 use super::generation::Generation;
 use super::metric::MetricName;
-use super::optimization::{Degrees, Optimizer, Precision, Recompute};
+use super::optimization::{Degrees, LossScaling, Optimizer, Precision, Recompute};
 pub use super::rows::{Format, RowSource, Split, SplitRule, Task};
 use serde::{Deserialize, Serialize};
 
@@ -184,6 +184,8 @@ pub struct TrainModel {
     /// fingerprint: it changes no bit of the result, and a run that did not fit goes on with another.
     #[serde(skip)]
     pub recompute: Recompute,
+    /// fp16's loss scale; none in other formats.
+    pub loss_scaling: Option<LossScaling>,
     /// Settings of the data.
     pub data: TrainData,
 }

@@ -70,6 +70,32 @@ pub enum Precision {
     Fp16,
 }
 
+/// How fp16's loss scale moves; fields are NeMo's keys of `model`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossScaling {
+    /// The scale of the first step.
+    pub native_amp_init_scale: f64,
+    /// Steps without overflow before the scale doubles.
+    pub native_amp_growth_interval: u64,
+    /// Overflows, none of them followed by a step without one, before the scale halves.
+    pub hysteresis: u64,
+}
+
+/// Where fp16's loss scale stands between two steps.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossScale {
+    /// The scale of the next step.
+    pub scale: f64,
+    /// Steps without overflow since the scale last moved.
+    pub good_steps: u64,
+    /// Overflows that are left before the scale halves.
+    pub overflows_left: u64,
+    /// Steps of the run that overflowed, and changed no parameter.
+    pub skipped_steps: u64,
+}
+
 /// How many ranks stand along each axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

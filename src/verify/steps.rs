@@ -65,16 +65,19 @@ impl<'a> Watch<'a> {
     }
 
     fn difference(&self, old: &TracedStep, new: &StepMetrics) -> Option<Finding> {
+        // The trace holds a skipped step's norm as infinite.
+        let grad_norm = new.grad_norm.unwrap_or(f64::INFINITY);
         let numbers = [
             ("loss", LOSS_TOLERANCE, old.loss, new.reduced_train_loss),
-            ("grad_norm", GRAD_NORM_TOLERANCE, old.grad_norm, new.grad_norm),
+            ("grad_norm", GRAD_NORM_TOLERANCE, old.grad_norm, grad_norm),
         ];
         numbers.into_iter().find_map(|(number, standard, old, value)| {
             let relative = (value - old).abs() / old.abs().max(f64::MIN_POSITIVE);
             let tolerance = self.tolerances.map(|all| all.of(number, standard));
             let fits = match tolerance {
                 None => value.to_bits() == old.to_bits(),
-                Some(tolerance) => relative <= tolerance,
+                #[expect(clippy::float_cmp, reason = "infinities have no distance")]
+                Some(tolerance) => value == old || relative <= tolerance,
             };
             let ulps = ulps(old, value);
             let (step, new) = (new.step, value);

@@ -101,6 +101,7 @@ fn trainer(case: &str, record: &Record) -> Trainer {
         optimizer: record.optim.clone(),
         gradient_clip_val: record.gradient_clip_val,
         seed: 0,
+        loss_scaler: None,
     };
     Trainer::new(model, optimizer, settings)
 }

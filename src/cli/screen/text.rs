@@ -106,11 +106,13 @@ pub(super) fn step_numbers(metrics: &StepMetrics) -> String {
 pub(super) fn step(metrics: &StepMetrics, total: Option<u64>, left: Option<f64>) -> String {
     let total = total.map_or(String::new(), |total| format!("/{}", count(total)));
     let left = left.map_or(String::new(), |seconds| format!("  {} left", duration(seconds)));
-    let (numbers, lr, norm) = (step_numbers(metrics), metrics.lr, metrics.grad_norm);
-    format!(
-        "step {}{total}  {numbers}  lr {lr:.2e}  grad norm {norm:.2}{left}",
-        count(metrics.step)
-    )
+    let (numbers, lr) = (step_numbers(metrics), metrics.lr);
+    let norm = match (metrics.grad_norm, metrics.loss_scale) {
+        (Some(norm), None) => format!("grad norm {norm:.2}"),
+        (Some(norm), Some(scale)) => format!("grad norm {norm:.2}  loss scale {scale}"),
+        (None, scale) => format!("skipped: overflow at loss scale {}", scale.unwrap_or(1.0)),
+    };
+    format!("step {}{total}  {numbers}  lr {lr:.2e}  {norm}{left}", count(metrics.step))
 }
 
 /// `step 100  val_loss 2.2967`

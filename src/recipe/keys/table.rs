@@ -185,11 +185,9 @@ pub(super) const GROUPS: &[Group] = &[
         "it says how a converted checkpoint stores queries, keys and values, and NeMo's checkpoints are not read yet",
     ),
     // model: precision and speed
-    honoured("model", "precision megatron_amp_O2"),
-    no_effect(
+    honoured(
         "model",
-        "native_amp_init_scale native_amp_growth_interval hysteresis",
-        "fp16's loss scale is not built, and `precision: 16` is refused before any work",
+        "precision megatron_amp_O2 native_amp_init_scale native_amp_growth_interval hysteresis",
     ),
     refused("model", "fp32_residual_connection fp16_lm_cross_entropy"),
     no_effect(

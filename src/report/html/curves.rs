@@ -31,7 +31,7 @@ impl Curves {
             steps: curve(|step| step.step as f64),
             train_loss: curve(|step| step.reduced_train_loss),
             learning_rate: curve(|step| step.lr),
-            grad_norm: curve(|step| step.grad_norm),
+            grad_norm: curve(|step| step.grad_norm.unwrap_or(f64::NAN)),
             tokens_per_second: curve(|step| step.tokens_per_second),
             validation_steps: thin(validations.iter().map(|one| one.step as f64)),
             validation_loss: thin(validations.iter().map(|one| one.val_loss)),
@@ -43,7 +43,11 @@ impl Curves {
 fn thin(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let values: Vec<f64> = values.collect();
     let stretch = values.len().div_ceil(MAX_POINTS).max(1);
-    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    // Steps without a number, such as a skipped one's gradient norm, do not count.
+    let mean = |part: &[f64]| {
+        let numbers = part.iter().filter(|value| !value.is_nan());
+        numbers.clone().sum::<f64>() / numbers.count() as f64
+    };
     values.chunks(stretch).map(mean).collect()
 }
 

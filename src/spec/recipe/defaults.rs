@@ -3,7 +3,7 @@
 use super::choice::{Accelerator, ActivationName, NormalizationName, PositionEmbeddingName};
 use super::{Amount, Data, Dataset, ExpManager, Model, Optim, Recipe, Sched, Trainer};
 use crate::spec::architecture::{Activation, Normalization, PositionEmbedding};
-use crate::spec::optimization::{Degrees, Precision};
+use crate::spec::optimization::{Degrees, LossScaling, Precision};
 
 impl Recipe {
     /// The checkpoint that the recipe starts from, if any.
@@ -66,6 +66,15 @@ impl Model {
             tensor,
             // NeMo does the same: there is nothing to split over one tensor rank.
             sequence: self.sequence_parallel.unwrap_or(false) && tensor > 1,
+        }
+    }
+
+    /// fp16's loss scaling.
+    pub fn loss_scaling(&self) -> LossScaling {
+        LossScaling {
+            native_amp_init_scale: self.native_amp_init_scale.unwrap_or(4_294_967_296.0),
+            native_amp_growth_interval: self.native_amp_growth_interval.unwrap_or(1000),
+            hysteresis: self.hysteresis.unwrap_or(2),
         }
     }
 

@@ -12,16 +12,27 @@ use sft_run::model::weights::{Weights, start_values};
 use sft_run::spec::architecture::Architecture;
 use sft_run::spec::event::Silent;
 use sft_run::spec::job::TrainJob;
-use sft_run::spec::optimization::Precision;
+use sft_run::spec::optimization::{LossScaling, Precision};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 /// The half-precision schemes: format, and whether with fp32 masters.
-const SCHEMES: [(Precision, bool); 2] = [(Precision::Bf16, true), (Precision::Bf16, false)];
+const SCHEMES: [(Precision, bool); 4] = [
+    (Precision::Bf16, true),
+    (Precision::Bf16, false),
+    (Precision::Fp16, true),
+    (Precision::Fp16, false),
+];
+
+/// Moves within a few steps.
+const SCALING: LossScaling =
+    LossScaling { native_amp_init_scale: 65536.0, native_amp_growth_interval: 2, hysteresis: 1 };
 
 fn in_precision(precision: Precision, amp_o2: bool) -> TrainJob {
     let mut job = job();
     job.trainer.precision = precision;
     job.model.megatron_amp_o2 = amp_o2;
+    job.model.loss_scaling = (precision == Precision::Fp16).then_some(SCALING);
     job
 }
 
@@ -38,6 +49,9 @@ fn losses_follow_those_of_fp32() {
         let mut job = in_precision(precision, amp_o2);
         job.model.optim.sched = None;
         job.trainer.max_steps = 40;
+        // No step overflows, or the runs would drift apart.
+        let steady = |scaling| LossScaling { native_amp_growth_interval: 1000, ..scaling };
+        job.model.loss_scaling = job.model.loss_scaling.map(steady);
         losses(&job)
     };
     let expected = longer(Precision::Fp32, false);
@@ -62,8 +76,7 @@ fn an_interrupted_run_ends_with_the_same_bits() {
         keep_only_what_a_kill_leaves(cut.path(), &job, 5);
         assert_eq!(run(cut.path(), &job, &Silent, &stop).unwrap(), finished);
         assert_eq!(metrics(cut.path()), metrics(whole.path()));
-        let digest =
-            |folder: &std::path::Path| Digest::of_folder(&folder.join("output/checkpoint"));
+        let digest = |folder: &Path| Digest::of_folder(&folder.join("output/checkpoint"));
         assert_eq!(digest(cut.path()).unwrap(), digest(whole.path()).unwrap());
     }
 }
@@ -121,4 +134,50 @@ fn gradients_are_those_of_fp32_to_within_the_format() {
             assert!(error > tolerance / 100.0, "{precision:?} {amp_o2}: {error:.1e}, not half");
         }
     }
+}
+
+/// `metrics.jsonl`'s steps: (loss scale, gradient norm, learning rate).
+fn steps(folder: &Path) -> Vec<(f64, Option<f64>, f64)> {
+    let lines = metrics(folder);
+    let steps = lines.iter().filter(|line| line.get("lr").is_some());
+    let number = |line: &serde_json::Value, name: &str| line[name].as_f64();
+    let step = |line| {
+        let scale = number(line, "loss_scale").unwrap();
+        (scale, number(line, "grad_norm"), number(line, "lr").unwrap())
+    };
+    steps.map(step).collect()
+}
+
+#[test]
+fn overflowing_steps_are_skipped_and_count_for_nothing_but_the_data() {
+    let (folder, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut job = in_precision(Precision::Fp16, true);
+    job.trainer.max_steps = 12;
+    // Far too high: the scale has to come down before anything is learned.
+    let native_amp_init_scale = 2.0_f64.powi(26);
+    let scaling = LossScaling { native_amp_init_scale, hysteresis: 2, ..SCALING };
+    job.model.loss_scaling = Some(scaling);
+    let stop = AtomicBool::new(false);
+    let finished = run(folder.path(), &job, &Silent, &stop).unwrap();
+    let found = steps(folder.path());
+    let skipped = found.iter().take_while(|(_, norm, _)| norm.is_none()).count();
+    assert!((3..9).contains(&skipped), "{found:?}");
+    // The first overflow is forgiven, each further one halves.
+    for (step, (scale, ..)) in found[..=skipped].iter().enumerate() {
+        let halvings = step.saturating_sub(1) as i32;
+        assert_eq!(*scale, native_amp_init_scale * 0.5_f64.powi(halvings));
+    }
+    // The schedule waits for the first step that counts.
+    let rates: Vec<f64> = found.iter().map(|(.., rate)| *rate).collect();
+    assert!(rates[..=skipped].iter().all(|rate| *rate == rates[0]));
+    assert!(rates[skipped + 1] > rates[0]);
+    let (done, progress) = trainer(&job, &folder.path().join("output/checkpoint"), true).unwrap();
+    let all = found.iter().filter(|(_, norm, _)| norm.is_none()).count() as u64;
+    assert_eq!(done.loss_scale().unwrap().skipped_steps, all);
+    assert_eq!((progress.step, progress.consumed_samples), (12, 48));
+
+    // Cut in the middle of the skipped steps.
+    keep_only_what_a_kill_leaves(cut.path(), &job, 3);
+    assert_eq!(run(cut.path(), &job, &Silent, &stop).unwrap(), finished);
+    assert_eq!(metrics(cut.path()), metrics(folder.path()));
 }

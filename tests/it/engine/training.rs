@@ -58,6 +58,7 @@ pub(super) fn job() -> TrainJob {
             optim,
             megatron_amp_o2: false,
             recompute: Recompute::None,
+            loss_scaling: None,
             data: TrainData {
                 source: DataSource::Shards,
                 reset_position_ids: false,
@@ -201,10 +202,6 @@ fn what_later_versions_do_is_refused_by_its_key() {
         let error = run(folder.path(), &job, &Silent, &AtomicBool::new(false)).unwrap_err();
         assert_eq!(error.to_string(), message);
     };
-    refused(
-        |job| job.trainer.precision = Precision::Fp16,
-        "training in fp16 is not built: set trainer.precision to 32",
-    );
     refused(
         |job| job.trainer.degrees.data = 4,
         "training with 4 data-parallel replicas is not built: \

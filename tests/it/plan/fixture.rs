@@ -63,6 +63,11 @@ pub(super) fn job_json(kind: &str) -> Value {
                     "sched": {"name": "CosineAnnealing", "warmup_steps": 20, "constant_steps": 5,
                               "min_lr": 1e-5, "max_steps": 400}},
                 "megatron_amp_O2": false,
+                "loss_scaling": {
+                    "native_amp_init_scale": 65536.0,
+                    "native_amp_growth_interval": 1000,
+                    "hysteresis": 2,
+                },
                 "data": {"source": {"prefixes": {"weights": [0.3], "splits": [0.9, 0.05, 0.05]}},
                     "reset_position_ids": true, "reset_attention_mask": true,
                     "eod_mask_loss": true, "shuffle": true}},
