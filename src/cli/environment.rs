@@ -1,5 +1,6 @@
 //! What surrounds a run: environment variables, the clock, the machine and versions.
 
+use crate::base::digest::Digest;
 use crate::recipe::Gpus;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,6 +17,11 @@ pub fn variables() -> BTreeMap<String, String> {
 /// The current time, as RFC 3339 writes it, in whole seconds.
 pub fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The current time in seconds since 1970.
+pub fn seconds() -> f64 {
+    jiff::Timestamp::now().as_duration().as_secs_f64()
 }
 
 /// What can change a run's numbers: program version, system, processor. It stands in the lock file.
@@ -41,6 +47,7 @@ pub fn record(folder: &Path) -> BTreeMap<String, String> {
         ("memory", memory()),
         ("git_commit", git(folder, &["rev-parse", "HEAD"])),
         ("git_dirty", changes.map(|changes| (!changes.is_empty()).to_string())),
+        ("git_diff", git_diff(folder)),
         ("build", Some(if cfg!(debug_assertions) { "dev" } else { "release" }.to_owned())),
     ];
     machine().into_iter().chain(named(entries)).collect()
@@ -60,6 +67,40 @@ pub fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let output = Command::new("git").arg("-C").arg(folder).args(arguments).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Hash of what differs from the commit; none without a repository or a difference.
+fn git_diff(folder: &Path) -> Option<String> {
+    let diff = git(folder, &["diff", "HEAD", "--no-ext-diff"]).filter(|diff| !diff.is_empty())?;
+    Some(Digest::of_bytes(diff.as_bytes()).to_string())
+}
+
+/// Versions of the crates that numbers and texts come from.
+pub fn crates() -> BTreeMap<String, String> {
+    const NAMED: [&str; 8] = [
+        "blake3",
+        "candle-core",
+        "cudarc",
+        "gemm",
+        "minijinja",
+        "rayon",
+        "safetensors",
+        "tokenizers",
+    ];
+    let mut found = BTreeMap::new();
+    let mut name = "";
+    for line in include_str!("../../Cargo.lock").lines() {
+        let quoted = |key: &str| Some(line.strip_prefix(key)?.trim_matches('"'));
+        if let Some(named) = quoted("name = ") {
+            name = named;
+        } else if let Some(version) = quoted("version = ")
+            && NAMED.contains(&name)
+        {
+            // The lowest of several versions is another crate's.
+            found.insert(name.to_owned(), version.to_owned());
+        }
+    }
+    found
 }
 
 /// The GPUs that NVIDIA's driver lists; none without one.

@@ -10,11 +10,13 @@ pub mod failure;
 mod first_word;
 mod idle;
 mod logs;
+mod notify;
 mod open;
 pub mod run_folder;
 pub mod screen;
 mod session;
 mod signals;
+mod tensorboard;
 pub mod terminal;
 
 use arguments::{Arguments, Command, TokenizerCommand};

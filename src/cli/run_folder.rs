@@ -3,6 +3,7 @@
 use super::environment;
 use crate::base::atomic_file;
 use crate::report::metrics_jsonl::{self, Line, MetricsLog};
+use crate::report::tensorboard;
 use crate::spec::event::{Event, Sink};
 use serde::Serialize;
 use std::fs::{self, File, OpenOptions};
@@ -137,6 +138,7 @@ const OURS: &[&str] = &[
     RECIPE,
     "checkpoints",
     "events.jsonl",
+    "metrics.csv",
     "metrics.jsonl",
     "report.html",
     "samples.jsonl",
@@ -154,7 +156,9 @@ fn set_aside(folder: &Path) -> io::Result<()> {
         (0..=names.len()).map(|number| format!("run_{number}")).find(|name| !names.contains(name));
     let aside = folder.join(free.unwrap_or_default());
     fs::create_dir(&aside)?;
-    for name in names.iter().filter(|name| OURS.contains(&name.as_str())) {
+    let ours =
+        |name: &&String| OURS.contains(&name.as_str()) || name.starts_with(tensorboard::PREFIX);
+    for name in names.iter().filter(ours) {
         fs::rename(folder.join(name), aside.join(name))?;
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 pub mod curve;
 pub mod difference;
+pub mod metrics_csv;
 pub mod metrics_jsonl;
 pub mod numbers;
 pub mod html;
@@ -10,6 +11,7 @@ pub mod record;
 pub mod samples;
 pub mod summary;
 pub mod tables;
+pub mod tensorboard;
 
 pub use record::{Error, RunRecord};
 pub use summary::Summary;

@@ -40,6 +40,15 @@ pub struct Summary {
     /// Program version, host, processor, threads, devices, … by name.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// Digest of every file from outside, by the name that the recipe gives it.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, String>,
+    /// Versions of the crates that numbers and texts come from.
+    #[serde(default)]
+    pub crates: BTreeMap<String, String>,
+    /// Seconds that devices were at work: those of each stage that computes, times its devices.
+    #[serde(default)]
+    pub device_seconds: f64,
 }
 
 /// How a run ended.

@@ -31,5 +31,7 @@ mod golden;
 mod generation;
 // The binary from outside: commands, exit codes, reruns, interruption.
 mod program;
+// Loggers, tables, notifications, provenance.
+mod around;
 // The same again beside its lock, and each culprit named.
 mod verify;

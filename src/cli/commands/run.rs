@@ -9,15 +9,18 @@ use crate::cli::open::{self, Opened};
 use crate::cli::run_folder::{self, RunFolder};
 use crate::cli::screen::{Layout, Screen};
 use crate::cli::session::Session;
+use crate::cli::tensorboard::TensorBoard;
 use crate::cli::terminal::Paint;
-use crate::cli::{closing, environment, signals};
-use crate::plan::Plan;
+use crate::cli::{closing, environment, notify, signals};
+use crate::plan::{Plan, Source};
 use crate::report::record::RunRecord;
-use crate::report::summary::{self, RunState, Summary};
-use crate::report::{html, samples};
+use crate::report::summary::{self, RunState, StageSummary, Summary};
+use crate::report::{html, metrics_csv, samples};
 use crate::runner::{self, Report, Settings};
+use crate::spec::event::Sink;
 use crate::spec::job::Job;
 use crate::stages;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -130,11 +133,24 @@ impl Run<'_> {
         let screen =
             Screen::new(self.session.terminal, Layout::of(&self.opened.plan), stop.clone());
         let collector = Collector::new(plan);
-        let sink = Tee(vec![&collector, &folder, &screen]);
+        let board = plan.around().tensorboard;
+        let board = board.then(|| TensorBoard::new(folder.path(), trainings(plan)));
+        let mut sinks: Vec<&dyn Sink> = vec![&collector, &folder, &screen];
+        sinks.extend(board.iter().map(|board| -> &dyn Sink { board }));
+        let sink = Tee(sinks);
         let result = runner::run(plan, settings, &stages::run, &sink, &stop);
         drop(sink);
         drop(screen);
-        let written = self.write(&folder, &collector, &result);
+        let written = self.write((&folder, board.as_ref()), &collector, &result);
+        if let Ok(record) = &written {
+            let places = (self.opened.checked.folder(), folder.path());
+            notify::tell(
+                &self.session.terminal,
+                places,
+                &plan.around().notification,
+                &record.summary,
+            );
+        }
         result?;
         self.close(&written?);
         Ok(Exit::Done)
@@ -159,7 +175,7 @@ impl Run<'_> {
     /// Leaves the run folder's files, whether the run went well or not.
     fn write(
         &self,
-        folder: &RunFolder,
+        (folder, board): (&RunFolder, Option<&TensorBoard>),
         collector: &Collector,
         result: &Result<Report, runner::Error>,
     ) -> Result<RunRecord, Failure> {
@@ -170,11 +186,17 @@ impl Run<'_> {
         let summary = self.summary(collector, result);
         summary.write(folder.path()).map_err(|error| Failure::failed(&error))?;
         html::write(folder.path()).map_err(|error| Failure::failed(&error))?;
-        RunRecord::read(folder.path()).map_err(|error| Failure::failed(&error))
+        metrics_csv::write(folder.path()).map_err(|error| Failure::failed(&error))?;
+        let record = RunRecord::read(folder.path()).map_err(|error| Failure::failed(&error))?;
+        if let Some(board) = board {
+            board.finish(&record).map_err(|error| Failure::failed(&error))?;
+        }
+        Ok(record)
     }
 
     fn summary(&self, collector: &Collector, result: &Result<Report, runner::Error>) -> Summary {
         let stages = collector.stages(result.as_ref().ok());
+        let device_seconds = device_seconds(&self.opened.plan, &stages);
         let state = match result {
             Ok(report) if report.stages.iter().any(|done| done.decision.runs()) => RunState::Done,
             Ok(_) => RunState::UpToDate,
@@ -193,8 +215,33 @@ impl Run<'_> {
             parameters: self.opened.plan.headers().last().map(|header| header.parameters),
             stages,
             environment: environment::record(self.opened.checked.folder()),
+            inputs: inputs(&self.opened.plan),
+            crates: environment::crates(),
+            device_seconds,
         }
     }
+}
+
+/// Digests of the files from outside, by the names that the recipe gives them.
+fn inputs(plan: &Plan) -> BTreeMap<String, String> {
+    let sources = plan.stages().iter().flat_map(|stage| stage.inputs.values());
+    let files = sources.filter_map(|source| match source {
+        Source::File(file) => Some((file.written.clone(), file.digest?.to_string())),
+        Source::Stage(_) => None,
+    });
+    files.collect()
+}
+
+/// A training works on all its devices, other stages that compute on one.
+fn device_seconds(plan: &Plan, stages: &[StageSummary]) -> f64 {
+    let devices = |stage: &StageSummary| {
+        let header = plan.headers().iter().find(|header| header.stage == stage.name);
+        header.map_or(1.0, |header| (header.num_nodes * header.devices) as f64)
+    };
+    let computes = |stage: &&StageSummary| {
+        plan.stage(&stage.name).is_some_and(|planned| planned.backend.is_some())
+    };
+    stages.iter().filter(computes).map(|stage| stage.seconds * devices(stage)).sum()
 }
 
 fn trainings(plan: &Plan) -> usize {

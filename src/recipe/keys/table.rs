@@ -83,7 +83,10 @@ pub(super) const GROUPS: &[Group] = &[
     no_effect("trainer", "num_sanity_val_steps", "there is no validation before the first step"),
     refused("trainer", "max_time limit_train_batches"),
     // exp_manager
-    honoured("exp_manager", "explicit_log_dir exp_dir name version create_checkpoint_callback"),
+    honoured(
+        "exp_manager",
+        "explicit_log_dir exp_dir name version create_checkpoint_callback create_tensorboard_logger",
+    ),
     honoured("exp_manager.checkpoint_callback_params", "every_n_train_steps"),
     no_effect(
         "exp_manager.checkpoint_callback_params",
@@ -103,7 +106,7 @@ pub(super) const GROUPS: &[Group] = &[
     no_effect("exp_manager.checkpoint_callback_params", "async_save", OWN_PACE),
     no_effect(
         "exp_manager",
-        "create_tensorboard_logger summary_writer_kwargs create_wandb_logger wandb_logger_kwargs \
+        "summary_writer_kwargs create_wandb_logger wandb_logger_kwargs \
          create_mlflow_logger mlflow_logger_kwargs create_dllogger_logger dllogger_logger_kwargs \
          create_clearml_logger clearml_logger_kwargs create_neptune_logger neptune_logger_kwargs",
         LOGGERS,

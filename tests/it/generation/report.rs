@@ -55,6 +55,9 @@ fn summary() -> Summary {
         ("rustc", "1.95.0"),
     ];
     Summary {
+        inputs: BTreeMap::new(),
+        crates: BTreeMap::new(),
+        device_seconds: 0.0,
         version: VERSION,
         name: "quickstart".to_owned(),
         recipe: "recipes/quickstart.yaml".to_owned(),

@@ -79,6 +79,7 @@ const IN_SMALL: &[(&str, &str, &str)] = &[
     ("verify.tolerances.NAME=0.1", "", "@around"),
     ("notify.on_success=[tell]", "", "@around"),
     ("notify.on_failure=[tell]", "", "@around"),
+    ("exp_manager.create_tensorboard_logger=true", "", "@around"),
     ("trainer.accelerator=gpu", "", "base<"),
     ("trainer.precision=bf16", "", "base"),
     ("trainer.max_steps=500", "", "base"),
