@@ -94,7 +94,7 @@ impl TensorBoard {
     }
 
     fn line(&self, state: &mut State, line: &Line) -> io::Result<()> {
-        let stage = self.tagged.then(|| format!("{}/", state.stage)).unwrap_or_default();
+        let stage = if self.tagged { format!("{}/", state.stage) } else { String::new() };
         let numbers = metrics_csv::row(None, line)?;
         let scalars: Vec<Scalar> = numbers
             .into_iter()

@@ -1,8 +1,8 @@
 //! Event files that TensorBoard opens: scalars and texts.
 //!
 //! The format is TensorFlow's: each record is its length (`u64`), a masked CRC-32C of these 8 bytes,
-//! the record, and a masked CRC-32C of it, little-endian (tensorflow/core/lib/io/record_writer.cc). A
-//! record is an `Event` message (tensorflow/core/util/event.proto), which is written here by hand:
+//! the record, and a masked CRC-32C of it, little-endian (`tensorflow/core/lib/io/record_writer.cc`). A
+//! record is an `Event` message (`tensorflow/core/util/event.proto`), which is written here by hand:
 //! a handful of its fields are needed.
 
 use std::fs::{File, OpenOptions};

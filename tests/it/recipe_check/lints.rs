@@ -20,6 +20,11 @@ const CASES: &[(&str, &str, &str)] = &[
         "lint::selective_recompute",
         "activations_checkpoint_num_layers means nothing",
     ),
+    (
+        "++model.activations_checkpoint_num_layers=1",
+        "lint::no_recompute",
+        "means nothing while nothing is recomputed",
+    ),
     ("trainer.limit_val_batches=0", "lint::validation_off", "looks at no batch"),
     ("trainer.val_check_interval=1000", "lint::validation_beyond_run", "ends after 400 steps"),
     ("++model.optim.sched.max_steps=300", "lint::schedule_length", "300 steps, the run has 400"),
