@@ -13,6 +13,7 @@ mod logs;
 mod notify;
 mod open;
 pub mod run_folder;
+mod scratch;
 pub mod screen;
 mod session;
 mod signals;

@@ -1,16 +1,20 @@
 //! `sft-run bench`: the speed of a recipe's training step on its own data.
 
 use crate::cli::arguments::BenchArguments;
+use crate::cli::collector::Tee;
 use crate::cli::environment;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::open::{self, Opened};
+use crate::cli::run_folder::RunFolder;
+use crate::cli::scratch::Scratch;
 use crate::cli::screen::{Layout, Screen};
 use crate::cli::session::Session;
+use crate::cli::tensorboard::TensorBoard;
 use crate::plan::{Source, Stage};
 use crate::report::numbers::{count, quantity};
 use crate::runner;
-use crate::spec::event::{Event, Sink};
+use crate::spec::event::{Event, Sink, StepMetrics};
 use crate::spec::job::{Job, TrainJob};
 use crate::stages::bench::{self, Report, Steps};
 use crate::stages::{self, Folders};
@@ -19,6 +23,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 /// What was measured, for programs.
 #[derive(Debug, Serialize)]
@@ -36,6 +41,8 @@ struct Measured {
     /// Of the matrix products with weights; attention's own are not counted.
     flop_per_second: f64,
     loss: f64,
+    /// What writing journals, metrics, events and TensorBoard's file takes of each step.
+    bookkeeping_seconds_per_step: f64,
     environment: BTreeMap<String, String>,
 }
 
@@ -50,7 +57,8 @@ pub(in crate::cli) fn run(session: &Session, arguments: &BenchArguments) -> Resu
     let folders = Folders { inputs, output: PathBuf::new() };
     let steps = Steps { warmup: arguments.warmup, timed: arguments.steps };
     let report = bench::run(job, &folders, steps).map_err(|error| Failure::failed(&error))?;
-    let measured = measured(stage, &report);
+    let bookkeeping = bookkeeping(&opened)?;
+    let measured = measured(stage, &report, bookkeeping);
     if session.terminal.json {
         let text =
             serde_json::to_string_pretty(&measured).map_err(|error| Failure::failed(&error))?;
@@ -59,6 +67,41 @@ pub(in crate::cli) fn run(session: &Session, arguments: &BenchArguments) -> Resu
         session.terminal.result(&text(&measured));
     }
     Ok(Exit::Done)
+}
+
+/// Seconds that the records of one step take, all of them switched on: the stage's journal and
+/// trace, the run folder's metrics and events, TensorBoard's file.
+fn bookkeeping(opened: &Opened) -> Result<f64, Failure> {
+    const STEPS: u64 = 1000;
+    let failed = |error: std::io::Error| Failure::failed(&error);
+    let steps: Vec<StepMetrics> = (1..=STEPS).map(some_metrics).collect();
+    let scratch = Scratch::new(opened.store.root(), "bench")?;
+    let started = Instant::now();
+    bench::journal(scratch.path(), &steps).map_err(failed)?;
+    let mut seconds = started.elapsed().as_secs_f64();
+    let folder = RunFolder::open(&scratch.path().join("run"), "", 1)?;
+    let board = TensorBoard::new(folder.path(), 1);
+    let sink = Tee(vec![&folder, &board]);
+    let started = Instant::now();
+    steps.into_iter().for_each(|metrics| sink.emit(Event::Step(metrics)));
+    seconds += started.elapsed().as_secs_f64();
+    folder.check()?;
+    Ok(seconds / STEPS as f64)
+}
+
+fn some_metrics(step: u64) -> StepMetrics {
+    let number = (step as f64).sqrt();
+    StepMetrics {
+        step,
+        consumed_samples: 8 * step,
+        reduced_train_loss: number,
+        lr: 1e-3 / number,
+        grad_norm: Some(number.recip()),
+        loss_scale: None,
+        tokens: 2048,
+        learned_tokens: 1024,
+        tokens_per_second: 1e4 * number,
+    }
 }
 
 /// The train stage of this name, or the last one.
@@ -116,7 +159,7 @@ impl Sink for Quiet {
     }
 }
 
-fn measured(stage: &Stage, report: &Report) -> Measured {
+fn measured(stage: &Stage, report: &Report, bookkeeping: f64) -> Measured {
     let steps = report.seconds.len();
     let per_step = report.tokens as f64 / steps as f64;
     let rates = || report.seconds.iter().map(|seconds| per_step / seconds);
@@ -132,6 +175,7 @@ fn measured(stage: &Stage, report: &Report) -> Measured {
         seconds_per_step: report.seconds.iter().sum::<f64>() / steps as f64,
         flop_per_second: report.matrix_operations / report.seconds.iter().sum::<f64>(),
         loss: report.loss,
+        bookkeeping_seconds_per_step: bookkeeping,
         environment: environment::machine(),
     }
 }
@@ -161,6 +205,14 @@ fn text(measured: &Measured) -> String {
         (
             "compute",
             format!("{:.1} GFLOP/s in products with weights", measured.flop_per_second / 1e9),
+        ),
+        (
+            "bookkeeping",
+            format!(
+                "{:.3} ms a step, {:.2} % of it",
+                measured.bookkeeping_seconds_per_step * 1e3,
+                100.0 * measured.bookkeeping_seconds_per_step / measured.seconds_per_step,
+            ),
         ),
         ("parameters", count(measured.parameters as u64)),
         ("threads", measured.environment.get("cores").cloned().unwrap_or_default()),

@@ -7,6 +7,7 @@ use crate::cli::environment;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::open::{self, Opened};
+use crate::cli::scratch::Scratch;
 use crate::cli::screen::{Layout, Screen};
 use crate::cli::session::Session;
 use crate::cli::signals;
@@ -19,7 +20,7 @@ use crate::spec::event::{Event, Sink};
 use crate::stages;
 use crate::verify::{self, Check, Finding, Request, StageVerdict, Tolerances, Verdict};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Runs the command.
@@ -30,8 +31,8 @@ pub(in crate::cli) fn run(session: &Session, arguments: &VerifyArguments) -> Res
     }
     let lock = lock(&opened, &arguments.recipe.recipe)?;
     known_stages(&opened.plan, &arguments.stages)?;
-    let scratch = Scratch::new(opened.store.root())?;
-    let store = Store::open(&scratch.0);
+    let scratch = Scratch::new(opened.store.root(), "verify")?;
+    let store = Store::open(scratch.path());
     let verdict = verdict(session, (&opened, &lock), arguments, &store)?;
     if let Some(path) = &arguments.junit {
         let text =
@@ -116,27 +117,6 @@ impl Sink for Work {
             }
             other => self.0.emit(other),
         }
-    }
-}
-
-/// A folder that goes when the command ends.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(cache: &Path) -> Result<Scratch, Failure> {
-        let folder = cache.join("verify").join(std::process::id().to_string());
-        let made = std::fs::create_dir_all(&folder);
-        made.map_err(|error| {
-            Failure::Failed(format!("cannot make `{}`: {error}", folder.display()))
-        })?;
-        Ok(Scratch(folder))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What cannot be removed is left; it lies in the cache, which may be removed at any time.
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
