@@ -6,6 +6,7 @@ pub mod foreign;
 pub mod format;
 pub mod manifest;
 pub mod native;
+pub mod piecewise;
 pub mod reshard;
 pub mod source;
 pub mod whole;

@@ -3,17 +3,17 @@
 pub use super::manifest::Progress;
 use super::manifest::{Header, Kind, Training};
 use super::native::{Checkpoint, Error};
+use super::piecewise::{self, Owned};
 use super::reshard::{model_file, optimizer_file};
 use super::source::{Source, read_f32};
-use super::writer::{Draft, PieceSpec, PieceWriter, Written};
-use crate::layout::parameters::{Parameter, table};
+use super::writer::Draft;
+use crate::layout::parameters::table;
 use crate::layout::slice::Slice;
 use crate::model::Model;
 use crate::model::weights::Weights;
 use crate::spec::architecture::Architecture;
 use crate::spec::optimization::Degrees;
 use candle_core::Tensor;
-use safetensors::Dtype;
 use std::path::Path;
 
 /// The model in the checkpoint at `path`, in its own shape.
@@ -77,42 +77,16 @@ pub fn save_state(target: &Path, state: &State<'_>, progress: Progress) -> Resul
         training: training.clone(),
     };
     let draft = Draft::begin(target)?;
-    let (weights, folder) = (model.weights(), draft.folder());
-    let mut files = vec![write(folder, &model_file(0), weights, &[(Kind::Weight, *parameters)])?];
+    let holding = model.weights().holding();
+    let all: Vec<_> = std::iter::once(0..holding.length()).collect();
+    let of = |kind, values| Owned { kind, values, ranges: &all };
+    let weights = [of(Kind::Weight, *parameters)];
+    let mut files = vec![piecewise::write(draft.folder(), &model_file(0), holding, &weights)?];
     if let Some([first, second]) = *moments {
-        let moments = [(Kind::FirstMoment, first), (Kind::SecondMoment, second)];
-        files.push(write(folder, &optimizer_file(0), weights, &moments)?);
+        let moments = [of(Kind::FirstMoment, first), of(Kind::SecondMoment, second)];
+        files.push(piecewise::write(draft.folder(), &optimizer_file(0), holding, &moments)?);
     }
-    draft.commit(header, files).map(drop)
-}
-
-fn write(
-    folder: &Path,
-    name: &str,
-    weights: &Weights,
-    buffers: &[(Kind, &Tensor)],
-) -> Result<Written, Error> {
-    let spec = |kind: Kind, parameter: &Parameter| {
-        let shape = parameter.stored_shape();
-        let (name, slice) = (kind.name(&parameter.name), Slice::whole(&shape));
-        PieceSpec { name, shape, dtype: Dtype::F32, slice }
-    };
-    let named = buffers.iter().flat_map(|(kind, _)| {
-        weights.parameters().map(move |(parameter, _)| spec(*kind, parameter))
-    });
-    let mut writer = PieceWriter::create(folder, name, named.collect())?;
-    for (_, buffer) in buffers {
-        for (parameter, range) in weights.parameters() {
-            let stored: usize = parameter.stored_shape().iter().product();
-            let values: Vec<f32> = buffer.narrow(0, range.start, stored)?.to_vec1()?;
-            writer.write(&little_endian(&values))?;
-        }
-    }
-    writer.finish()
-}
-
-fn little_endian(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    draft.commit(header, files.into_iter().flatten().collect()).map(drop)
 }
 
 fn read(
@@ -129,7 +103,7 @@ fn read(
 }
 
 /// Refuses a checkpoint whose weights mean something else in a model of shape `wanted`.
-fn check_shape(checkpoint: &Checkpoint, wanted: &Architecture) -> Result<(), Error> {
+pub fn check_shape(checkpoint: &Checkpoint, wanted: &Architecture) -> Result<(), Error> {
     let found = &checkpoint.manifest().header.architecture;
     // These say how training goes on, how positions are read or how the vocabulary is padded, and
     // not what the weights are.

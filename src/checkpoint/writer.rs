@@ -142,11 +142,16 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Begins the checkpoint `target`; what an interrupted attempt left of it is removed.
-    pub fn begin(target: &Path) -> Result<Draft, Error> {
+    /// Where the files of checkpoint `target` are put while it is made.
+    pub fn folder_for(target: &Path) -> PathBuf {
         let mut name = target.file_name().unwrap_or_default().to_os_string();
         name.push(PARTIAL);
-        let partial = target.with_file_name(name);
+        target.with_file_name(name)
+    }
+
+    /// Begins the checkpoint `target`; what an interrupted attempt left of it is removed.
+    pub fn begin(target: &Path) -> Result<Draft, Error> {
+        let partial = Draft::folder_for(target);
         if partial.exists() {
             fs::remove_dir_all(&partial).map_err(Error::io("remove", &partial))?;
         }

@@ -1,9 +1,12 @@
 //! Times the training step on real data.
 
-use super::training::{Error, share, trainer};
+use super::state::{Begin, share};
+use super::step::Trainer;
+use super::training::{Error, first_failure};
 use crate::data::feed::Feed;
-use crate::layout::parameters::{Parameter, Place, Role, table};
-use crate::model::Model;
+use crate::layout::parameters::{Parameter, Place, Role, element_count, table};
+use crate::parallel::ranks;
+use crate::spec::architecture::Architecture;
 use crate::spec::job::TrainJob;
 use std::path::Path;
 use std::time::Instant;
@@ -39,8 +42,7 @@ pub struct Report {
 }
 
 /// Two operations for each weight in the forward pass, four in the backward.
-fn matrix_operations(model: &Model, tokens: u64, learned_tokens: u64) -> f64 {
-    let architecture = model.architecture();
+fn matrix_operations(architecture: &Architecture, tokens: u64, learned_tokens: u64) -> f64 {
     let blocks: usize = table(architecture)
         .iter()
         .filter(|parameter| {
@@ -52,12 +54,25 @@ fn matrix_operations(model: &Model, tokens: u64, learned_tokens: u64) -> f64 {
     6.0 * (blocks as f64 * tokens as f64 + head as f64 * learned_tokens as f64)
 }
 
-/// Trains from the weights of checkpoint `start` and measures; nothing is written.
-pub fn run(job: &TrainJob, start: &Path, data: &mut Feed, steps: Steps) -> Result<Report, Error> {
+/// Trains from the weights of checkpoint `start` on all ranks and measures; nothing is written.
+pub fn run(job: &TrainJob, start: &Path, data: &Feed, steps: Steps) -> Result<Report, Error> {
     super::training::check_is_built(job)?;
-    let share = share(job)?;
-    let (mut trainer, _) = trainer(job, start, false)?;
-    let parameters = trainer.model.weights().values().elem_count();
+    let begin = Begin::at(job, start)?;
+    let reports = ranks::run(&job.trainer.degrees, |mesh| {
+        let trainer = begin.trainer(job, &mesh)?;
+        measure(job, trainer, data.clone(), steps)
+    });
+    Ok(reports.map_err(first_failure)?.remove(0))
+}
+
+/// One rank's steps, as it sees them.
+fn measure(
+    job: &TrainJob,
+    mut trainer: Trainer,
+    mut data: Feed,
+    steps: Steps,
+) -> Result<Report, Error> {
+    let share = share(job, &trainer.mesh)?;
     let (mut tokens, mut learned_tokens, mut loss) = (0, 0, f64::NAN);
     let (mut seconds, mut rates) = (Vec::new(), Vec::new());
     for step in 0..steps.warmup + steps.timed {
@@ -74,18 +89,16 @@ pub fn run(job: &TrainJob, start: &Path, data: &mut Feed, steps: Steps) -> Resul
             rates.push(outcome.tokens as f64 / elapsed);
         }
     }
-    let tokens_per_second = median(&mut rates);
-    let matrix_operations = matrix_operations(&trainer.model, tokens, learned_tokens);
-    let report = Report {
-        parameters,
+    let architecture = &job.model.architecture;
+    Ok(Report {
+        parameters: element_count(architecture),
         tokens,
         learned_tokens,
-        tokens_per_second,
+        tokens_per_second: median(&mut rates),
+        matrix_operations: matrix_operations(architecture, tokens, learned_tokens),
         seconds,
-        matrix_operations,
         loss,
-    };
-    Ok(report)
+    })
 }
 
 /// The middle value; the mean of the two in the middle of an even number.

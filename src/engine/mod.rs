@@ -1,12 +1,17 @@
 //! Training and decoding: the step, the optimizer, the loop, generation.
 
 pub mod bench;
+pub mod census;
 pub mod generation;
 pub mod journal;
 pub mod loss_scale;
 pub mod optimizer;
+pub mod reduction;
+pub mod saving;
 pub mod schedule;
 pub mod scoring;
+mod session;
+pub mod state;
 pub mod step;
 pub mod training;
 pub mod validation;

@@ -7,16 +7,27 @@ use crate::spec::optimization::Optimizer;
 use candle_core::{Device, Result, Tensor};
 use std::ops::Range;
 
-/// The moments of every parameter, which parameters decay, and the parameters that are changed.
+/// The moments of the parameters that this rank changes, and these parameters.
 #[derive(Debug)]
 pub struct OptimizerState {
     settings: Optimizer,
-    /// Neighbouring parameters that decay alike.
-    runs: Vec<(Range<usize>, bool)>,
+    /// Elements of the flat buffers that this rank changes; the tensors here hold them end to end.
+    owned: Vec<Range<usize>>,
+    runs: Vec<Run>,
     /// The parameters in fp32, when the model's own are in half precision.
     masters: Option<Tensor>,
     first_moment: Tensor,
     second_moment: Tensor,
+}
+
+/// Neighbouring elements that decay alike.
+#[derive(Debug)]
+struct Run {
+    /// Where they lie in the flat buffers.
+    range: Range<usize>,
+    /// Where they begin in the state.
+    at: usize,
+    decays: bool,
 }
 
 /// What changes from step to step.
@@ -31,61 +42,78 @@ pub struct StepSettings {
 }
 
 impl OptimizerState {
-    /// State before the first step; `start` are the parameters `[elements]`, not rounded.
+    /// State before the first step, of all parameters; `start` are the parameters as they lie in the
+    /// flat buffers `[length]`, not rounded.
     pub fn new(settings: &Optimizer, weights: &Weights, start: &Tensor) -> Result<OptimizerState> {
+        let all = 0..weights.holding().length();
+        OptimizerState::of_elements(settings, weights, &[all], start)
+    }
+
+    /// The same of elements `owned` of the flat buffers.
+    pub fn of_elements(
+        settings: &Optimizer,
+        weights: &Weights,
+        owned: &[Range<usize>],
+        start: &Tensor,
+    ) -> Result<OptimizerState> {
         let (formats, device) = (weights.formats(), weights.device());
-        let zeros = || Tensor::zeros(weights.values().dims(), formats.gradients(), device);
-        let (first_moment, second_moment) = (zeros()?, zeros()?);
-        let runs = runs(weights, settings.do_layer_norm_weight_decay);
+        let count: usize = owned.iter().map(Range::len).sum();
+        let zeros = || Tensor::zeros(count, formats.gradients(), device);
         let masters = if formats.parameters == formats.gradients() {
             None
         } else {
+            let pieces = owned.iter().map(|range| start.narrow(0, range.start, range.len()));
+            let start = Tensor::cat(&pieces.collect::<Result<Vec<_>>>()?, 0)?;
             Some(start.to_dtype(formats.gradients())?.to_device(device)?)
         };
-        let settings = settings.clone();
-        Ok(OptimizerState { settings, runs, masters, first_moment, second_moment })
-    }
-
-    /// State with these moments, in the table's order, and the parameters `start` that go with them.
-    pub fn with_moments(
-        settings: &Optimizer,
-        weights: &Weights,
-        start: &Tensor,
-        [first, second]: [Vec<f32>; 2],
-    ) -> Result<OptimizerState> {
-        let tensor = |values: Vec<f32>| {
-            Tensor::from_vec(values, weights.values().dims(), &Device::Cpu)?
-                .to_device(weights.device())
-        };
-        let (first_moment, second_moment) = (tensor(first)?, tensor(second)?);
         Ok(OptimizerState {
-            first_moment,
-            second_moment,
-            ..OptimizerState::new(settings, weights, start)?
+            settings: settings.clone(),
+            owned: owned.to_vec(),
+            runs: runs(weights, owned, settings.do_layer_norm_weight_decay),
+            masters,
+            first_moment: zeros()?,
+            second_moment: zeros()?,
         })
     }
 
-    /// The two moments, `[elements]` each.
+    /// The same with these moments of the elements that are owned.
+    pub fn with_moments(self, [first, second]: [Vec<f32>; 2]) -> Result<OptimizerState> {
+        let tensor = |values: Vec<f32>| {
+            let device = self.first_moment.device();
+            Tensor::from_vec(values, self.first_moment.dims(), &Device::Cpu)?.to_device(device)
+        };
+        let (first_moment, second_moment) = (tensor(first)?, tensor(second)?);
+        Ok(OptimizerState { first_moment, second_moment, ..self })
+    }
+
+    /// Elements of the flat buffers that this rank changes.
+    pub fn owned(&self) -> &[Range<usize>] {
+        &self.owned
+    }
+
+    /// The two moments of the owned elements, end to end.
     pub fn moments(&self) -> [&Tensor; 2] {
         [&self.first_moment, &self.second_moment]
     }
 
-    /// The parameters as they are changed, `[elements]`: masters, if there are any.
-    pub fn parameters<'a>(&'a self, weights: &'a Weights) -> &'a Tensor {
-        self.masters.as_ref().unwrap_or(weights.values())
+    /// The owned parameters in fp32, end to end, where the model's own are in half precision.
+    pub fn masters(&self) -> Option<&Tensor> {
+        self.masters.as_ref()
     }
 
     /// Changes every parameter by its gradient.
     pub fn step(&self, weights: &Weights, by: StepSettings) -> Result<()> {
-        for (range, decays) in &self.runs {
-            let part = |buffer: &Tensor| buffer.narrow(0, range.start, range.len());
-            let copy = self.masters.as_ref().map(|_| part(weights.values())).transpose()?;
+        for Run { range, at, decays } in &self.runs {
+            let flat = |buffer: &Tensor| buffer.narrow(0, range.start, range.len());
+            let own = |buffer: &Tensor| buffer.narrow(0, *at, range.len());
+            let values = flat(weights.values())?;
+            let masters = self.masters.as_ref().map(own).transpose()?;
             let buffers = Buffers {
-                parameters: &part(self.parameters(weights))?,
-                gradients: &part(weights.gradients())?,
-                first_moment: &part(&self.first_moment)?,
-                second_moment: &part(&self.second_moment)?,
-                copy: copy.as_ref(),
+                parameters: masters.as_ref().unwrap_or(&values),
+                gradients: &flat(weights.gradients())?,
+                first_moment: &own(&self.first_moment)?,
+                second_moment: &own(&self.second_moment)?,
+                copy: masters.as_ref().map(|_| &values),
             };
             let settings = AdamW {
                 learning_rate: by.learning_rate,
@@ -101,14 +129,22 @@ impl OptimizerState {
     }
 }
 
-fn runs(weights: &Weights, do_layer_norm_weight_decay: bool) -> Vec<(Range<usize>, bool)> {
-    let mut runs: Vec<(Range<usize>, bool)> = Vec::new();
-    for (parameter, range) in weights.parameters() {
-        let decays = parameter.role.decays(do_layer_norm_weight_decay);
-        match runs.last_mut() {
-            Some((last, alike)) if *alike == decays => last.end = range.end,
-            _ => runs.push((range, decays)),
+fn runs(weights: &Weights, owned: &[Range<usize>], do_layer_norm_weight_decay: bool) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut before = 0;
+    for owned in owned {
+        for (parameter, range) in weights.parameters() {
+            let (start, end) = (range.start.max(owned.start), range.end.min(owned.end));
+            let decays = parameter.role.decays(do_layer_norm_weight_decay);
+            match runs.last_mut() {
+                _ if start >= end => {}
+                Some(last) if last.decays == decays && last.range.end == start => {
+                    last.range.end = end;
+                }
+                _ => runs.push(Run { range: start..end, at: before + start - owned.start, decays }),
+            }
         }
+        before += owned.len();
     }
     runs
 }

@@ -1,16 +1,20 @@
-//! One optimizer step: micro-batches, the sum of their gradients, clipping, AdamW.
+//! One optimizer step: micro-batches, the sum of their gradients over all ranks, clipping, AdamW.
 //!
 //! The loss is a sum over learned tokens, its gradient is divided once by their number in the whole
 //! step, so the result does not depend on how the step was cut into micro-batches.
 
+use super::census;
 use super::loss_scale::{LossScaler, Verdict};
 use super::optimizer::{OptimizerState, StepSettings};
+use super::reduction::GradientSums;
 use super::schedule::learning_rate;
 use crate::data::feed;
 use crate::data::microbatch::MicroBatch;
 use crate::kernels::reduce;
 use crate::model::Model;
 use crate::model::batch::{Batch, Noise, Targets};
+use crate::model::trunk::Finished;
+use crate::parallel::mesh::Mesh;
 use crate::spec::optimization::{LossScale, Optimizer};
 
 /// Why a step failed.
@@ -61,13 +65,16 @@ pub enum Error {
     NoGradient(String),
 }
 
-/// The model and its optimizer.
+/// What one rank has of the model and its optimizer.
 #[derive(Debug)]
 pub struct Trainer {
-    /// The model.
+    /// The rank.
+    pub mesh: Mesh,
+    /// What it holds of the model.
     pub model: Model,
-    /// Its optimizer's state.
+    /// The state of the parameters that it changes.
     pub optimizer: OptimizerState,
+    sums: GradientSums,
     settings: Settings,
     loss_scaler: Option<LossScaler>,
     /// Whether every parameter has been seen to receive a gradient.
@@ -106,10 +113,23 @@ pub struct Outcome {
 }
 
 impl Trainer {
-    /// A trainer at any point of a run.
+    /// A trainer of a whole model on one rank, at any point of a run.
     pub fn new(model: Model, optimizer: OptimizerState, settings: Settings) -> Trainer {
-        let loss_scaler = settings.loss_scaler;
-        Trainer { model, optimizer, settings, loss_scaler, gradients_checked: false }
+        let mesh = Mesh::single();
+        let sums = GradientSums::new(&mesh, model.weights(), false);
+        Trainer::of_rank(&mesh, model, (optimizer, sums), settings)
+    }
+
+    /// The trainer of a rank of `mesh`; the optimizer's state is that of the elements whose sums
+    /// it gets.
+    pub fn of_rank(
+        mesh: &Mesh,
+        model: Model,
+        (optimizer, sums): (OptimizerState, GradientSums),
+        settings: Settings,
+    ) -> Trainer {
+        let (mesh, loss_scaler) = (mesh.clone(), settings.loss_scaler);
+        Trainer { mesh, model, optimizer, sums, settings, loss_scaler, gradients_checked: false }
     }
 
     /// Where fp16's loss scale stands; none in other formats.
@@ -117,7 +137,8 @@ impl Trainer {
         self.loss_scaler.as_ref().map(LossScaler::state)
     }
 
-    /// Runs the step after `done` steps on the micro-batches that `next` gives by number.
+    /// Runs the step after `done` steps on the micro-batches that `next` gives by number: those of
+    /// this rank's replica. The outcome is that of all replicas.
     pub fn step(
         &mut self,
         done: u64,
@@ -125,16 +146,25 @@ impl Trainer {
         mut next: impl FnMut(usize) -> Result<MicroBatch, feed::Error>,
     ) -> Result<Outcome, Error> {
         let step = done + 1;
-        reduce::clear(self.model.weights().gradients())?;
         let scale = self.loss_scaler.as_ref().map_or(1.0, LossScaler::factor);
         let updates = done - self.loss_scale().map_or(0, |state| state.skipped_steps);
+        let Trainer { model, sums: gradient_sums, .. } = self;
+        reduce::clear(model.weights().gradients())?;
+        gradient_sums.begin();
         let mut sums = Sums::default();
         for number in 0..micro_batches {
             let batch = next(number).map_err(|source| Error::Data { step, source })?;
             let noise = Noise { seed: self.settings.seed, step: done };
-            sums.add(&batch, learn(&self.model, &batch, noise, scale)?);
+            let is_last = number + 1 == micro_batches;
+            let mut finished = |place| match is_last {
+                true => gradient_sums.finished(place, model.weights()),
+                false => Ok(()),
+            };
+            sums.add(&batch, learn(model, &batch, (noise, scale), &mut finished)?);
         }
-        let outcome = self.outcome((step, updates), &sums, scale)?;
+        gradient_sums.finish(model.weights())?;
+        let (sums, squares) = self.over_all_ranks(&sums)?;
+        let outcome = self.outcome((step, updates), &sums, squares.sqrt() / scale)?;
         match self.loss_scaler.as_mut().map(|scaler| scaler.judge(outcome.grad_norm)) {
             None | Some(Verdict::Good) => {}
             Some(Verdict::Skipped) => return Ok(outcome),
@@ -149,25 +179,44 @@ impl Trainer {
             gradient_scale: factor / scale / sums.learned_tokens as f64,
         };
         self.optimizer.step(self.model.weights(), by)?;
+        self.sums.share(self.model.weights())?;
         Ok(outcome)
     }
 
-    /// `updates` is the number of steps so far that were not skipped; gradients are `scale` times
-    /// those of the loss.
+    /// The sums over the micro-batches of all replicas, and the sum of squares of the gradient.
+    fn over_all_ranks(&self, sums: &Sums) -> Result<(Sums, f64), Error> {
+        let squares = census::squares(&self.mesh, self.model.weights(), self.optimizer.owned())?;
+        // Of the ranks of a replica, one counts what all of them have seen.
+        let once =
+            |here: bool, value: f64| if here && self.mesh.at.tensor == 0 { value } else { 0.0 };
+        let (first, last) = (self.mesh.is_first_stage(), self.mesh.is_last_stage());
+        let numbers = [
+            once(last, sums.loss),
+            once(first, sums.tokens as f64),
+            once(first, sums.learned_tokens as f64),
+            squares,
+        ];
+        let all = self.mesh.world.sum_numbers(&numbers)?;
+        #[expect(clippy::cast_sign_loss, reason = "counts went in")]
+        let [tokens, learned_tokens] = [all[1] as u64, all[2] as u64];
+        Ok((Sums { loss: all[0], tokens, learned_tokens }, all[3]))
+    }
+
+    /// `updates` is the number of steps so far that were not skipped; `norm` is that of the loss
+    /// sum's gradient.
     fn outcome(
         &self,
         (step, updates): (u64, u64),
         sums: &Sums,
-        scale: f64,
+        norm: f64,
     ) -> Result<Outcome, Error> {
         if sums.learned_tokens == 0 {
             return Err(Error::NothingLearned { step });
         }
         let share = 1.0 / sums.learned_tokens as f64;
-        let squares = reduce::sum_of_squares(self.model.weights().gradients())?;
         let outcome = Outcome {
             loss: sums.loss * share,
-            grad_norm: squares.sqrt() / scale * share,
+            grad_norm: norm * share,
             loss_scale: self.loss_scale().map(|state| state.scale),
             learning_rate: learning_rate(&self.settings.optimizer, updates),
             tokens: sums.tokens,
@@ -184,19 +233,13 @@ impl Trainer {
         Ok(outcome)
     }
 
-    /// Sees once that no parameter's gradient is all zeros: a lost gradient is silent otherwise.
+    /// Sees once that no parameter's gradient is all zeros.
     fn check_gradients(&mut self) -> Result<(), Error> {
         if self.gradients_checked {
             return Ok(());
         }
-        let weights = self.model.weights();
-        let mut missing = Vec::new();
-        for (parameter, range) in weights.parameters() {
-            let gradient = weights.gradients().narrow(0, range.start, range.len())?;
-            if reduce::sum_of_squares(&gradient)? == 0.0 {
-                missing.push(parameter.name.clone());
-            }
-        }
+        let owned = self.optimizer.owned();
+        let missing = census::without_gradient(&self.mesh, self.model.weights(), owned)?;
         if !missing.is_empty() {
             return Err(Error::NoGradient(missing.join(", ")));
         }
@@ -221,18 +264,20 @@ impl Sums {
     }
 }
 
-/// Adds the gradients of one micro-batch; gives the sum of its loss.
-/// Gradients are `scale` times those of the loss.
+/// Adds the gradients of one micro-batch, `scale` times those of the loss; gives the sum of its loss.
 fn learn(
     model: &Model,
     batch: &MicroBatch,
-    noise: Noise,
-    scale: f64,
+    (noise, scale): (Noise, f64),
+    finished: &mut Finished<'_>,
 ) -> Result<f64, candle_core::Error> {
     let (places, labels) = targets(batch);
     let targets = Targets { places: &places, labels: &labels, gradient_scale: scale };
     // Without a target the sum is empty, and so is its gradient.
-    if places.is_empty() { Ok(0.0) } else { model.learn(&view(batch), &targets, noise) }
+    if places.is_empty() {
+        return Ok(0.0);
+    }
+    model.learn_and_tell(&view(batch), &targets, noise, finished)
 }
 
 /// The micro-batch as the model takes it.

@@ -1,8 +1,7 @@
 //! The loss on a held-out split.
 
-use super::step::{targets, view};
+use super::step::{Trainer, targets, view};
 use crate::data::feed::{self, Feed};
-use crate::model::Model;
 use crate::model::batch::Targets;
 
 /// Why a validation failed.
@@ -19,15 +18,18 @@ pub enum Error {
     NothingLearned,
 }
 
-/// Mean loss per learned token, in nats, over the first `sequences` sequences of `feed`.
+/// Mean loss per learned token, in nats, over the first `sequences` sequences of `feed`; replicas
+/// share the micro-batches.
 pub fn loss(
-    model: &Model,
+    trainer: &Trainer,
     feed: &mut Feed,
     sequences: u64,
     micro_batch_size: usize,
 ) -> Result<f64, Error> {
+    let Trainer { mesh, model, .. } = trainer;
     let (mut sum, mut count) = (0.0, 0);
-    for first in (0..sequences).step_by(micro_batch_size) {
+    let firsts = (0..sequences).step_by(micro_batch_size);
+    for first in firsts.skip(mesh.at.data).step_by(mesh.degrees.data) {
         let batch = feed.micro_batch(first..sequences.min(first + micro_batch_size as u64))?;
         let (places, labels) = targets(&batch);
         if places.is_empty() {
@@ -37,5 +39,6 @@ pub fn loss(
         sum -= scores.iter().map(|score| score.log_probability).sum::<f64>();
         count += scores.len();
     }
-    if count == 0 { Err(Error::NothingLearned) } else { Ok(sum / count as f64) }
+    let all = mesh.data.sum_numbers(&[sum, count as f64])?;
+    if all[1] == 0.0 { Err(Error::NothingLearned) } else { Ok(all[0] / all[1]) }
 }

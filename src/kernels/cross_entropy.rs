@@ -135,12 +135,16 @@ pub struct Score {
 
 /// The score of each row of `logits` `[rows, columns]`, on one rank.
 pub fn scores(logits: &Tensor, labels: &[u32], vocab_size: usize) -> Result<Vec<Score>> {
-    let rows = statistics(logits, &Targets { labels, first: 0, vocab_size })?;
+    scores_of(&statistics(logits, &Targets { labels, first: 0, vocab_size })?, labels)
+}
+
+/// The score of each row from its combined statistics.
+pub fn scores_of(rows: &[Row], labels: &[u32]) -> Result<Vec<Score>> {
     let score = |(row, label): (&Row, &u32)| match row.log_probability() {
         Some(log_probability) => {
             Ok(Score { log_probability, is_argmax: row.argmax == *label as usize })
         }
-        None => bail!("label {label} is not below the vocabulary's size {vocab_size}"),
+        None => bail!("label {label} is not below the vocabulary's size"),
     };
     rows.iter().zip(labels).map(score).collect()
 }

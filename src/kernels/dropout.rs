@@ -19,6 +19,17 @@ pub struct Dropout<'a> {
     /// For every token a number that is the same on every layout and in every cut of the batch,
     /// such as the consumed sample's number times the sequence length, plus the position.
     pub addresses: &'a [u64],
+    /// Which channels these are, where ranks hold parts of a token's; none for all of them.
+    pub channels: Option<Channels>,
+}
+
+/// Some of the channels of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Channels {
+    /// The first one.
+    pub first: usize,
+    /// Channels of all ranks.
+    pub all: usize,
 }
 
 impl Dropout<'_> {
@@ -42,11 +53,15 @@ impl Dropout<'_> {
     /// Calls `each(column, factor)` for the `width` channels of `token`; the factor is [`Self::factor`].
     #[inline]
     pub(super) fn for_row(&self, token: usize, width: usize, mut each: impl FnMut(usize, f64)) {
-        let first = self.addresses[token].wrapping_mul(width.div_ceil(4) as u64);
-        for quad in 0..width.div_ceil(4) {
-            let words = self.stream.words(self.step, first.wrapping_add(quad as u64));
-            for (column, word) in (quad * 4..width).zip(words) {
-                each(column, self.factor(word));
+        let Channels { first, all } = self.channels.unwrap_or(Channels { first: 0, all: width });
+        let quads = first / 4..(first + width).div_ceil(4);
+        let start = self.addresses[token].wrapping_mul(all.div_ceil(4) as u64);
+        for quad in quads {
+            let words = self.stream.words(self.step, start.wrapping_add(quad as u64));
+            for (channel, word) in (quad * 4..first + width).zip(words) {
+                if channel >= first {
+                    each(channel - first, self.factor(word));
+                }
             }
         }
     }

@@ -1,10 +1,12 @@
 //! Self-attention: fused query, key and value, rotary positions, the core, the output layer.
 
 use super::batch::Pass;
-use super::linear::Linear;
+use super::linear::{column, row};
 use super::weights::Weights;
 use crate::kernels::attention::{self, Cache, Continued, ProbabilityDropout, Shape};
 use crate::kernels::rotary::{self, Rotary, Table};
+use crate::parallel::linear::{ColumnParallel, RowParallel};
+use crate::parallel::regions::TensorAxis;
 use crate::spec::architecture::{Architecture, PositionEmbedding};
 use candle_core::{Result, Tensor};
 use std::sync::Arc;
@@ -12,16 +14,22 @@ use std::sync::Arc;
 /// Heads and positions, equal in every block.
 #[derive(Clone, Debug)]
 pub(super) struct Geometry {
+    /// This rank's heads and groups.
     pub(super) shape: Shape,
+    /// The model's number of the first of them.
+    first_head: usize,
+    /// Heads of the model.
+    all_heads: usize,
     rotary: Option<Arc<Table>>,
     dropout: f64,
 }
 
 impl Geometry {
-    pub(super) fn new(model: &Architecture) -> Result<Geometry> {
+    pub(super) fn new(model: &Architecture, axis: &TensorAxis) -> Result<Geometry> {
+        let (ranks, all_heads) = (axis.group().size(), model.num_attention_heads);
         let shape = Shape {
-            heads: model.num_attention_heads,
-            groups: model.num_query_groups,
+            heads: all_heads / ranks,
+            groups: model.num_query_groups / ranks,
             head_dim: model.kv_channels,
             scale: 1.0 / (model.kv_channels as f64).sqrt(),
         };
@@ -29,7 +37,8 @@ impl Geometry {
             PositionEmbedding::Rope => Some(Arc::new(rotary_table(model)?)),
             PositionEmbedding::LearnedAbsolute => None,
         };
-        Ok(Geometry { shape, rotary, dropout: model.attention_dropout })
+        let first_head = axis.group().rank() * shape.heads;
+        Ok(Geometry { shape, first_head, all_heads, rotary, dropout: model.attention_dropout })
     }
 
     /// Turns queries and keys of `qkv` in place, if positions are rotary.
@@ -58,8 +67,8 @@ pub(super) struct Attention {
     geometry: Geometry,
     /// `layers.3/attention`: where its dropout is addressed.
     name: String,
-    query_key_value: Linear,
-    pub(super) dense: Linear,
+    query_key_value: ColumnParallel,
+    pub(super) dense: RowParallel,
 }
 
 /// What its backward needs.
@@ -88,25 +97,29 @@ impl Saved {
 }
 
 impl Attention {
-    pub(super) fn new(geometry: &Geometry, weights: &Weights, layer: usize) -> Result<Attention> {
+    pub(super) fn new(
+        geometry: &Geometry,
+        axis: &TensorAxis,
+        weights: &Weights,
+        layer: usize,
+    ) -> Result<Attention> {
         let prefix = format!("encoder.layers.{layer}.self_attention");
         Ok(Attention {
             geometry: geometry.clone(),
             name: format!("layers.{layer}/attention"),
-            query_key_value: Linear::new(weights, &format!("{prefix}.query_key_value"))?,
-            dense: Linear::new(weights, &format!("{prefix}.dense"))?,
+            query_key_value: column(axis, weights, &format!("{prefix}.query_key_value"))?,
+            dense: row(axis, weights, &format!("{prefix}.dense"))?,
         })
     }
 
-    /// `[tokens, hidden]` to `[tokens, hidden]`, without the output layer's bias; `keeps_core` says
-    /// whether the backward finds the core's output or computes it again.
+    /// Stream to stream, without the output layer's bias; `keeps_core` says whether the backward finds the core's output or computes it again.
     pub(super) fn forward(
         &self,
         x: Tensor,
         pass: &Pass<'_>,
         keeps_core: bool,
     ) -> Result<(Tensor, Saved)> {
-        let qkv = self.query_key_value.forward_with_bias(&x)?;
+        let qkv = self.query_key_value.forward_with_bias(&x, pass.tokens())?;
         self.geometry.turn(&qkv, pass.batch.positions)?;
         let core = self.core(&qkv, pass)?;
         let y = self.dense.forward(&core.context)?;
@@ -154,14 +167,15 @@ impl Attention {
         cache: &Cache,
         continued: &Continued<'_>,
     ) -> Result<Tensor> {
-        let qkv = self.query_key_value.forward_with_bias(x)?;
+        let qkv = self.query_key_value.forward_with_bias(x, positions.len())?;
         self.geometry.turn(&qkv, positions)?;
         let context = attention::cached(&qkv, cache, continued, &self.geometry.shape)?;
         self.dense.forward(&context)
     }
 
     fn dropout<'a>(&self, pass: &Pass<'a>) -> Option<ProbabilityDropout<'a>> {
-        let dropout = pass.dropout(self.geometry.dropout, &self.name)?;
-        Some(ProbabilityDropout { dropout, first_head: 0, all_heads: self.geometry.shape.heads })
+        let Geometry { first_head, all_heads, dropout, .. } = self.geometry;
+        let dropout = pass.dropout(dropout, &self.name)?;
+        Some(ProbabilityDropout { dropout, first_head, all_heads })
     }
 }

@@ -2,6 +2,8 @@
 
 use crate::base::seed::Stream;
 use crate::kernels::dropout::Dropout;
+use crate::parallel::regions::TensorAxis;
+use std::borrow::Cow;
 
 /// Tokens of a few sequences, end to end, without padding.
 #[derive(Clone, Copy, Debug)]
@@ -44,20 +46,42 @@ pub struct Noise {
     pub step: u64,
 }
 
-/// A batch with its noise; none outside training.
-#[derive(Clone, Copy, Debug)]
+/// A batch on its way through a model.
+#[derive(Clone, Debug)]
 pub struct Pass<'a> {
     /// The tokens.
-    pub batch: Batch<'a>,
+    pub(super) batch: Batch<'a>,
     /// Where dropout comes from; without it nothing is dropped.
-    pub noise: Option<Noise>,
+    noise: Option<Noise>,
+    /// The addresses of the residual stream's rows.
+    stream_addresses: Cow<'a, [u64]>,
 }
 
 impl<'a> Pass<'a> {
-    /// Dropout with `rate` at the place called `name`, such as `layers.3/mlp`.
+    /// A pass of `batch` with its noise; none outside training.
+    pub(super) fn new(batch: &Batch<'a>, noise: Option<Noise>, axis: &TensorAxis) -> Pass<'a> {
+        let addresses = if noise.is_some() { batch.addresses } else { &[] };
+        Pass { batch: *batch, noise, stream_addresses: axis.own_of(addresses) }
+    }
+
+    /// Number of tokens.
+    pub fn tokens(&self) -> usize {
+        self.batch.tokens.len()
+    }
+
+    /// Dropout with `rate` at the place called `name`, such as `layers.3/mlp`, where all tokens are.
     pub(super) fn dropout(&self, rate: f64, name: &str) -> Option<Dropout<'a>> {
+        self.dropout_at(rate, name, self.batch.addresses)
+    }
+
+    /// The same on the residual stream.
+    pub(super) fn stream_dropout(&self, rate: f64, name: &str) -> Option<Dropout<'_>> {
+        self.dropout_at(rate, name, &self.stream_addresses)
+    }
+
+    fn dropout_at<'b>(&self, rate: f64, name: &str, addresses: &'b [u64]) -> Option<Dropout<'b>> {
         let noise = self.noise.filter(|_| rate > 0.0)?;
         let stream = Stream::new(noise.seed, &format!("dropout/{name}"));
-        Some(Dropout { rate, stream, step: noise.step, addresses: self.batch.addresses })
+        Some(Dropout { rate, stream, step: noise.step, addresses, channels: None })
     }
 }

@@ -2,12 +2,13 @@
 
 use super::attention::{self, Attention, Geometry};
 use super::batch::Pass;
-use super::linear::Linear;
 use super::mlp::{self, Mlp};
 use super::norm::Norm;
 use super::weights::Weights;
 use crate::kernels::attention::{Cache, Continued};
 use crate::kernels::{dropout, norm, residual};
+use crate::parallel::linear::RowParallel;
+use crate::parallel::regions::TensorAxis;
 use crate::spec::architecture::Architecture;
 use candle_core::{DType, Result, Tensor};
 
@@ -15,7 +16,7 @@ use candle_core::{DType, Result, Tensor};
 #[derive(Debug)]
 pub struct Block {
     /// Number of the block in the whole model.
-    layer: usize,
+    pub(super) layer: usize,
     hidden_dropout: f64,
     input_norm: Norm,
     attention: Attention,
@@ -44,8 +45,8 @@ impl Saved {
 
 impl Block {
     pub(super) fn new(
-        model: &Architecture,
-        geometry: &Geometry,
+        (model, geometry): (&Architecture, &Geometry),
+        axis: &TensorAxis,
         weights: &Weights,
         layer: usize,
     ) -> Result<Block> {
@@ -56,14 +57,14 @@ impl Block {
             layer,
             hidden_dropout: model.hidden_dropout,
             input_norm: norm("input")?,
-            attention: Attention::new(geometry, weights, layer)?,
+            attention: Attention::new(geometry, axis, weights, layer)?,
             post_attention_norm: norm("post_attention")?,
-            mlp: Mlp::new(model, weights, layer)?,
+            mlp: Mlp::new(model, axis, weights, layer)?,
             products: weights.formats().products,
         })
     }
 
-    /// `[tokens, hidden]` to `[tokens, hidden]`; `keeps_core` says whether the backward finds
+    /// Stream to stream; `keeps_core` says whether the backward finds
     /// attention's core or computes it again.
     pub fn forward(
         &self,
@@ -112,17 +113,18 @@ impl Block {
     fn add(
         &self,
         update: &Tensor,
-        last: &Linear,
+        last: &RowParallel,
         x: &Tensor,
         (name, pass): (&str, &Pass<'_>),
     ) -> Result<Tensor> {
-        let dropout = pass.dropout(self.hidden_dropout, &format!("layers.{}/{name}", self.layer));
+        let dropout =
+            pass.stream_dropout(self.hidden_dropout, &format!("layers.{}/{name}", self.layer));
         residual::forward(update, last.bias(), dropout.as_ref(), x)
     }
 
     /// The gradient of what [`Block::add`] added, bias included, in the format of matrix products.
     fn masked(&self, dy: &Tensor, name: &str, pass: &Pass<'_>) -> Result<Tensor> {
-        match pass.dropout(self.hidden_dropout, &format!("layers.{}/{name}", self.layer)) {
+        match pass.stream_dropout(self.hidden_dropout, &format!("layers.{}/{name}", self.layer)) {
             Some(dropout) => dropout::apply(dy, &dropout)?.to_dtype(self.products),
             None => dy.to_dtype(self.products),
         }

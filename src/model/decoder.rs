@@ -1,7 +1,7 @@
 //! A model that reads a few rows of text token by token, remembering keys and values.
 
 use super::Model;
-use super::batch::{Batch, Pass};
+use super::batch::Batch;
 use crate::kernels::attention::{Cache, Continued};
 use candle_core::{Result, Tensor};
 
@@ -21,7 +21,7 @@ impl<'a> Decoder<'a> {
         let (shape, weights) = (&model.geometry.shape, model.weights());
         let place = (weights.formats().products, weights.device());
         let cache = |_| Cache::new(rows, capacity, shape, place);
-        let caches = (0..model.trunk.len()).map(cache).collect::<Result<_>>()?;
+        let caches = (0..model.whole()?.trunk.len()).map(cache).collect::<Result<_>>()?;
         Ok(Decoder { model, caches, lengths: vec![0; rows] })
     }
 
@@ -45,14 +45,14 @@ impl<'a> Decoder<'a> {
         }
         let batch =
             Batch { tokens: &tokens, positions: &positions, starts: &starts, addresses: &[] };
-        let pass = Pass { batch, noise: None };
+        let (whole, pass) = (self.model.whole()?, self.model.pass(&batch, None));
         let continued = Continued { starts: &starts, slots: &slots, lengths: &lengths };
-        let x = self.model.embedding.forward(&pass)?;
-        let x = self.model.trunk.continued(x, &pass, &self.caches, &continued)?;
+        let x = whole.input(None, &pass)?;
+        let x = whole.trunk.continued(x, &pass, &self.caches, &continued)?;
         for &(row, read) in new {
             self.lengths[row] += read.len();
         }
-        self.model.head.logits(&x, &places)
+        whole.logits(&x, &pass, &places)
     }
 
     /// Forgets what a row has read.

@@ -5,62 +5,60 @@ use super::weights::{Slot, Weights};
 use crate::kernels::dropout;
 use crate::kernels::embedding::{self, Lookup};
 use crate::layout::parameters::{POSITION_EMBEDDINGS, WORD_EMBEDDINGS};
+use crate::parallel::regions::TensorAxis;
+use crate::parallel::vocabulary::Vocabulary;
 use crate::spec::architecture::Architecture;
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor};
 
 /// The embedding of the first pipeline stage.
 #[derive(Debug)]
 pub struct Embedding {
-    words: Slot,
+    axis: TensorAxis,
+    words: Vocabulary,
     positions: Option<Slot>,
-    vocab_size: usize,
     dropout: f64,
 }
 
 impl Embedding {
-    pub(super) fn new(model: &Architecture, weights: &Weights) -> Result<Embedding> {
+    pub(super) fn new(
+        model: &Architecture,
+        axis: &TensorAxis,
+        weights: &Weights,
+    ) -> Result<Embedding> {
         Ok(Embedding {
-            words: weights.expect(WORD_EMBEDDINGS)?,
+            axis: axis.clone(),
+            words: Vocabulary::new(axis, weights.expect(WORD_EMBEDDINGS)?, model.vocab_size)?,
             positions: weights.slot(POSITION_EMBEDDINGS)?,
-            vocab_size: model.vocab_size,
             dropout: model.hidden_dropout,
         })
     }
 
-    /// `[tokens, hidden]`.
+    /// The residual stream before the first block.
     pub fn forward(&self, pass: &Pass<'_>) -> Result<Tensor> {
-        let batch = &pass.batch;
-        if let Some(token) = batch.tokens.iter().find(|token| **token as usize >= self.vocab_size) {
-            bail!("token {token} is not below the vocabulary's size {}", self.vocab_size)
-        }
-        let words = Lookup { table: &self.words.value, first: 0, ids: batch.tokens };
         let positions = self.positions.as_ref();
-        let positions =
-            positions.map(|slot| Lookup { table: &slot.value, first: 0, ids: batch.positions });
-        let x = embedding::forward(&words, positions.as_ref())?;
-        match pass.dropout(self.dropout, "embedding") {
+        let positions = positions.map(|slot| at_positions(&slot.value, pass));
+        let x = self.words.embed(pass.batch.tokens, positions.as_ref())?;
+        match pass.stream_dropout(self.dropout, "embedding") {
             Some(dropout) => dropout::apply(&x, &dropout),
             None => Ok(x),
         }
     }
 
-    /// Adds the gradients of the tables, from `dy` `[tokens, hidden]`.
+    /// Adds the gradients of the tables, from the stream's gradient `dy`.
     pub fn backward(&self, pass: &Pass<'_>, dy: &Tensor) -> Result<()> {
-        let dy = match pass.dropout(self.dropout, "embedding") {
+        let dy = match pass.stream_dropout(self.dropout, "embedding") {
             Some(dropout) => &dropout::apply(dy, &dropout)?,
             None => dy,
         };
-        let batch = &pass.batch;
-        embedding::backward(
-            &Lookup { table: &self.words.gradient, first: 0, ids: batch.tokens },
-            dy,
-        )?;
+        let dy = self.axis.whole(dy, pass.tokens())?;
+        self.words.embed_backward(pass.batch.tokens, &dy)?;
         match &self.positions {
-            Some(slot) => {
-                let lookup = Lookup { table: &slot.gradient, first: 0, ids: batch.positions };
-                embedding::backward(&lookup, dy)
-            }
+            Some(slot) => embedding::backward(&at_positions(&slot.gradient, pass), &dy),
             None => Ok(()),
         }
     }
+}
+
+fn at_positions<'a>(table: &'a Tensor, pass: &Pass<'a>) -> Lookup<'a> {
+    Lookup { table, first: 0, ids: pass.batch.positions }
 }

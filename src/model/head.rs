@@ -5,21 +5,23 @@
 
 use super::batch::Targets;
 use super::norm::Norm;
-use super::weights::{Slot, Weights};
-use crate::kernels::cross_entropy::{self, Score};
+use super::weights::Weights;
+use crate::kernels::cross_entropy::Score;
 use crate::kernels::embedding::{self, Lookup};
-use crate::kernels::{linear, norm};
+use crate::kernels::norm;
 use crate::layout::parameters::{FINAL_LAYERNORM, OUTPUT_LAYER, WORD_EMBEDDINGS};
+use crate::parallel::regions::TensorAxis;
+use crate::parallel::vocabulary::Vocabulary;
 use crate::spec::architecture::Architecture;
 use candle_core::{Result, Tensor};
 
 /// The head of the last pipeline stage.
 #[derive(Debug)]
 pub struct Head {
+    axis: TensorAxis,
     norm: Norm,
-    /// `[padded vocabulary, hidden]`; the word embedding when they are tied.
-    output: Slot,
-    vocab_size: usize,
+    /// The output layer; the word embedding when they are tied.
+    output: Vocabulary,
 }
 
 /// What its backward needs.
@@ -38,54 +40,60 @@ impl Saved {
 }
 
 impl Head {
-    pub(super) fn new(model: &Architecture, weights: &Weights) -> Result<Head> {
+    pub(super) fn new(model: &Architecture, axis: &TensorAxis, weights: &Weights) -> Result<Head> {
         let tied = model.share_embeddings_and_output_weights;
+        let output =
+            weights.expect_for_products(if tied { WORD_EMBEDDINGS } else { OUTPUT_LAYER })?;
         Ok(Head {
+            axis: axis.clone(),
             norm: Norm::new(model, weights, FINAL_LAYERNORM)?,
-            output: weights.expect_for_products(if tied {
-                WORD_EMBEDDINGS
-            } else {
-                OUTPUT_LAYER
-            })?,
-            vocab_size: model.vocab_size,
+            output: Vocabulary::new(axis, output, model.vocab_size)?,
         })
     }
 
-    /// Logits `[places, padded vocabulary]` at `places` of `x` `[tokens, hidden]`.
-    pub fn logits(&self, x: &Tensor, places: &[u32]) -> Result<Tensor> {
-        let (normalized, _) = self.norm.forward(&rows(x, places)?)?;
-        linear::forward(&normalized, &self.output.value, None)
+    /// Logits `[places, padded vocabulary]` at `places` of the stream `x` of `tokens` tokens.
+    pub fn logits(&self, x: &Tensor, places: &[u32], tokens: usize) -> Result<Tensor> {
+        let (normalized, _) = self.normalized(x, places, tokens)?;
+        self.output.all_logits(&normalized)
     }
 
     /// Sum of the cross entropy over the targets, in nats, with what the backward needs.
-    pub fn forward(&self, x: &Tensor, targets: &Targets<'_>) -> Result<(f64, Saved)> {
-        let (normalized, norm) = self.norm.forward(&rows(x, targets.places)?)?;
-        let logits = linear::forward(&normalized, &self.output.value, None)?;
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        targets: &Targets<'_>,
+        tokens: usize,
+    ) -> Result<(f64, Saved)> {
+        let (normalized, norm) = self.normalized(x, targets.places, tokens)?;
         let Targets { labels, gradient_scale, .. } = *targets;
-        let loss =
-            cross_entropy::forward_backward(&logits, labels, self.vocab_size, gradient_scale)?;
-        Ok((loss, Saved { norm, normalized, d_logits: logits }))
+        let (loss, d_logits) = self.output.loss(&normalized, labels, gradient_scale)?;
+        Ok((loss, Saved { norm, normalized, d_logits }))
     }
 
-    /// The gradient of `x` `[tokens, hidden]` of the loss sum; adds those of the parameters.
+    /// The gradient of the stream of the loss sum; adds those of the parameters.
     pub fn backward(&self, saved: &Saved, targets: &Targets<'_>, tokens: usize) -> Result<Tensor> {
-        linear::backward_weight(&saved.d_logits, &saved.normalized, &self.output.gradient)?;
-        let d_normalized = linear::backward_input(&saved.d_logits, &self.output.value)?;
+        let d_normalized = self.output.loss_backward(&saved.normalized, &saved.d_logits)?;
         let d_rows = self.norm.backward(&saved.norm, &d_normalized, None)?;
         let width = d_rows.dim(1)?;
         let dx = Tensor::zeros((tokens, width), d_rows.dtype(), d_rows.device())?;
         embedding::backward(&Lookup { table: &dx, first: 0, ids: targets.places }, &d_rows)?;
-        Ok(dx)
+        self.axis.own(&dx)
     }
 
     /// How well each target is predicted.
-    pub fn scores(&self, x: &Tensor, targets: &Targets<'_>) -> Result<Vec<Score>> {
-        let logits = self.logits(x, targets.places)?;
-        cross_entropy::scores(&logits, targets.labels, self.vocab_size)
+    pub fn scores(&self, x: &Tensor, targets: &Targets<'_>, tokens: usize) -> Result<Vec<Score>> {
+        let (normalized, _) = self.normalized(x, targets.places, tokens)?;
+        self.output.scores(&normalized, targets.labels)
     }
-}
 
-/// Rows `places` of `x`.
-fn rows(x: &Tensor, places: &[u32]) -> Result<Tensor> {
-    embedding::forward(&Lookup { table: x, first: 0, ids: places }, None)
+    /// The last norm's output at `places`, alike on all tensor ranks.
+    fn normalized(
+        &self,
+        x: &Tensor,
+        places: &[u32],
+        tokens: usize,
+    ) -> Result<(Tensor, norm::Saved)> {
+        let x = self.axis.whole(x, tokens)?;
+        self.norm.forward(&embedding::forward(&Lookup { table: &x, first: 0, ids: places }, None)?)
+    }
 }

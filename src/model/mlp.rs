@@ -1,9 +1,12 @@
 //! The MLP of a block: up, activation, down.
 
 use super::batch::Pass;
-use super::linear::Linear;
+use super::linear::{column, row};
 use super::weights::Weights;
+use crate::kernels::dropout::{Channels, Dropout};
 use crate::kernels::{activation, dropout};
+use crate::parallel::linear::{ColumnParallel, RowParallel};
+use crate::parallel::regions::TensorAxis;
 use crate::spec::architecture::{Activation, Architecture};
 use candle_core::{Result, Tensor};
 
@@ -14,8 +17,10 @@ pub(super) struct Mlp {
     dropout: f64,
     /// `layers.3/mlp`: where its dropout is addressed.
     name: String,
-    up: Linear,
-    pub(super) down: Linear,
+    /// This rank's channels among those that dropout sees.
+    channels: Channels,
+    up: ColumnParallel,
+    pub(super) down: RowParallel,
 }
 
 /// What its backward needs.
@@ -36,22 +41,29 @@ impl Saved {
 }
 
 impl Mlp {
-    pub(super) fn new(model: &Architecture, weights: &Weights, layer: usize) -> Result<Mlp> {
+    pub(super) fn new(
+        model: &Architecture,
+        axis: &TensorAxis,
+        weights: &Weights,
+        layer: usize,
+    ) -> Result<Mlp> {
         let prefix = format!("encoder.layers.{layer}.mlp");
+        let (rank, ranks, all) = (axis.group().rank(), axis.group().size(), model.ffn_hidden_size);
         Ok(Mlp {
             kind: kind(model.activation),
             dropout: model.ffn_dropout,
             name: format!("layers.{layer}/mlp"),
-            up: Linear::new(weights, &format!("{prefix}.dense_h_to_4h"))?,
-            down: Linear::new(weights, &format!("{prefix}.dense_4h_to_h"))?,
+            channels: Channels { first: rank * (all / ranks), all },
+            up: column(axis, weights, &format!("{prefix}.dense_h_to_4h"))?,
+            down: row(axis, weights, &format!("{prefix}.dense_4h_to_h"))?,
         })
     }
 
-    /// `[tokens, hidden]` to `[tokens, hidden]`, without the last bias.
+    /// Stream to stream, without the last bias.
     pub(super) fn forward(&self, x: Tensor, pass: &Pass<'_>) -> Result<(Tensor, Saved)> {
-        let inner = self.up.forward(&x)?;
+        let inner = self.up.forward(&x, pass.tokens())?;
         let mut active = activation::forward(self.kind, &inner, self.up.bias())?;
-        if let Some(dropout) = pass.dropout(self.dropout, &self.name) {
+        if let Some(dropout) = self.dropout(pass) {
             active = dropout::apply(&active, &dropout)?;
         }
         let y = self.down.forward(&active)?;
@@ -61,11 +73,16 @@ impl Mlp {
     /// The gradient of `x`; `dy` is the gradient after the last bias.
     pub(super) fn backward(&self, saved: &Saved, pass: &Pass<'_>, dy: &Tensor) -> Result<Tensor> {
         let mut d_active = self.down.backward(&saved.active, dy)?;
-        if let Some(dropout) = pass.dropout(self.dropout, &self.name) {
+        if let Some(dropout) = self.dropout(pass) {
             d_active = dropout::apply(&d_active, &dropout)?;
         }
         let d_inner = activation::backward(self.kind, &saved.inner, self.up.bias(), &d_active)?;
         self.up.backward(&saved.input, &d_inner)
+    }
+
+    fn dropout<'a>(&self, pass: &Pass<'a>) -> Option<Dropout<'a>> {
+        let dropout = pass.dropout(self.dropout, &self.name)?;
+        Some(Dropout { channels: Some(self.channels), ..dropout })
     }
 }
 

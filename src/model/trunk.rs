@@ -8,10 +8,14 @@ use super::batch::Pass;
 use super::block::{self, Block};
 use super::kept::{Held, Meter};
 use crate::kernels::attention::{Cache, Continued};
+use crate::layout::parameters::Place;
 use crate::layout::recompute::{Group, Keep, groups};
 use crate::spec::optimization::Recompute;
 use candle_core::{Result, Tensor};
 use std::ops::Range;
+
+/// Told each part of the model when a backward pass has added all its gradients.
+pub type Finished<'a> = dyn FnMut(Place) -> Result<()> + 'a;
 
 /// The blocks of a model chunk.
 #[derive(Debug)]
@@ -80,8 +84,15 @@ impl Trunk {
         Ok((x, Saved(parts)))
     }
 
-    /// The gradient of `x`; adds those of the parameters.
-    pub fn backward(&self, saved: Saved, pass: &Pass<'_>, mut dy: Tensor) -> Result<Tensor> {
+    /// The gradient of `x`; adds those of the parameters, and tells `finished` each block when they
+    /// are complete for this pass.
+    pub fn backward(
+        &self,
+        saved: Saved,
+        pass: &Pass<'_>,
+        mut dy: Tensor,
+        finished: &mut Finished<'_>,
+    ) -> Result<Tensor> {
         for part in saved.0.into_iter().rev() {
             let kept = match part {
                 Part::Blocks(kept) => kept,
@@ -94,6 +105,7 @@ impl Trunk {
             for Kept { block, saved, held } in kept.into_iter().rev() {
                 dy = self.blocks[block].backward(&saved, pass, &dy)?;
                 drop((saved, held));
+                finished(Place::Layer(self.blocks[block].layer))?;
             }
         }
         Ok(dy)

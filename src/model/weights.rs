@@ -2,7 +2,9 @@
 
 use super::formats::Formats;
 use crate::kernels::reduce;
+use crate::layout::holding::{Holding, Part};
 use crate::layout::parameters::{Parameter, table};
+pub use crate::parallel::slot::Slot;
 use crate::spec::architecture::Architecture;
 use candle_core::{Device, Result, Tensor, WithDType};
 use rayon::prelude::*;
@@ -13,29 +15,19 @@ use std::ops::Range;
 /// Layers hold views into the buffers: a change in place is seen by both.
 #[derive(Debug)]
 pub struct Weights {
-    table: Vec<Parameter>,
-    /// Where each parameter of the table lies in the buffers.
-    ranges: Vec<Range<usize>>,
+    /// What lies where in the buffers.
+    holding: Holding,
     formats: Formats,
-    /// All values, `[elements]`.
+    /// All values, `[length]`.
     values: Tensor,
     /// The values in the format of matrix products, when it is another one.
     product_values: Option<Tensor>,
-    /// All gradients, `[elements]`.
+    /// All gradients, `[length]`.
     gradients: Tensor,
 }
 
-/// One parameter of a layer: views into the flat buffers.
-#[derive(Clone, Debug)]
-pub struct Slot {
-    /// The values.
-    pub value: Tensor,
-    /// The gradient, which backward passes add to.
-    pub gradient: Tensor,
-}
-
 impl Weights {
-    /// Parameters with these values, which follow each other in the table's order; everything is
+    /// All parameters with these values, which follow each other in the table's order; everything is
     /// in their format and on the CPU.
     pub fn new<T: WithDType>(architecture: &Architecture, values: Vec<T>) -> Result<Weights> {
         let count = values.len();
@@ -43,7 +35,7 @@ impl Weights {
         Weights::placed(architecture, &values, Formats::uniform(T::DTYPE), &Device::Cpu)
     }
 
-    /// Parameters on `device` in `formats`, with `values` `[elements]` in the table's order.
+    /// All parameters on `device` in `formats`, with `values` `[elements]` in the table's order.
     ///
     /// Values that are there already in the right format are shared, not copied.
     pub fn placed(
@@ -52,21 +44,28 @@ impl Weights {
         formats: Formats,
         device: &Device,
     ) -> Result<Weights> {
-        let table = table(architecture);
-        let ranges = ranges(&table);
-        let elements = ranges.last().map_or(0, |range| range.end);
-        if values.dims() != [elements] {
-            candle_core::bail!("values {:?} for {elements} parameters", values.dims());
+        Weights::held(Holding::single(architecture), values, formats, device)
+    }
+
+    /// What one rank holds, with `values` `[length]` as they lie in its buffers.
+    pub fn held(
+        holding: Holding,
+        values: &Tensor,
+        formats: Formats,
+        device: &Device,
+    ) -> Result<Weights> {
+        let length = holding.length();
+        if values.dims() != [length] {
+            candle_core::bail!("values {:?} for {length} parameters", values.dims());
         }
         let placed = |dtype| values.to_dtype(dtype)?.to_device(device);
         let casts = formats.products != formats.parameters;
         Ok(Weights {
-            table,
-            ranges,
+            holding,
             formats,
             values: placed(formats.parameters)?,
             product_values: if casts { Some(placed(formats.products)?) } else { None },
-            gradients: Tensor::zeros(elements, formats.gradients(), device)?,
+            gradients: Tensor::zeros(length, formats.gradients(), device)?,
         })
     }
 
@@ -82,12 +81,13 @@ impl Weights {
     }
 
     fn slot_of(&self, values: &Tensor, name: &str) -> Result<Option<Slot>> {
-        let Some(index) = self.table.iter().position(|parameter| parameter.name == name) else {
+        let mut parts = self.holding.parts().iter();
+        let Some(part) = parts.find(|part| part.parameter.name == name) else {
             return Ok(None);
         };
         let view = |buffer: &Tensor| {
-            let range = &self.ranges[index];
-            buffer.narrow(0, range.start, range.len())?.reshape(self.table[index].shape.as_slice())
+            let range = &part.range;
+            buffer.narrow(0, range.start, range.len())?.reshape(part.shape.as_slice())
         };
         Ok(Some(Slot { value: view(values)?, gradient: view(&self.gradients)? }))
     }
@@ -97,9 +97,15 @@ impl Weights {
         self.slot(name)?.ok_or_else(|| missing(name))
     }
 
+    /// What lies where in the flat buffers.
+    pub fn holding(&self) -> &Holding {
+        &self.holding
+    }
+
     /// The parameters with their ranges in the flat buffers.
     pub fn parameters(&self) -> impl Iterator<Item = (&Parameter, Range<usize>)> {
-        self.table.iter().zip(self.ranges.iter().cloned())
+        let pair = |part: &'_ Part| part.range.clone();
+        self.holding.parts().iter().map(move |part| (&part.parameter, pair(part)))
     }
 
     /// All values, `[elements]`.
@@ -149,14 +155,4 @@ pub fn start_values<T: WithDType>(architecture: &Architecture, seed: u64) -> Vec
         values.par_extend((0..parameter.element_count()).into_par_iter().map(value));
     }
     values
-}
-
-fn ranges(table: &[Parameter]) -> Vec<Range<usize>> {
-    let mut end = 0;
-    let range = |parameter: &Parameter| {
-        let start = end;
-        end += parameter.element_count();
-        start..end
-    };
-    table.iter().map(range).collect()
 }

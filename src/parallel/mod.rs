@@ -1,10 +1,14 @@
-//! Ranks that work together: their groups, the collectives of a group, who stands where.
+//! Ranks that work together: their groups, the collectives of a group, layers split over ranks.
 //!
 //! A rank is a thread with a device. Everything above talks to other ranks through [`group::Group`]
 //! and does not know whether threads of one process stand behind it or NCCL.
 
 pub mod alone;
 pub mod group;
+pub mod linear;
 pub mod mesh;
 pub mod ranks;
+pub mod regions;
+pub mod slot;
 pub mod threads;
+pub mod vocabulary;

@@ -29,6 +29,7 @@ pub(super) fn missing<'a>(
     let mut found = Vec::new();
     for (stage, job) in recipe.stages().iter().zip(jobs) {
         found.extend(devices(stage, facts));
+        found.extend(nodes(stage));
         found.extend(files(recipe, stage, facts));
         found.extend(data(stage));
         found.extend(tokenizer(recipe, stage));
@@ -61,6 +62,16 @@ fn devices(stage: &NamedStage, facts: &Facts) -> Option<Missing> {
         help: "run it on such a machine, or set trainer.accelerator=cpu trainer.devices=1 \
                trainer.num_nodes=1 and the model parallel sizes to 1"
             .to_owned(),
+    })
+}
+
+/// All ranks are threads of one process.
+fn nodes(stage: &NamedStage) -> Option<Missing> {
+    let nodes = stage.settings.trainer.num_nodes.unwrap_or(1);
+    (nodes > 1 && matches!(stage.stage, Stage::Train(_))).then(|| Missing {
+        what: format!("training on {nodes} nodes, which is not built"),
+        key: "trainer.num_nodes".to_owned(),
+        help: "set trainer.num_nodes to 1".to_owned(),
     })
 }
 

@@ -24,7 +24,7 @@ pub fn journal(folder: &Path, steps: &[StepMetrics]) -> io::Result<()> {
 
 /// Times the step of `job`; reads its inputs and writes nothing.
 pub fn run(job: &TrainJob, folders: &Folders, steps: Steps) -> Result<Report, super::Error> {
-    let mut data = train::open(job, folders, Split::Train)?;
-    let report = bench::run(job, folders.input("model")?, &mut data, steps);
+    let data = train::open(job, folders, Split::Train)?;
+    let report = bench::run(job, folders.input("model")?, &data, steps);
     Ok(report.map_err(train::Error::Training)?)
 }

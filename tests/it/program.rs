@@ -166,6 +166,27 @@ fn a_changed_learning_rate_reruns_training_and_what_follows() {
 }
 
 #[test]
+fn several_devices_give_the_losses_of_one() {
+    let desk = Desk::new();
+    desk.run(&["tiny.yaml"], 0);
+    let one = desk.numbers("runs/tiny/metrics.jsonl");
+    let split = ["model.tensor_model_parallel_size=2", "model.sequence_parallel=true"];
+    desk.run(&["tiny.yaml", "trainer.devices=4", split[0], split[1]], 0);
+    assert!(desk.states().iter().any(|stage| *stage == ("generate".into(), "run".into())));
+    let four = desk.numbers("runs/tiny/metrics.jsonl");
+    assert_eq!(one.len(), four.len());
+    for (one, four) in one.iter().zip(&four) {
+        let [one, four] = [one, four].map(|line| serde_json::from_str::<Value>(line).unwrap());
+        for (key, one) in one.as_object().unwrap() {
+            let (one, four) = (one.as_f64().unwrap(), four[key].as_f64().unwrap());
+            assert!((one - four).abs() <= 1e-4 * one.abs(), "{key}: {one} and {four}");
+        }
+    }
+    let checkpoint = desk.path("runs/tiny/checkpoints/train/checkpoint");
+    assert!(checkpoint.join("optimizer-00003.safetensors").is_file());
+}
+
+#[test]
 fn the_same_seed_gives_the_same_bits() {
     let desk = Desk::new();
     desk.run(&["tiny.yaml", "--no-cache"], 0);

@@ -6,6 +6,10 @@ mod gradients;
 mod cuts;
 // Recomputation: the same bits, and the memory that the plan promises.
 mod recompute;
+// Tensor, sequence and data parallelism against one rank; failing ranks.
+mod layouts;
+// The loop over several ranks: journals, checkpoints, resuming on another layout, failing ranks.
+mod ranks;
 // The loop: validation, checkpoints, stopping, resuming to the bit, errors.
 mod training;
 // bf16, fp16, autocast and fp32 masters.

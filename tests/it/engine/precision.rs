@@ -5,10 +5,11 @@ use super::{f64_model, gpt, gradients, learn, llama, micro_batch};
 use candle_core::{DType, Device, Tensor};
 use sft_run::base::digest::Digest;
 use sft_run::checkpoint::whole;
-use sft_run::engine::training::trainer;
+use sft_run::engine::state::Begin;
 use sft_run::model::Model;
 use sft_run::model::formats::Formats;
 use sft_run::model::weights::{Weights, start_values};
+use sft_run::parallel::mesh::Mesh;
 use sft_run::spec::architecture::Architecture;
 use sft_run::spec::event::Silent;
 use sft_run::spec::job::TrainJob;
@@ -95,9 +96,13 @@ fn masters_keep_what_half_precision_would_lose() {
     let moved = start.iter().zip(&saved).filter(|(start, saved)| start != saved).count();
     assert!(moved > start.len() / 2, "{moved} of {} parameters moved", start.len());
     // What goes on from there computes with the rounded parameters and keeps the others.
-    let (trainer, _) = trainer(&job, &folder.path().join("output/checkpoint"), true).unwrap();
+    let begin = Begin::going_on(&job, &folder.path().join("output/checkpoint")).unwrap();
+    let trainer = begin.trainer(&job, &Mesh::single()).unwrap();
     let weights = trainer.model.weights();
-    assert_eq!(trainer.optimizer.parameters(weights).to_vec1::<f32>().unwrap(), saved);
+    assert_eq!(
+        trainer.optimizer.masters().unwrap_or(weights.values()).to_vec1::<f32>().unwrap(),
+        saved
+    );
     let rounded = Tensor::new(saved, &Device::Cpu).unwrap().to_dtype(DType::BF16).unwrap();
     let wide = |tensor: &Tensor| tensor.to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(weights.values().dtype(), DType::BF16);
@@ -171,7 +176,8 @@ fn overflowing_steps_are_skipped_and_count_for_nothing_but_the_data() {
     let rates: Vec<f64> = found.iter().map(|(.., rate)| *rate).collect();
     assert!(rates[..=skipped].iter().all(|rate| *rate == rates[0]));
     assert!(rates[skipped + 1] > rates[0]);
-    let (done, progress) = trainer(&job, &folder.path().join("output/checkpoint"), true).unwrap();
+    let begin = Begin::going_on(&job, &folder.path().join("output/checkpoint")).unwrap();
+    let (done, progress) = (begin.trainer(&job, &Mesh::single()).unwrap(), begin.progress);
     let all = found.iter().filter(|(_, norm, _)| norm.is_none()).count() as u64;
     assert_eq!(done.loss_scale().unwrap().skipped_steps, all);
     assert_eq!((progress.step, progress.consumed_samples), (12, 48));

@@ -203,9 +203,8 @@ fn what_later_versions_do_is_refused_by_its_key() {
         assert_eq!(error.to_string(), message);
     };
     refused(
-        |job| job.trainer.degrees.data = 4,
-        "training with 4 data-parallel replicas is not built: \
-         set trainer.devices and trainer.num_nodes to 1",
+        |job| job.trainer.degrees.pipeline = 2,
+        "training with 2 pipeline stages is not built: set model.pipeline_model_parallel_size to 1",
     );
     refused(
         |job| job.model.micro_batch_size = 3,
@@ -248,7 +247,7 @@ fn bench_counts_the_timed_steps_only() {
     run(folder.path(), &job, &Silent, &AtomicBool::new(false)).unwrap();
     let steps = bench::Steps { warmup: 1, timed: 2 };
     let start = folder.path().join("start");
-    let report = bench::run(&job, &start, &mut feed(10, true), steps).unwrap();
+    let report = bench::run(&job, &start, &feed(10, true), steps).unwrap();
     let lines = metrics(folder.path());
     let of_steps: Vec<_> = lines.iter().filter(|line| line.get("lr").is_some()).collect();
     let counted = |name: &str| of_steps[1..].iter().map(|line| line[name].as_u64().unwrap()).sum();

@@ -109,6 +109,7 @@ fn dropout_masks_probabilities_by_address() {
             stream: Stream::new(5, "p"),
             step: 2,
             addresses: &addresses,
+            channels: None,
         },
         first_head: 0,
         all_heads: 4,

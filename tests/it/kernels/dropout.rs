@@ -1,13 +1,19 @@
 //! Dropout and the residual stream.
 
 use super::{assert_close, numbers, random};
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use sft_run::base::seed::Stream;
-use sft_run::kernels::dropout::{self, Dropout};
+use sft_run::kernels::dropout::{self, Channels, Dropout};
 use sft_run::kernels::residual;
 
 fn dropout(addresses: &[u64]) -> Dropout<'_> {
-    Dropout { rate: 0.3, stream: Stream::new(1, "dropout/test"), step: 4, addresses }
+    Dropout {
+        rate: 0.3,
+        stream: Stream::new(1, "dropout/test"),
+        step: 4,
+        addresses,
+        channels: None,
+    }
 }
 
 #[test]
@@ -52,4 +58,19 @@ fn a_rate_of_one_is_refused() {
     let all = Dropout { rate: 1.0, ..dropout(&[0]) };
     let error = dropout::apply(&random("x", (1, 2)), &all).unwrap_err().to_string();
     assert!(error.contains("dropout rate 1 is not in [0, 1)"), "{error}");
+}
+
+/// A part of the channels is dropped as in the whole, wherever the part begins.
+#[test]
+fn a_part_of_the_channels_is_masked_as_in_the_whole() {
+    let addresses = [3, 900];
+    let whole = Tensor::ones((2, 22), DType::F64, &Device::Cpu).unwrap();
+    let expected = dropout::apply(&whole, &dropout(&addresses)).unwrap();
+    for (first, width) in [(0, 11), (11, 11), (5, 6), (4, 8), (21, 1)] {
+        let channels = Some(Channels { first, all: 22 });
+        let part = whole.narrow(1, first, width).unwrap().contiguous().unwrap();
+        let found = dropout::apply(&part, &Dropout { channels, ..dropout(&addresses) }).unwrap();
+        let expected = expected.narrow(1, first, width).unwrap();
+        assert_eq!(found.to_vec2::<f64>().unwrap(), expected.to_vec2::<f64>().unwrap());
+    }
 }

@@ -99,7 +99,7 @@ fn norms_and_what_autocast_makes_of_them() {
 fn activations_residuals_and_dropout() {
     let addresses: Vec<u64> = (100..119).collect();
     let stream = Stream::new(1, "dropout");
-    let dropout = Dropout { rate: 0.3, stream, step: 2, addresses: &addresses };
+    let dropout = Dropout { rate: 0.3, stream, step: 2, addresses: &addresses, channels: None };
     for half in HALVES {
         let inputs = [
             pair("x", &[19, 24], half),

@@ -2,6 +2,8 @@
 
 // Every collective against sums by hand; misuse; failing ranks.
 mod groups;
+// Split layers against whole ones, in f64.
+mod layers;
 
 use sft_run::spec::optimization::Degrees;
 

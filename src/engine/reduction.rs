@@ -1,0 +1,206 @@
+//! Gradients of the ranks that share parameters, added up while the backward pass still runs.
+//!
+//! The gradient buffer is cut into buckets of equal length. As soon as the last micro-batch has
+//! added all gradients of a bucket, the replicas begin to add theirs up; layers finish in reverse
+//! order, so buckets fill from the end. With a distributed optimizer (ZeRO-1: Rajbhandari et al.
+//! 2020, "ZeRO", section 5.1) each replica gets its share of every bucket's sum, changes these
+//! parameters, and gathers the others' afterwards.
+//!
+//! Two more sums come before: over the tensor ranks for parameters of the residual stream where
+//! each rank has rows of it only, and over the first and last stage for a tied word embedding.
+
+use crate::layout::parameters::{Place, WORD_EMBEDDINGS};
+use crate::model::weights::Weights;
+use crate::parallel::group::{Call, Group, Pending, Reduction};
+use crate::parallel::mesh::Mesh;
+use candle_core::{Result, Tensor};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Elements of a bucket: 16 MiB of gradients.
+const BUCKET: usize = 4 << 20;
+
+/// How one rank's gradients are added to those of others.
+#[derive(Debug)]
+pub struct GradientSums {
+    mesh: Mesh,
+    /// Whether each replica keeps its share of the sums only.
+    distributed: bool,
+    buckets: Vec<Bucket>,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    range: Range<usize>,
+    pending: Option<Pending>,
+    started: bool,
+}
+
+/// A parameter's gradient.
+#[derive(Debug)]
+struct Part {
+    place: Place,
+    range: Range<usize>,
+    /// Whether tensor ranks have summed over their own rows only.
+    over_rows: bool,
+    /// The group that holds it too, for a word embedding on the first and last stage.
+    tied: Option<Arc<dyn Group>>,
+    complete: bool,
+}
+
+impl GradientSums {
+    /// The sums of a rank's gradients; `distributed` as the optimizer is.
+    pub fn new(mesh: &Mesh, weights: &Weights, distributed: bool) -> GradientSums {
+        GradientSums::with_buckets(mesh, weights, distributed, BUCKET)
+    }
+
+    /// The same with about `elements` in each bucket.
+    pub fn with_buckets(
+        mesh: &Mesh,
+        weights: &Weights,
+        distributed: bool,
+        elements: usize,
+    ) -> GradientSums {
+        let (length, replicas) = (weights.holding().length(), mesh.degrees.data);
+        let size = elements.max(1).next_multiple_of(replicas);
+        let bucket = |start| Bucket {
+            range: start..length.min(start + size),
+            pending: None,
+            started: false,
+        };
+        // A tied model has no other output layer.
+        let ends = mesh.embedding.as_ref().filter(|_| weights.holding().is_tied());
+        let part = |part: &crate::layout::holding::Part| Part {
+            place: part.parameter.place,
+            range: part.range.clone(),
+            over_rows: mesh.degrees.sequence && part.is_summed_over_rows(),
+            tied: ends.filter(|_| part.parameter.name == WORD_EMBEDDINGS).cloned(),
+            complete: false,
+        };
+        GradientSums {
+            mesh: mesh.clone(),
+            distributed,
+            buckets: (0..length).step_by(size).map(bucket).collect(),
+            parts: weights.holding().parts().iter().map(part).collect(),
+        }
+    }
+
+    /// The elements of the buffers whose sums this rank has in the end, and whose parameters it
+    /// changes.
+    pub fn owned(&self) -> Vec<Range<usize>> {
+        let (replica, replicas) = (self.mesh.at.data, self.mesh.degrees.data);
+        if !self.distributed {
+            let end = self.buckets.last().map_or(0, |bucket| bucket.range.end);
+            return std::iter::once(0..end).collect();
+        }
+        let share = |bucket: &Bucket| {
+            let length = bucket.range.len() / replicas;
+            let start = bucket.range.start + replica * length;
+            start..start + length
+        };
+        self.buckets.iter().map(share).collect()
+    }
+
+    /// Forgets the step before.
+    pub fn begin(&mut self) {
+        for bucket in &mut self.buckets {
+            (bucket.started, bucket.pending) = (false, None);
+        }
+        for part in &mut self.parts {
+            part.complete = false;
+        }
+    }
+
+    /// To be called in the last micro-batch when all gradients of `place` are there.
+    pub fn finished(&mut self, place: Place, weights: &Weights) -> Result<()> {
+        // The other stage may still be computing: a tied embedding waits for the end.
+        let ready = |part: &Part| part.place == place && part.tied.is_none();
+        self.complete(ready, weights)
+    }
+
+    /// Begins all sums that have not begun, and waits for all of them.
+    pub fn finish(&mut self, weights: &Weights) -> Result<()> {
+        for part in &self.parts {
+            if let Some(ends) = &part.tied {
+                let gradient = view(weights.gradients(), &part.range)?;
+                ends.start(Call::AllReduceInPlace(Reduction::Sum), &gradient)?.wait()?;
+            }
+        }
+        let mut places: Vec<Place> = self.parts.iter().map(|part| part.place).collect();
+        places.dedup();
+        for place in places.into_iter().rev() {
+            self.complete(|part| part.place == place, weights)?;
+        }
+        for bucket in &mut self.buckets {
+            if let Some(pending) = bucket.pending.take() {
+                pending.wait()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives every replica the parameters that the others have changed.
+    pub fn share(&self, weights: &Weights) -> Result<()> {
+        if !self.distributed || self.mesh.degrees.data == 1 {
+            return Ok(());
+        }
+        for bucket in &self.buckets {
+            let values = view(weights.values(), &bucket.range)?;
+            self.mesh.data.start(Call::AllGatherInPlace, &values)?.wait()?;
+        }
+        weights.values_changed()
+    }
+
+    fn complete(&mut self, is_ready: impl Fn(&Part) -> bool, weights: &Weights) -> Result<()> {
+        let mut over_rows = Vec::new();
+        for part in self.parts.iter_mut().filter(|part| !part.complete && is_ready(part)) {
+            part.complete = true;
+            if part.over_rows {
+                over_rows.push(view(weights.gradients(), &part.range)?);
+            }
+        }
+        if !over_rows.is_empty() {
+            sum_together(&*self.mesh.tensor, &over_rows)?;
+        }
+        self.start_full_buckets(weights)
+    }
+
+    fn start_full_buckets(&mut self, weights: &Weights) -> Result<()> {
+        if self.mesh.degrees.data == 1 {
+            return Ok(());
+        }
+        let call = if self.distributed {
+            Call::ReduceScatterInPlace
+        } else {
+            Call::AllReduceInPlace(Reduction::Sum)
+        };
+        for bucket in self.buckets.iter_mut().rev().filter(|bucket| !bucket.started) {
+            let Range { start, end } = bucket.range;
+            let misses =
+                |part: &Part| !part.complete && part.range.start < end && start < part.range.end;
+            if !self.parts.iter().any(misses) {
+                bucket.started = true;
+                let gradients = view(weights.gradients(), &bucket.range)?;
+                bucket.pending = Some(self.mesh.data.start(call, &gradients)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds up several small tensors over `group`, in place, in one call.
+fn sum_together(group: &dyn Group, tensors: &[Tensor]) -> Result<()> {
+    let sums = group.all_reduce(&Tensor::cat(tensors, 0)?, Reduction::Sum)?;
+    let mut start = 0;
+    for tensor in tensors {
+        let length = tensor.elem_count();
+        tensor.slice_set(&sums.narrow(0, start, length)?, 0, 0)?;
+        start += length;
+    }
+    Ok(())
+}
+
+fn view(buffer: &Tensor, range: &Range<usize>) -> Result<Tensor> {
+    buffer.narrow(0, range.start, range.len())
+}

@@ -1,0 +1,216 @@
+//! One rank's run through the training loop: steps, validations, checkpoints.
+//!
+//! All ranks go the same way; the first one writes the journal and tells the events.
+
+use super::journal::Journal;
+use super::saving::{self, Files, RESUME_FOLDER, checkpoints};
+use super::state::{Begin, share};
+use super::step::{Outcome, Trainer};
+use super::training::{CHECKPOINT_FOLDER, Error, Finished, METRICS_FILE, Run, io_error};
+use super::validation;
+use crate::checkpoint::manifest::{Header, Progress, Training};
+use crate::data::feed::Feed;
+use crate::data::sampler::Share;
+use crate::parallel::mesh::Mesh;
+use crate::spec::event::{Event, Sink, StepMetrics, ValidationMetrics};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// A run under way.
+pub(super) struct Session<'a> {
+    run: &'a Run<'a>,
+    files: &'a Files,
+    trainer: Trainer,
+    share: Share,
+    data: Feed,
+    validation: Option<Feed>,
+    progress: Progress,
+    /// The first rank's.
+    teller: Option<Teller<'a>>,
+    train_loss: Option<f64>,
+    validation_loss: Option<f64>,
+}
+
+/// Where numbers go.
+struct Teller<'a> {
+    journal: Journal,
+    sink: &'a dyn Sink,
+}
+
+impl<'a> Session<'a> {
+    /// The run where it begins, on one rank.
+    pub(super) fn open(
+        run: &'a Run<'a>,
+        begin: &Begin,
+        files: &'a Files,
+        (mesh, sink): (Mesh, &'a dyn Sink),
+    ) -> Result<Session<'a>, Error> {
+        let progress = begin.progress;
+        let teller = if mesh.rank == 0 {
+            let path = run.output.join(METRICS_FILE);
+            let journal = Journal::open(&path, progress.step).map_err(io_error(&path))?;
+            Some(Teller { journal, sink })
+        } else {
+            None
+        };
+        Ok(Session {
+            run,
+            files,
+            trainer: begin.trainer(run.job, &mesh)?,
+            share: share(run.job, &mesh)?,
+            data: run.data.clone(),
+            validation: run.validation.clone(),
+            progress,
+            teller,
+            train_loss: None,
+            validation_loss: None,
+        })
+    }
+
+    /// Trains to the end, or to the end of the step in which `stop` is set.
+    pub(super) fn go_on(&mut self, stop: &AtomicBool) -> Result<(), Error> {
+        let trainer = &self.run.job.trainer;
+        let (last, every) = (trainer.max_steps, self.run.job.stage.checkpoint_every);
+        let interval = trainer.val_check_interval;
+        while self.progress.step < last {
+            self.step()?;
+            let step = self.progress.step;
+            if interval > 0 && (step.is_multiple_of(interval) || step == last) {
+                self.validate()?;
+            }
+            let stopping = self.anybody(stop.load(Ordering::Relaxed))?;
+            if step < last && (stopping || (every > 0 && step.is_multiple_of(every))) {
+                self.save_for_resuming()?;
+            }
+            if step < last && stopping {
+                return Err(Error::Stopped { step });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it is so on any rank.
+    fn anybody(&self, here: bool) -> Result<bool, Error> {
+        let number = if here { 1.0 } else { 0.0 };
+        Ok(self.trainer.mesh.world.sum_numbers(&[number])?[0] > 0.0)
+    }
+
+    fn step(&mut self) -> Result<(), Error> {
+        let started = Instant::now();
+        let (share, consumed) = (self.share, self.progress.consumed_samples);
+        let data = &mut self.data;
+        let next = |number| data.micro_batch(share.numbers(consumed, number));
+        let outcome = self.trainer.step(self.progress.step, share.micro_batches(), next)?;
+        self.progress.step += 1;
+        self.progress.consumed_samples += share.global_batch_size() as u64;
+        self.train_loss = Some(outcome.loss);
+        self.report(&outcome, started.elapsed().as_secs_f64())
+    }
+
+    fn report(&mut self, outcome: &Outcome, seconds: f64) -> Result<(), Error> {
+        let Progress { step, consumed_samples } = self.progress;
+        let trainer = &self.run.job.trainer;
+        let Some(Teller { journal, sink }) = &mut self.teller else { return Ok(()) };
+        let metrics = StepMetrics {
+            step,
+            consumed_samples,
+            reduced_train_loss: outcome.loss,
+            lr: outcome.learning_rate,
+            grad_norm: Some(outcome.grad_norm).filter(|norm| norm.is_finite()),
+            loss_scale: outcome.loss_scale,
+            tokens: outcome.tokens,
+            learned_tokens: outcome.learned_tokens,
+            tokens_per_second: outcome.tokens as f64 / seconds,
+        };
+        let path = self.run.output.join(METRICS_FILE);
+        journal.trace(&metrics).map_err(io_error(&path))?;
+        if step.is_multiple_of(trainer.log_every_n_steps.max(1)) || step == trainer.max_steps {
+            journal.step(&metrics).map_err(io_error(&path))?;
+        }
+        sink.emit(Event::Step(metrics));
+        Ok(())
+    }
+
+    fn validate(&mut self) -> Result<(), Error> {
+        let job = self.run.job;
+        let Some(feed) = &mut self.validation else { return Ok(()) };
+        let count = feed.count() as u64;
+        let limit = job.trainer.limit_val_batches;
+        let global = job.model.global_batch_size as u64;
+        let sequences = limit.map_or(count, |limit| count.min(limit.saturating_mul(global)));
+        let micro = job.model.micro_batch_size;
+        let val_loss = validation::loss(&self.trainer, feed, sequences, micro)?;
+        self.validation_loss = Some(val_loss);
+        let Progress { step, consumed_samples } = self.progress;
+        let Some(Teller { journal, sink }) = &mut self.teller else { return Ok(()) };
+        let metrics = ValidationMetrics { step, consumed_samples, val_loss };
+        let path = self.run.output.join(METRICS_FILE);
+        journal.validation(&metrics).map_err(io_error(&path))?;
+        sink.emit(Event::Validation(metrics));
+        Ok(())
+    }
+
+    /// Saves the state under the step's number; the one before goes when the new one is whole.
+    fn save_for_resuming(&mut self) -> Result<(), Error> {
+        let folder = self.run.output.join(RESUME_FOLDER);
+        let before = checkpoints(&folder)?;
+        self.save(&folder.join(format!("step-{:08}", self.progress.step)))?;
+        if self.trainer.mesh.rank == 0 {
+            for path in before {
+                std::fs::remove_dir_all(&path).map_err(io_error(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, target: &Path) -> Result<(), Error> {
+        if let Some(Teller { journal, .. }) = &self.teller {
+            let path = self.run.output.join(METRICS_FILE);
+            journal.sync().map_err(io_error(&path))?;
+        }
+        let header = match self.trainer.mesh.rank {
+            0 => Some(self.header()?),
+            _ => None,
+        };
+        saving::save(&self.trainer, target, header, self.files)
+    }
+
+    /// What the checkpoint is, apart from its tensors.
+    fn header(&mut self) -> Result<Header, Error> {
+        Ok(Header {
+            architecture: self.run.job.model.architecture.clone(),
+            progress: self.progress,
+            layout: self.trainer.mesh.degrees,
+            training: Some(self.training()?),
+        })
+    }
+
+    /// What a checkpoint made now says of the training.
+    fn training(&mut self) -> Result<Training, Error> {
+        let Session { run: Run { job, .. }, progress, .. } = *self;
+        let goes_on = progress.step < job.trainer.max_steps;
+        let from = progress.consumed_samples;
+        let numbers = from..from + job.model.global_batch_size as u64;
+        let next_batch = goes_on.then(|| self.data.digest(numbers)).transpose()?;
+        let (seed, loss_scale) = (job.model.seed, self.trainer.loss_scale());
+        let job = serde_json::to_value(job).unwrap_or_default();
+        Ok(Training { seed, job, next_batch, loss_scale })
+    }
+
+    /// The end: the last checkpoint takes the place of those for going on.
+    pub(super) fn finish(mut self) -> Result<Finished, Error> {
+        let target = self.run.output.join(CHECKPOINT_FOLDER);
+        // All ranks look before the first one writes.
+        let exists = self.anybody(target.exists())?;
+        if !exists {
+            self.save(&target)?;
+        }
+        let resume = self.run.output.join(RESUME_FOLDER);
+        if self.trainer.mesh.rank == 0 && resume.exists() {
+            std::fs::remove_dir_all(&resume).map_err(io_error(&resume))?;
+        }
+        let Session { progress, train_loss, validation_loss, .. } = self;
+        Ok(Finished { progress, train_loss, validation_loss })
+    }
+}

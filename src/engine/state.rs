@@ -1,0 +1,96 @@
+//! Where a run begins, and the state of a rank there: its part of the weights, its optimizer's state.
+
+use super::loss_scale::LossScaler;
+use super::optimizer::OptimizerState;
+use super::reduction::GradientSums;
+use super::saving::newest_checkpoint;
+use super::step::{Settings, Trainer};
+use super::training::{Error, Run};
+use crate::checkpoint::manifest::{Kind, Progress};
+use crate::checkpoint::native::Checkpoint;
+use crate::checkpoint::{piecewise, whole};
+use crate::data::sampler::Share;
+use crate::layout::holding::Holding;
+use crate::model::Model;
+use crate::model::formats::Formats;
+use crate::model::weights::Weights;
+use crate::parallel::mesh::Mesh;
+use crate::spec::job::TrainJob;
+use crate::spec::optimization::OptimizerName;
+use candle_core::{Device, Tensor};
+use std::path::Path;
+
+/// Where a run begins.
+#[derive(Debug)]
+pub struct Begin {
+    checkpoint: Checkpoint,
+    /// Whether an interrupted run goes on, with its optimizer's state.
+    pub resumes: bool,
+    /// Where training stands.
+    pub progress: Progress,
+}
+
+impl Begin {
+    /// The start of `run`, or where an interrupted one left off.
+    pub fn open(run: &Run<'_>) -> Result<Begin, Error> {
+        match newest_checkpoint(run.output)? {
+            Some(path) => Begin::going_on(run.job, &path),
+            None => Begin::at(run.job, run.start),
+        }
+    }
+
+    /// Where the run that wrote the checkpoint at `path` left off.
+    pub fn going_on(job: &TrainJob, path: &Path) -> Result<Begin, Error> {
+        let begin = Begin::at(job, path)?;
+        let progress = begin.checkpoint.manifest().header.progress;
+        Ok(Begin { resumes: true, progress, ..begin })
+    }
+
+    /// The start of a run from the weights of the checkpoint at `path`.
+    pub fn at(job: &TrainJob, path: &Path) -> Result<Begin, Error> {
+        let checkpoint = Checkpoint::open(path)?;
+        whole::check_shape(&checkpoint, &job.model.architecture)?;
+        Ok(Begin { checkpoint, resumes: false, progress: Progress::default() })
+    }
+
+    /// The state of the rank of `mesh`.
+    pub fn trainer(&self, job: &TrainJob, mesh: &Mesh) -> Result<Trainer, Error> {
+        let (architecture, optim) = (&job.model.architecture, &job.model.optim);
+        let holding = Holding::of(architecture, &mesh.degrees, mesh.at);
+        let all = std::iter::once(0..holding.length()).collect::<Vec<_>>();
+        let start = piecewise::read(&self.checkpoint, Kind::Weight, &holding, &all)?;
+        let start = Tensor::from_vec(start, holding.length(), &Device::Cpu)?;
+        let formats = Formats::of(job.trainer.precision, job.model.megatron_amp_o2);
+        let weights = Weights::held(holding, &start, formats, &Device::Cpu)?;
+        let model =
+            Model::of_rank(architecture, weights, mesh)?.with_recompute(job.model.recompute);
+        let weights = model.weights();
+        let distributed = optim.name == OptimizerName::DistributedFusedAdam;
+        let sums = GradientSums::new(mesh, weights, distributed);
+        let owned = sums.owned();
+        let mut state = OptimizerState::of_elements(optim, weights, &owned, &start)?;
+        if self.resumes {
+            let moment = |kind| piecewise::read(&self.checkpoint, kind, weights.holding(), &owned);
+            state =
+                state.with_moments([moment(Kind::FirstMoment)?, moment(Kind::SecondMoment)?])?;
+        }
+        let tokens = job.model.global_batch_size * job.model.encoder_seq_length;
+        let training = self.checkpoint.manifest().header.training.as_ref();
+        let loss_scale = training.filter(|_| self.resumes).and_then(|found| found.loss_scale);
+        let scaler = |settings| LossScaler::new(settings, tokens, loss_scale);
+        let settings = Settings {
+            loss_scaler: job.model.loss_scaling.map(scaler),
+            optimizer: optim.clone(),
+            gradient_clip_val: job.trainer.gradient_clip_val,
+            seed: job.model.seed,
+        };
+        Ok(Trainer::of_rank(mesh, model, (state, sums), settings))
+    }
+}
+
+/// How the job's global batch is cut for the replica of `mesh`.
+pub fn share(job: &TrainJob, mesh: &Mesh) -> Result<Share, Error> {
+    let model = &job.model;
+    let (replicas, replica) = (mesh.degrees.data, mesh.at.data);
+    Ok(Share::new(model.global_batch_size, model.micro_batch_size, replicas, replica)?)
+}

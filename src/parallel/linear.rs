@@ -1,0 +1,92 @@
+//! Linear layers that are split over the tensor ranks (Shoeybi et al. 2019, "Megatron-LM", section 3).
+//!
+//! `y = x·wᵀ + b`, rows of `w` being outputs. The bias is added by whoever takes the product, since
+//! every place where it matters fuses it with what follows (activation, residual);
+//! [`ColumnParallel::forward_with_bias`] is for the one that does not.
+
+use super::regions::TensorAxis;
+use super::slot::Slot;
+use crate::kernels::linear;
+use candle_core::{Result, Tensor};
+
+/// Each rank has its part of the outputs: rows of the weight, and their biases.
+///
+/// Takes the residual stream; gives all tokens.
+#[derive(Debug)]
+pub struct ColumnParallel {
+    axis: TensorAxis,
+    weight: Slot,
+    bias: Option<Slot>,
+}
+
+/// Each rank has its part of the inputs: columns of the weight; the bias is every rank's.
+///
+/// Takes all tokens; gives the residual stream.
+#[derive(Debug)]
+pub struct RowParallel {
+    axis: TensorAxis,
+    weight: Slot,
+    bias: Option<Slot>,
+}
+
+impl ColumnParallel {
+    /// The layer with this rank's parameters.
+    pub fn new(axis: &TensorAxis, weight: Slot, bias: Option<Slot>) -> ColumnParallel {
+        ColumnParallel { axis: axis.clone(), weight, bias }
+    }
+
+    /// `x·wᵀ`: stream `[rows, inputs]` to `[tokens, outputs/ranks]`.
+    pub fn forward(&self, x: &Tensor, tokens: usize) -> Result<Tensor> {
+        linear::forward(&self.axis.whole(x, tokens)?, &self.weight.value, None)
+    }
+
+    /// `x·wᵀ + b`.
+    pub fn forward_with_bias(&self, x: &Tensor, tokens: usize) -> Result<Tensor> {
+        linear::forward(&self.axis.whole(x, tokens)?, &self.weight.value, self.bias())
+    }
+
+    /// This rank's part of the bias `[outputs/ranks]`.
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref().map(|bias| &bias.value)
+    }
+
+    /// The gradient of `x`; adds those of weight and bias. `dy` is the gradient after the bias.
+    ///
+    /// Of the stream each rank kept its rows only, so they are gathered again.
+    pub fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let x = self.axis.whole(x, dy.dim(0)?)?;
+        linear::backward_weight(dy, &x, &self.weight.gradient)?;
+        if let Some(bias) = &self.bias {
+            linear::backward_bias(dy, &bias.gradient)?;
+        }
+        self.axis.summed(&linear::backward_input(dy, &self.weight.value)?)
+    }
+}
+
+impl RowParallel {
+    /// The layer with this rank's parameters.
+    pub fn new(axis: &TensorAxis, weight: Slot, bias: Option<Slot>) -> RowParallel {
+        RowParallel { axis: axis.clone(), weight, bias }
+    }
+
+    /// `x·wᵀ`: `[tokens, inputs/ranks]` to stream `[rows, outputs]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.axis.summed(&linear::forward(x, &self.weight.value, None)?)
+    }
+
+    /// The bias `[outputs]`.
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref().map(|bias| &bias.value)
+    }
+
+    /// The gradient of `x`; adds those of weight and bias. `dy` is the stream's gradient after the
+    /// bias; with the stream in rows, the bias gets this rank's rows' share.
+    pub fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        if let Some(bias) = &self.bias {
+            linear::backward_bias(dy, &bias.gradient)?;
+        }
+        let dy = self.axis.whole(dy, x.dim(0)?)?;
+        linear::backward_weight(&dy, x, &self.weight.gradient)?;
+        linear::backward_input(&dy, &self.weight.value)
+    }
+}

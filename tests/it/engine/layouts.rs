@@ -1,0 +1,212 @@
+//! Every layout gives the numbers of one rank: loss and gradient norm of ten steps, dropout on,
+//! answers of unequal length.
+
+use super::{llama, optimizer, sequence, with_dropout};
+use candle_core::{DType, Device, Error, Tensor};
+use sft_run::base::seed::Stream;
+use sft_run::data::microbatch::MicroBatch;
+use sft_run::data::sampler::Share;
+use sft_run::data::sequences::Sequence;
+use sft_run::engine::optimizer::OptimizerState;
+use sft_run::engine::reduction::GradientSums;
+use sft_run::engine::step::{self, Settings, Trainer};
+use sft_run::layout::holding::Holding;
+use sft_run::model::Model;
+use sft_run::model::formats::Formats;
+use sft_run::model::weights::{Weights, start_values};
+use sft_run::parallel::mesh::Mesh;
+use sft_run::parallel::ranks::{Cause, Failure, run};
+use sft_run::spec::architecture::{Architecture, Normalization, PositionEmbedding};
+use sft_run::spec::optimization::{Degrees, Recompute};
+use std::ops::Range;
+
+/// Sequences of a step.
+const GLOBAL_BATCH: usize = 8;
+/// Longest that a sequence of these tests can be.
+const SEQ_LENGTH: usize = 18;
+
+/// A way to train.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    degrees: Degrees,
+    distributed: bool,
+    recompute: Recompute,
+    packed: bool,
+    micro_batch_size: usize,
+}
+
+/// `tensor` × `pipeline` × `data` ranks, nothing else changed.
+fn case(tensor: usize, pipeline: usize, data: usize) -> Case {
+    Case {
+        degrees: Degrees { data, pipeline, virtual_pipeline: 1, tensor, sequence: false },
+        distributed: false,
+        recompute: Recompute::None,
+        packed: true,
+        micro_batch_size: 1,
+    }
+}
+
+/// 8 layers, 8 heads in 4 groups, biases, dropout everywhere, an untied head.
+fn llama_8() -> Architecture {
+    Architecture {
+        num_layers: 8,
+        num_attention_heads: 8,
+        num_query_groups: 4,
+        kv_channels: 4,
+        bias: true,
+        ..with_dropout(&llama())
+    }
+}
+
+/// The same with layernorm, learned positions and a tied head.
+fn gpt_8() -> Architecture {
+    Architecture {
+        normalization: Normalization::Layernorm1p,
+        position_embedding_type: PositionEmbedding::LearnedAbsolute,
+        share_embeddings_and_output_weights: true,
+        ..llama_8()
+    }
+}
+
+/// One sample of each sequence, where samples are not packed.
+fn unpacked(number: u64) -> Sequence {
+    let sequence = sequence(number);
+    let end = sequence.segments[1];
+    let mut ids = sequence.tokens[..end].to_vec();
+    ids.push(sequence.labels[end - 1]);
+    let learned: Vec<bool> =
+        std::iter::once(false).chain(sequence.loss_mask[..end].iter().copied()).collect();
+    let mut one = Sequence::new();
+    one.push_sample(&ids, &learned);
+    one
+}
+
+fn micro_batch(numbers: Range<u64>, packed: bool) -> MicroBatch {
+    let one = |number| if packed { sequence(number) } else { unpacked(number) };
+    let sequences: Vec<_> = numbers.map(|number| (number, one(number))).collect();
+    MicroBatch::assemble(&sequences, SEQ_LENGTH)
+}
+
+fn start(architecture: &Architecture) -> Vec<f32> {
+    // Start values of biases and norms would hide errors: shake everything.
+    let shake = Stream::new(4, "shake");
+    let values: Vec<f32> = start_values(architecture, 3);
+    let shaken = |(index, value): (usize, f32)| value + 0.1 * shake.normal(index as u64) as f32;
+    values.into_iter().enumerate().map(shaken).collect()
+}
+
+/// The trainer of one rank.
+fn trainer(architecture: &Architecture, case: &Case, mesh: &Mesh) -> Result<Trainer, Error> {
+    let holding = Holding::of(architecture, &case.degrees, mesh.at);
+    let (length, values) = (holding.length(), holding.cut(&start(architecture)));
+    let values = Tensor::from_vec(values, length, &Device::Cpu)?;
+    let formats = Formats::uniform(DType::F32);
+    let weights = Weights::held(holding, &values, formats, &Device::Cpu)?;
+    let model = Model::of_rank(architecture, weights, mesh)?.with_recompute(case.recompute);
+    // Small buckets, so that there are many.
+    let sums = GradientSums::with_buckets(mesh, model.weights(), case.distributed, 1000);
+    let state = OptimizerState::of_elements(&optimizer(), model.weights(), &sums.owned(), &values)?;
+    let settings =
+        Settings { optimizer: optimizer(), gradient_clip_val: 1.0, seed: 11, loss_scaler: None };
+    Ok(Trainer::of_rank(mesh, model, (state, sums), settings))
+}
+
+/// Loss and gradient norm of each step, as every rank saw them.
+fn train(
+    architecture: &Architecture,
+    case: &Case,
+    steps: u64,
+    before: impl Fn(&Mesh, u64, usize) + Sync,
+) -> Result<Vec<Vec<[f64; 2]>>, Failure<step::Error>> {
+    run(&case.degrees, |mesh| {
+        let mut trainer = trainer(architecture, case, &mesh)?;
+        let (data, replica) = (case.degrees.data, mesh.at.data);
+        let share = Share::new(GLOBAL_BATCH, case.micro_batch_size, data, replica).unwrap();
+        let mut seen = Vec::new();
+        for done in 0..steps {
+            let next = |number| {
+                before(&mesh, done, number);
+                let numbers = share.numbers(done * GLOBAL_BATCH as u64, number);
+                Ok(micro_batch(numbers, case.packed))
+            };
+            let outcome = trainer.step(done, share.micro_batches(), next)?;
+            seen.push([outcome.loss, outcome.grad_norm]);
+        }
+        Ok(seen)
+    })
+}
+
+/// Ten steps of `case` are those of one rank to 1e-5, and the same on all its ranks.
+fn agrees(architecture: &Architecture, case: &Case) {
+    let single = Case { packed: case.packed, ..case_single() };
+    let expected = train(architecture, &single, 10, |_, _, _| ()).unwrap().remove(0);
+    let found = train(architecture, case, 10, |_, _, _| ()).unwrap();
+    for rank in &found {
+        assert_eq!(*rank, found[0], "{case:?}: ranks disagree");
+    }
+    for (step, (found, expected)) in found[0].iter().zip(&expected).enumerate() {
+        for (name, at) in [("loss", 0), ("gradient norm", 1)] {
+            let off = (found[at] - expected[at]).abs() / expected[at];
+            let (found, expected) = (found[at], expected[at]);
+            assert!(off < 1e-5, "{case:?}: {name} of step {step} is {found}, not {expected}");
+        }
+    }
+    assert!(expected[9][0] < expected[0][0], "nothing was learned: {expected:?}");
+}
+
+fn case_single() -> Case {
+    case(1, 1, 1)
+}
+
+#[test]
+fn every_layout_gives_the_numbers_of_one_rank() {
+    for tensor in [1, 2, 4] {
+        for data in [1, 2] {
+            agrees(&llama_8(), &case(tensor, 1, data));
+        }
+    }
+}
+
+#[test]
+fn sequence_parallelism_and_a_distributed_optimizer_change_nothing() {
+    let sequence = |mut case: Case| {
+        case.degrees.sequence = true;
+        case
+    };
+    agrees(&gpt_8(), &sequence(case(2, 1, 1)));
+    agrees(&gpt_8(), &sequence(case(4, 1, 2)));
+    agrees(&llama_8(), &Case { distributed: true, ..case(1, 1, 2) });
+    agrees(&gpt_8(), &Case { distributed: true, packed: false, ..sequence(case(2, 1, 4)) });
+    agrees(&gpt_8(), &Case { micro_batch_size: 2, packed: false, ..case(2, 1, 2) });
+    let selective = Case { recompute: Recompute::Selective, ..sequence(case(2, 1, 2)) };
+    agrees(&llama_8(), &selective);
+    agrees(&gpt_8(), &Case { recompute: Recompute::Uniform(3), ..case(4, 1, 1) });
+}
+
+/// Replicas hold the same bits after a step, sharded or not, and the distributed optimizer gives the
+/// bits of the other.
+#[test]
+fn a_distributed_optimizer_gives_the_same_bits() {
+    let case = case(1, 1, 4);
+    let usual = train(&llama_8(), &case, 4, |_, _, _| ()).unwrap();
+    let distributed = Case { distributed: true, ..case };
+    let found = train(&llama_8(), &distributed, 4, |_, _, _| ()).unwrap();
+    for (found, usual) in found[0].iter().zip(&usual[0]) {
+        assert_eq!(found[0], usual[0]);
+        assert!((found[1] - usual[1]).abs() < 1e-12 * usual[1]);
+    }
+}
+
+#[test]
+fn a_rank_that_fails_in_the_middle_of_a_step_ends_the_run() {
+    let layout = Case { distributed: true, ..case(2, 1, 2) };
+    for bad in 0..layout.degrees.world_size() {
+        let failure = train(&llama_8(), &layout, 10, |mesh, done, number| {
+            assert!(!(mesh.rank == bad && done == 2 && number == 1), "the rank's own trouble");
+        });
+        let failure = failure.unwrap_err();
+        assert_eq!(failure.rank, bad);
+        assert!(matches!(&failure.cause, Cause::Panic(text) if text.contains("own trouble")));
+        assert!(failure.to_string().contains(&format!("rank {bad} of 4 failed")));
+    }
+}

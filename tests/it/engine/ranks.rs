@@ -1,0 +1,153 @@
+//! The training loop over several ranks: the numbers and weights of one, resuming on another layout,
+//! and how the run ends when a rank fails.
+
+use super::training::{job, keep_only_what_a_kill_leaves, metrics, run};
+use super::{SEQ_LENGTH, sequence};
+use sft_run::base::digest::Digest;
+use sft_run::checkpoint::whole;
+use sft_run::data::feed::{Feed, Ordering};
+use sft_run::data::indexed;
+use sft_run::data::sequences::{Sequence, Sequences};
+use sft_run::engine::training::{Error, Run, train};
+use sft_run::parallel::ranks::Cause;
+use sft_run::spec::event::Silent;
+use sft_run::spec::job::TrainJob;
+use sft_run::spec::optimization::{Degrees, OptimizerName};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// The job on `data` × `tensor` ranks.
+fn on(data: usize, tensor: usize, sequence: bool, optimizer: OptimizerName) -> TrainJob {
+    let mut job = job();
+    job.trainer.degrees = Degrees { data, tensor, sequence, ..Degrees::SINGLE };
+    job.model.optim.name = optimizer;
+    job
+}
+
+fn weights(folder: &Path) -> Vec<f32> {
+    let model = whole::load_model(&folder.join("output/checkpoint")).unwrap();
+    model.weights().values().to_vec1().unwrap()
+}
+
+/// Every number of the journals is the same to 1e-4, and so are the weights but those whose gradients
+/// are nothing but rounding (biases of keys, which the softmax cancels), as AdamW's steps have the
+/// same size for any gradient.
+fn agree(one: &Path, other: &Path) {
+    let (one_lines, other_lines) = (metrics(one), metrics(other));
+    assert_eq!(one_lines.len(), other_lines.len());
+    for (one, other) in one_lines.iter().zip(&other_lines) {
+        for (key, value) in one.as_object().unwrap() {
+            let (one, other) = (value.as_f64().unwrap(), other[key].as_f64().unwrap());
+            assert!((one - other).abs() <= 1e-4 * one.abs(), "{key}: {one} and {other}");
+        }
+    }
+    let (one, other) = (weights(one), weights(other));
+    assert_eq!(one.len(), other.len());
+    let apart = one.iter().zip(&other).filter(|(one, other)| (*one - *other).abs() > 1e-4).count();
+    assert!(apart < one.len() / 50, "{apart} of {} weights differ", one.len());
+}
+
+#[test]
+fn several_ranks_write_the_journal_and_the_weights_of_one() {
+    let single = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let expected = run(single.path(), &job(), &Silent, &stop).unwrap();
+    let fused = OptimizerName::DistributedFusedAdam;
+    for (data, tensor, sequence, optimizer) in
+        [(2, 2, true, fused), (1, 4, false, OptimizerName::Adamw), (2, 1, false, fused)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let job = on(data, tensor, sequence, optimizer);
+        let finished = run(folder.path(), &job, &Silent, &stop).unwrap();
+        assert_eq!(finished.progress, expected.progress);
+        agree(single.path(), folder.path());
+    }
+}
+
+#[test]
+fn an_interrupted_run_goes_on_with_the_same_bits_or_on_another_layout() {
+    let fused = OptimizerName::DistributedFusedAdam;
+    let jobs = [on(2, 2, true, fused), on(1, 2, false, OptimizerName::Adamw)];
+    let whole = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    run(whole.path(), &jobs[0], &Silent, &stop).unwrap();
+    for (at, job) in jobs.iter().enumerate() {
+        let cut = tempfile::tempdir().unwrap();
+        keep_only_what_a_kill_leaves(cut.path(), &jobs[0], 5);
+        run(cut.path(), job, &Silent, &stop).unwrap();
+        agree(whole.path(), cut.path());
+        if at == 0 {
+            let digest = |folder: &Path| Digest::of_folder(&folder.join("output/checkpoint"));
+            assert_eq!(digest(cut.path()).unwrap(), digest(whole.path()).unwrap());
+        }
+    }
+}
+
+/// Sequences that one rank cannot read after a while.
+struct Broken {
+    thread: String,
+    panics: bool,
+}
+
+impl Sequences for Broken {
+    fn count(&self) -> usize {
+        100
+    }
+
+    fn sequence(&self, index: usize) -> Result<Sequence, indexed::Error> {
+        let here = std::thread::current().name() == Some(self.thread.as_str());
+        assert!(!(here && self.panics && index > 9), "a bug on {}", self.thread);
+        if here && index > 9 {
+            let source = std::io::Error::other("the disk is gone");
+            return Err(indexed::Error::Open { path: "train.bin".into(), source });
+        }
+        Ok(sequence(index as u64))
+    }
+}
+
+#[test]
+fn the_rank_that_fails_first_is_named_with_its_error() {
+    let job = on(2, 2, false, OptimizerName::DistributedFusedAdam);
+    for rank in 0..4 {
+        for panics in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            run(
+                folder.path(),
+                &TrainJob { trainer: short(&job), ..job.clone() },
+                &Silent,
+                &AtomicBool::new(false),
+            )
+            .unwrap();
+            let broken = Broken { thread: format!("rank {rank}"), panics };
+            let ordering = Ordering { seed: 2, shuffle: false, seq_length: SEQ_LENGTH };
+            let data = Feed::new(vec![(1.0, Arc::new(broken))], ordering).unwrap();
+            let (start, output) = (folder.path().join("start"), folder.path().join("broken"));
+            std::fs::create_dir_all(&output).unwrap();
+            let run = Run { job: &job, start: &start, output: &output, data, validation: None };
+            let error = train(run, &Silent, &AtomicBool::new(false)).unwrap_err();
+            let Error::Rank(failure) = error else { panic!("{error}") };
+            assert_eq!(failure.rank, rank);
+            let place = format!("(data {}, tensor {})", rank / 2, rank % 2);
+            assert_eq!(failure.to_string(), format!("rank {rank} of 4 failed {place}"));
+            match &failure.cause {
+                Cause::Panic(text) => assert!(panics && text.contains("a bug on rank")),
+                cause => {
+                    let text = chain(cause);
+                    assert!(!panics && text.contains("the disk is gone"), "{text}");
+                }
+            }
+        }
+    }
+}
+
+/// An error and its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// One step, to make the start weights.
+fn short(job: &TrainJob) -> sft_run::spec::job::TrainTrainer {
+    sft_run::spec::job::TrainTrainer { max_steps: 1, val_check_interval: 0, ..job.trainer.clone() }
+}
