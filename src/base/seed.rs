@@ -24,6 +24,11 @@ impl Stream {
         Stream { key: [word(0), word(4)] }
     }
 
+    /// The generator's key, for those who make the words elsewhere.
+    pub fn key(&self) -> [u32; 2] {
+        self.key
+    }
+
     /// Four random words at `position` of `step`.
     #[inline]
     pub fn words(&self, step: u64, position: u64) -> [u32; 4] {

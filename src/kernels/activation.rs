@@ -52,6 +52,10 @@ pub fn forward(kind: Kind, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> 
     if let Some(bias) = bias {
         expect_shape("bias", bias, &[width])?;
     }
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::activation::forward(kind, x, bias, out_width);
+    }
     on_real!(x, T => {
         let x = read::<T>(x)?;
         let x: &[T] = &x;
@@ -74,6 +78,10 @@ pub fn backward(kind: Kind, x: &Tensor, bias: Option<&Tensor>, dy: &Tensor) -> R
     expect_shape("dy", dy, &[tokens, out_width])?;
     if let Some(bias) = bias {
         expect_shape("bias", bias, &[width])?;
+    }
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::activation::backward(kind, x, bias, dy, None);
     }
     on_real!(x, T => {
         let (x, dy) = (read::<T>(x)?, read::<T>(dy)?);

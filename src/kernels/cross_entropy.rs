@@ -56,6 +56,10 @@ pub fn statistics(logits: &Tensor, targets: &Targets<'_>) -> Result<Vec<Row>> {
     let (rows, columns) = logits.dims2()?;
     targets.check(rows)?;
     let real = targets.real_columns(columns);
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        return super::cuda::cross_entropy::statistics(logits, targets);
+    }
     on_real!(logits, T => {
         let logits = read::<T>(logits)?;
         let rows_of = logits.par_chunks(columns.max(1)).zip(targets.labels);
@@ -94,6 +98,10 @@ pub fn gradient_in_place(
         bail!("{} statistics for {count} rows of logits", rows.len())
     }
     let real = targets.real_columns(columns);
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        return super::cuda::cross_entropy::gradient_in_place(logits, targets, rows, scale);
+    }
     on_real!(logits, T => update::<T, _>(logits, |logits| {
         logits
             .par_chunks_mut(columns.max(1))
@@ -118,6 +126,10 @@ pub fn forward_backward(
     scale: f64,
 ) -> Result<f64> {
     let targets = Targets { labels, first: 0, vocab_size };
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        return super::cuda::cross_entropy::forward_backward(logits, &targets, scale);
+    }
     let rows = statistics(logits, &targets)?;
     let loss = loss_sum(&rows)?;
     gradient_in_place(logits, &targets, &rows, scale)?;

@@ -71,6 +71,10 @@ impl Dropout<'_> {
 pub fn apply(x: &Tensor, dropout: &Dropout<'_>) -> Result<Tensor> {
     let (tokens, width) = x.dims2()?;
     dropout.check(tokens)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::residual::forward(x, None, Some(dropout), None);
+    }
     on_real!(x, T => {
         let values = read::<T>(x)?;
         let values: &[T] = &values;

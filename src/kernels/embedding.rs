@@ -33,6 +33,10 @@ pub fn forward(word: &Lookup<'_>, position: Option<&Lookup<'_>>) -> Result<Tenso
     if let Some(position) = position {
         check_positions(position, tokens, width)?;
     }
+    #[cfg(feature = "cuda")]
+    if word.table.device().is_cuda() {
+        return super::cuda::embedding::forward(word, position);
+    }
     on_real!(word.table, T => {
         let words = read::<T>(word.table)?;
         let words: &[T] = &words;
@@ -58,6 +62,10 @@ pub fn forward(word: &Lookup<'_>, position: Option<&Lookup<'_>>) -> Result<Tenso
 pub fn backward(gradient: &Lookup<'_>, dy: &Tensor) -> Result<()> {
     let (rows, width) = gradient.table.dims2()?;
     super::carrier::expect_shape("dy", dy, &[gradient.ids.len(), width])?;
+    #[cfg(feature = "cuda")]
+    if dy.device().is_cuda() {
+        return super::cuda::embedding::backward(gradient, dy, || tokens_by_row(gradient, rows));
+    }
     let order = tokens_by_row(gradient, rows);
     on_real!(dy, T => {
         let dy = read::<T>(dy)?;

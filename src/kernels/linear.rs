@@ -23,6 +23,10 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
     if let Some(bias) = bias {
         expect_shape("bias", bias, &[outputs])?;
     }
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::linear::forward(x, weight, bias);
+    }
     on_real!(x, T => {
         let (x, weight) = (read::<T>(x)?, read::<T>(weight)?);
         let bias = bias.map(read::<T>).transpose()?;
@@ -38,6 +42,10 @@ pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let (tokens, outputs) = dy.dims2()?;
     let inputs = weight.dim(1)?;
     expect_shape("weight", weight, &[outputs, inputs])?;
+    #[cfg(feature = "cuda")]
+    if dy.device().is_cuda() {
+        return super::cuda::linear::backward_input(dy, weight);
+    }
     on_real!(dy, T => {
         let (values, weight) = (read::<T>(dy)?, read::<T>(weight)?);
         let mut dx = unfilled::<T>(tokens * inputs);
@@ -53,6 +61,10 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor, weight_gradient: &Tensor) -> Res
     let inputs = x.dim(1)?;
     expect_shape("x", x, &[tokens, inputs])?;
     expect_shape("weight_gradient", weight_gradient, &[outputs, inputs])?;
+    #[cfg(feature = "cuda")]
+    if dy.device().is_cuda() {
+        return super::cuda::linear::backward_weight(dy, x, weight_gradient);
+    }
     on_real!(dy, T => {
         let (dy, x) = (read::<T>(dy)?, read::<T>(x)?);
         let dy = Matrix::rows(&dy, tokens, outputs).transposed();
@@ -65,6 +77,10 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor, weight_gradient: &Tensor) -> Res
 pub fn backward_bias(dy: &Tensor, bias_gradient: &Tensor) -> Result<()> {
     let (tokens, outputs) = dy.dims2()?;
     expect_shape("bias_gradient", bias_gradient, &[outputs])?;
+    #[cfg(feature = "cuda")]
+    if dy.device().is_cuda() {
+        return super::cuda::linear::backward_bias(dy, bias_gradient);
+    }
     on_real!(dy, T => {
         let dy = read::<T>(dy)?;
         let dy: &[T] = &dy;

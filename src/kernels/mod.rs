@@ -1,7 +1,7 @@
 //! Operations of a GPT with an explicit forward and backward, each a safe function; the CPU's code here, CUDA's beside it.
 //!
-//! Tensors are carriers: contiguous, on the CPU; another device is refused. They hold f32, bf16 or
-//! f16 (f64 in tests); sums and functions are computed in f32 (f64) and rounded once, on output.
+//! Tensors are carriers: contiguous, all of a call on one device, the CPU or (with the feature
+//! `cuda`) an NVIDIA GPU. They hold f32, bf16 or f16 (on the CPU also f64, in tests); sums and functions are computed in f32 (f64) and rounded once, on output.
 //! A kernel's tensors may be of different formats. Tokens are flattened: a micro-batch is
 //! `[tokens, width]`, and `starts` holds the first row of every sequence and, last, the number of
 //! rows. Nothing is padded.
@@ -13,6 +13,7 @@
 pub mod activation;
 pub mod attention;
 pub mod cross_entropy;
+pub mod device;
 pub mod dropout;
 pub mod embedding;
 pub mod linear;
@@ -22,6 +23,8 @@ pub mod reduce;
 pub mod residual;
 pub mod rotary;
 mod carrier;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod launch;
 mod real;
 

@@ -69,6 +69,11 @@ pub struct Gradients<'a> {
 pub fn forward(x: &Tensor, norm: &Norm<'_>) -> Result<(Tensor, Saved)> {
     let (tokens, width) = x.dims2()?;
     norm.check(width)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::norm::forward(x, norm)
+            .map(|(y, moments)| (y, Saved { input: x.clone(), moments }));
+    }
     on_real!(x, T => {
         let values = read::<T>(x)?;
         let values: &[T] = &values;
@@ -107,6 +112,17 @@ pub fn backward(
     gradients.check(norm, width)?;
     if let Some(gradient) = residual_gradient {
         expect_shape("residual_gradient", gradient, &[tokens, width])?;
+    }
+    #[cfg(feature = "cuda")]
+    if dy.device().is_cuda() {
+        return super::cuda::norm::backward(
+            &saved.input,
+            &saved.moments,
+            norm,
+            gradients,
+            dy,
+            residual_gradient,
+        );
     }
     on_real!(dy, T => {
         let (x, moments) = (read::<T>(&saved.input)?, read::<T>(&saved.moments)?);

@@ -53,6 +53,10 @@ pub fn step(buffers: &Buffers<'_>, settings: &AdamW) -> Result<()> {
     if let Some(copy) = buffers.copy {
         expect_shape("copy", copy, shape)?;
     }
+    #[cfg(feature = "cuda")]
+    if buffers.parameters.device().is_cuda() {
+        return super::cuda::optimizer::step(buffers, settings);
+    }
     on_real!(buffers.parameters, T => {
         let gradients = read::<T>(buffers.gradients)?;
         let gradients: &[T] = &gradients;

@@ -13,6 +13,10 @@ const BLOCK: usize = 1 << 15;
 
 /// Σ x², in f64: blocks of fixed length, added in order.
 pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::reduce::sum_of_squares(x);
+    }
     on_real!(x, T => {
         let x = read::<T>(x)?;
         let parts: Vec<f64> = x.par_chunks(BLOCK).map(block_squares).collect();
@@ -22,6 +26,10 @@ pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
 
 /// `x *= factor`, in place.
 pub fn scale_in_place(x: &Tensor, factor: f64) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::reduce::scale_in_place(x, factor);
+    }
     on_real!(x, T => update::<T, _>(x, |x| {
         x.par_chunks_mut(BLOCK).for_each(|block| scale(block, T::of(factor)));
     }))
@@ -29,6 +37,10 @@ pub fn scale_in_place(x: &Tensor, factor: f64) -> Result<()> {
 
 /// `x = 0`, in place.
 pub fn clear(x: &Tensor) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::reduce::clear(x);
+    }
     on_real!(x, T => update::<T, _>(x, |x| x.fill(T::ZERO)))
 }
 
@@ -37,6 +49,10 @@ pub fn total(parts: &[Tensor]) -> Result<Tensor> {
     let Some(first) = parts.first() else { candle_core::bail!("nothing to add") };
     for part in parts {
         expect_shape("a part of the sum", part, first.dims())?;
+    }
+    #[cfg(feature = "cuda")]
+    if first.device().is_cuda() {
+        return super::cuda::reduce::total(parts, first);
     }
     on_real!(first, T => {
         let values = parts.iter().map(read::<T>).collect::<Result<Vec<_>>>()?;
@@ -56,6 +72,10 @@ pub fn total(parts: &[Tensor]) -> Result<Tensor> {
 /// `x = y`, in place, rounded to `x`'s format; `y` lies in another buffer.
 pub fn put(x: &Tensor, y: &Tensor) -> Result<()> {
     expect_shape("y", y, x.dims())?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::reduce::put(x, y);
+    }
     on_real!(x, T => {
         let y = read::<T>(y)?;
         let y: &[T] = &y;
@@ -66,6 +86,10 @@ pub fn put(x: &Tensor, y: &Tensor) -> Result<()> {
 /// `x += y`, in place; `y` lies in another buffer.
 pub fn add_in_place(x: &Tensor, y: &Tensor) -> Result<()> {
     expect_shape("y", y, x.dims())?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::reduce::add_in_place(x, y);
+    }
     on_real!(x, T => {
         let y = read::<T>(y)?;
         let y: &[T] = &y;

@@ -26,6 +26,10 @@ pub fn forward(
         dropout.check(tokens)?;
     }
     let dtype = residual.dtype();
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::residual::forward(x, bias, dropout, Some(residual));
+    }
     on_real!(x, T => {
         let (x, residual) = (read::<T>(x)?, read::<T>(residual)?);
         let (x, residual): (&[T], &[T]) = (&x, &residual);
@@ -49,6 +53,10 @@ pub fn forward(
 /// `a + b` in `a`'s format, of equal shapes.
 pub fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     expect_shape("b", b, a.dims())?;
+    #[cfg(feature = "cuda")]
+    if a.device().is_cuda() {
+        return super::cuda::residual::forward(b, None, None, Some(a));
+    }
     on_real!(a, T => {
         let (left, right) = (read::<T>(a)?, read::<T>(b)?);
         let (left, right): (&[T], &[T]) = (&left, &right);

@@ -18,6 +18,9 @@ pub struct Table {
     angles: Vec<(f64, f64)>,
     /// Channels per head that turn; even.
     rotated: usize,
+    /// The angles on the GPU where they were last used, `[positions, rotated / 2, 2]` in f32.
+    #[cfg(feature = "cuda")]
+    there: std::sync::OnceLock<Tensor>,
 }
 
 /// What a table is made from.
@@ -47,7 +50,30 @@ impl Table {
             .map(|(position, pair)| angle(position, pair).sin_cos())
             .map(|(sin, cos)| (cos, sin))
             .collect();
-        Ok(Table { angles, rotated })
+        Ok(Table {
+            angles,
+            rotated,
+            #[cfg(feature = "cuda")]
+            there: std::sync::OnceLock::new(),
+        })
+    }
+
+    /// The angles on a GPU, sent when they are first asked for; a table serves one device.
+    #[cfg(feature = "cuda")]
+    fn on_device(&self, device: &candle_core::Device) -> Result<&Tensor> {
+        if self.there.get().is_none() {
+            let flat: Vec<f32> =
+                self.angles.iter().flat_map(|(cos, sin)| [*cos as f32, *sin as f32]).collect();
+            let pairs = self.rotated / 2;
+            let shape = (self.angles.len() / pairs.max(1), pairs, 2);
+            let angles = Tensor::from_vec(flat, shape, device)?;
+            // Another thread may have been first: its angles are the same.
+            let _ = self.there.set(angles);
+        }
+        match self.there.get() {
+            Some(angles) => Ok(angles),
+            None => bail!("the rotary table was not sent"),
+        }
     }
 }
 
@@ -74,6 +100,16 @@ fn turn(qkv: &Tensor, shape: &Shape, table: &Table, positions: &[u32], sign: f64
     }
     if pairs == 0 {
         return Ok(());
+    }
+    #[cfg(feature = "cuda")]
+    if qkv.device().is_cuda() {
+        return super::cuda::rotary::turn(
+            qkv,
+            shape,
+            table.on_device(qkv.device())?,
+            positions,
+            sign,
+        );
     }
     on_real!(qkv, T => update::<T, _>(qkv, |qkv| {
         qkv.par_chunks_mut(shape.qkv_width())

@@ -35,6 +35,20 @@ pub fn backward(
     if let Some(dropout) = dropout {
         dropout.dropout.check(tokens)?;
     }
+    #[cfg(feature = "cuda")]
+    if dy.device().is_cuda() {
+        return crate::kernels::cuda::attention::backward(
+            &crate::kernels::cuda::attention::Backward {
+                qkv: &saved.qkv,
+                output: &saved.output,
+                log_sums: &saved.log_sums,
+                dy,
+            },
+            starts,
+            shape,
+            dropout,
+        );
+    }
     on_real!(dy, T => {
         let (qkv, output) = (read::<T>(&saved.qkv)?, read::<T>(&saved.output)?);
         let (log_sums, dy) = (read::<T>(&saved.log_sums)?, read::<T>(dy)?);

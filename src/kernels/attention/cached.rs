@@ -63,6 +63,10 @@ pub fn cached(
     expect_shape("qkv", qkv, &[tokens, shape.qkv_width()])?;
     check_starts(continued.starts, tokens)?;
     continued.check(cache)?;
+    #[cfg(feature = "cuda")]
+    if qkv.device().is_cuda() {
+        return crate::kernels::cuda::attention::cached(qkv, &cache.values, continued, shape);
+    }
     on_real!(qkv, T => {
         let new = read::<T>(qkv)?;
         let new: &[T] = &new;

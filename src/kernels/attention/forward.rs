@@ -49,6 +49,14 @@ pub fn forward(
     if let Some(dropout) = dropout {
         dropout.dropout.check(tokens)?;
     }
+    #[cfg(feature = "cuda")]
+    if qkv.device().is_cuda() {
+        return {
+            let (output, log_sums) =
+                crate::kernels::cuda::attention::forward(qkv, starts, shape, dropout)?;
+            Ok((output.clone(), Saved { qkv: qkv.clone(), output, log_sums }))
+        };
+    }
     on_real!(qkv, T => {
         let values = read::<T>(qkv)?;
         let values: &[T] = &values;

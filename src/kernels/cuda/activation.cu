@@ -1,0 +1,173 @@
+// Activations of the MLP with the bias before them, plain and gated, and the bias's gradient beside the backward.
+#include "common.cuh"
+
+namespace sft {
+
+// kernels/activation.rs's kinds, in its order.
+enum ActivationKind : int { GELU_TANH, GELU_ERF, RELU, SQUARED_RELU, GEGLU, SWIGLU, REGLU };
+
+// The function of one number and its derivative; gated kinds name the function of their gate.
+template <int KIND> __device__ __forceinline__ float2 curve(float x) {
+  if constexpr (KIND == GELU_TANH || KIND == GEGLU) {
+    // (1 + tanh u)/2 = sigmoid(2u), so GELU is x·sigmoid(x·(a + b·x²)) with a = 2·√(2/π), b = 0.044715·a.
+    constexpr float A = 1.5957691216057308f, B = 0.044715f * A;
+    const float square = x * x;
+    const float gate = __fdividef(1.f, 1.f + __expf(-x * fmaf(B, square, A)));
+    return make_float2(x * gate, fmaf(x * gate * (1.f - gate), fmaf(3.f * B, square, A), gate));
+  } else if constexpr (KIND == GELU_ERF) {
+    const float share = 0.5f * erfcf(-0.7071067811865476f * x);
+    return make_float2(x * share, fmaf(x, 0.3989422804014327f * __expf(-0.5f * x * x), share));
+  } else if constexpr (KIND == RELU || KIND == REGLU) {
+    return make_float2(fmaxf(x, 0.f), x > 0.f ? 1.f : 0.f);
+  } else if constexpr (KIND == SQUARED_RELU) {
+    const float positive = fmaxf(x, 0.f);
+    return make_float2(positive * positive, positive + positive);
+  } else {
+    const float gate = __fdividef(1.f, 1.f + __expf(-x));
+    return make_float2(x * gate, fmaf(x * gate, 1.f - gate, gate));
+  }
+}
+
+__host__ __device__ constexpr bool gated(int kind) { return kind >= GEGLU; }
+
+template <typename T, int V>
+__device__ __forceinline__ void load_biased(const T *x, const T *bias, int64_t base, int at, float (&to)[V]) {
+  load<T, V>(x + base + at, to);
+  if (bias) {
+    float added[V];
+    load<T, V>(bias + at, added);
+#pragma unroll
+    for (int i = 0; i < V; i++) to[i] += added[i];
+  }
+}
+
+// A block takes 32·V columns of the output, its 8 warps every eighth row of the chunk.
+template <typename T, int V, int KIND>
+__global__ void activation_forward(const T *__restrict__ x, const T *__restrict__ bias, T *__restrict__ y, int rows,
+                                   int out_width, int per_chunk) {
+  const int column = (blockIdx.x * 32 + threadIdx.x) * V, width = gated(KIND) ? 2 * out_width : out_width;
+  if (column >= out_width) return;
+  const int first = blockIdx.y * per_chunk, last = min(rows, first + per_chunk);
+#pragma unroll 2
+  for (int row = first + threadIdx.y; row < last; row += 8) {
+    float values[V], out[V];
+    load_biased<T, V>(x, bias, int64_t(row) * width, column, values);
+#pragma unroll
+    for (int i = 0; i < V; i++) out[i] = curve<KIND>(values[i]).x;
+    if constexpr (gated(KIND)) {
+      float up[V];
+      load_biased<T, V>(x, bias, int64_t(row) * width, out_width + column, up);
+#pragma unroll
+      for (int i = 0; i < V; i++) out[i] *= up[i];
+    }
+    store<T, V>(y + int64_t(row) * out_width + column, out);
+  }
+}
+
+// Writes dx and, where `partials` is given, the sums of its columns over the chunk.
+template <typename T, int V, int KIND>
+__global__ void activation_backward(const T *__restrict__ x, const T *__restrict__ bias, const T *__restrict__ dy,
+                                    T *__restrict__ dx, int rows, int out_width, int per_chunk,
+                                    float *__restrict__ partials) {
+  constexpr int HALVES = gated(KIND) ? 2 : 1;
+  __shared__ float parts[8][HALVES * 32 * V];
+  const int column = (blockIdx.x * 32 + threadIdx.x) * V, width = HALVES * out_width;
+  const int first = blockIdx.y * per_chunk, last = min(rows, first + per_chunk);
+  float sums[HALVES][V];
+#pragma unroll
+  for (int i = 0; i < V; i++)
+#pragma unroll
+    for (int half = 0; half < HALVES; half++) sums[half][i] = 0.f;
+  if (column < out_width)
+#pragma unroll 2
+    for (int row = first + threadIdx.y; row < last; row += 8) {
+      float values[V], out[V], slopes[HALVES][V];
+      const int64_t base = int64_t(row) * width;
+      load_biased<T, V>(x, bias, base, column, values);
+      load<T, V>(dy + int64_t(row) * out_width + column, out);
+      if constexpr (gated(KIND)) {
+        float up[V];
+        load_biased<T, V>(x, bias, base, out_width + column, up);
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+          const float2 both = curve<KIND>(values[i]);
+          slopes[0][i] = out[i] * up[i] * both.y;
+          slopes[1][i] = out[i] * both.x;
+        }
+      } else {
+#pragma unroll
+        for (int i = 0; i < V; i++) slopes[0][i] = out[i] * curve<KIND>(values[i]).y;
+      }
+#pragma unroll
+      for (int half = 0; half < HALVES; half++) {
+        round_to<T, V>(slopes[half]);
+        store<T, V>(dx + base + half * out_width + column, slopes[half]);
+#pragma unroll
+        for (int i = 0; i < V; i++) sums[half][i] += slopes[half][i];
+      }
+    }
+  if (!partials) return;
+#pragma unroll
+  for (int half = 0; half < HALVES; half++)
+#pragma unroll
+    for (int i = 0; i < V; i++) parts[threadIdx.y][(half * V + i) * 32 + threadIdx.x] = sums[half][i];
+  __syncthreads();
+  if (threadIdx.y || column >= out_width) return;
+#pragma unroll
+  for (int half = 0; half < HALVES; half++)
+#pragma unroll
+    for (int i = 0; i < V; i++) {
+      float total = 0.f;
+#pragma unroll
+      for (int part = 0; part < 8; part++) total += parts[part][(half * V + i) * 32 + threadIdx.x];
+      partials[int64_t(blockIdx.y) * width + half * out_width + column + i] = total;
+    }
+}
+
+} // namespace sft
+
+extern "C" int sft_add_partials(void *stream, const float *partials, int64_t count, int64_t width, float *sum);
+
+#define SFT_ON_KIND(kind, ...)                                                                                         \
+  switch (kind) {                                                                                                      \
+  case 0: { constexpr int K = 0; __VA_ARGS__; } break;                                                                 \
+  case 1: { constexpr int K = 1; __VA_ARGS__; } break;                                                                 \
+  case 2: { constexpr int K = 2; __VA_ARGS__; } break;                                                                 \
+  case 3: { constexpr int K = 3; __VA_ARGS__; } break;                                                                 \
+  case 4: { constexpr int K = 4; __VA_ARGS__; } break;                                                                 \
+  case 5: { constexpr int K = 5; __VA_ARGS__; } break;                                                                 \
+  case 6: { constexpr int K = 6; __VA_ARGS__; } break;                                                                 \
+  default: return sft::REFUSED;                                                                                        \
+  }
+
+// Rows per block: as in columns.cu, whose workspace this shares.
+constexpr int ACTIVATION_ROWS = 256;
+
+// y [rows, out_width] of x + bias; x is twice as wide when the kind is gated: gate, then up.
+extern "C" int sft_activation_forward(void *stream, int format, int kind, const void *x, const void *bias, void *y,
+                                      int64_t rows, int64_t out_width) {
+  if (rows == 0 || out_width == 0) return 0;
+  const bool eight = out_width % 8 == 0 && sft::all_aligned(x, bias, y);
+  SFT_ON_FORMAT(format, SFT_ON_VECTOR(eight, SFT_ON_KIND(kind,
+      sft::activation_forward<T, V, K><<<dim3(sft::ceil_div(out_width, 32 * V), sft::ceil_div(rows, 64)), dim3(32, 8), 0,
+                                         cudaStream_t(stream)>>>((const T *)x, (const T *)bias, (T *)y, int(rows),
+                                                                 int(out_width), 64))));
+  return cudaGetLastError();
+}
+
+// dx, as wide as x; adds its column sums to d_bias if given (workspace: sft_column_workspace of dx's shape).
+extern "C" int sft_activation_backward(void *stream, int format, int kind, const void *x, const void *bias,
+                                       const void *dy, void *dx, float *workspace, float *d_bias, int64_t rows,
+                                       int64_t out_width) {
+  if (rows == 0 || out_width == 0) return 0;
+  const bool eight = out_width % 8 == 0 && sft::all_aligned(x, bias, dy, dx);
+  const int chunks = sft::ceil_div(rows, ACTIVATION_ROWS);
+  SFT_ON_FORMAT(format, SFT_ON_VECTOR(eight, SFT_ON_KIND(kind,
+      sft::activation_backward<T, V, K><<<dim3(sft::ceil_div(out_width, 32 * V), chunks), dim3(32, 8), 0,
+                                          cudaStream_t(stream)>>>((const T *)x, (const T *)bias, (const T *)dy, (T *)dx,
+                                                                  int(rows), int(out_width), ACTIVATION_ROWS,
+                                                                  d_bias ? workspace : nullptr))));
+  const int rc = cudaGetLastError();
+  if (rc || !d_bias) return rc;
+  return sft_add_partials(stream, workspace, chunks, kind >= sft::GEGLU ? 2 * out_width : out_width, d_bias);
+}

@@ -1,0 +1,207 @@
+//! A GPU as the operations see it: its stream, its libraries, the lists of indices that were sent to it.
+
+use super::super::Result;
+use super::ffi::{self, Dropout, Held, Library, Stream};
+use crate::kernels::dropout;
+use candle_core::cuda_backend::DeviceId;
+use candle_core::{CudaDevice, DType, Device, Tensor, bail};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What the operations keep for one device.
+pub(super) struct Context {
+    id: DeviceId,
+    device: Device,
+    gemm: Mutex<Library>,
+    /// Or why there is none.
+    sdpa: std::result::Result<Mutex<Library>, String>,
+    words: Mutex<Kept<u32>>,
+    wide: Mutex<Kept<u64>>,
+    places: Mutex<Kept<usize>>,
+}
+
+/// The device's context; made when it is first asked for.
+pub(super) fn of(tensor: &Tensor) -> Result<Arc<Context>> {
+    static CONTEXTS: Mutex<Vec<Arc<Context>>> = Mutex::new(Vec::new());
+    let Device::Cuda(cuda) = tensor.device() else { bail!("not on a GPU") };
+    let mut contexts = locked(&CONTEXTS);
+    if let Some(context) = contexts.iter().find(|context| context.id == cuda.id()) {
+        return Ok(context.clone());
+    }
+    ffi::stream(cuda)?;
+    let context = Arc::new(Context {
+        id: cuda.id(),
+        device: tensor.device().clone(),
+        gemm: Mutex::new(Library::gemm()?),
+        sdpa: Library::sdpa().map(Mutex::new).map_err(|error| error.to_string()),
+        words: Mutex::default(),
+        wide: Mutex::default(),
+        places: Mutex::default(),
+    });
+    contexts.push(context.clone());
+    Ok(context)
+}
+
+/// What a lock holds; a thread that panicked left nothing half done here.
+pub(super) fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Context {
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(super) fn stream(&self) -> Result<Stream> {
+        let Device::Cuda(cuda) = &self.device else { bail!("not on a GPU") };
+        ffi::stream(cuda)
+    }
+
+    pub(super) fn gemm(&self) -> MutexGuard<'_, Library> {
+        locked(&self.gemm)
+    }
+
+    /// cuDNN, where it is there.
+    pub(super) fn sdpa(&self) -> Option<MutexGuard<'_, Library>> {
+        self.sdpa.as_ref().ok().map(locked)
+    }
+
+    /// A tensor to be written whole by a kernel.
+    pub(super) fn unfilled(
+        &self,
+        shape: impl Into<candle_core::Shape>,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        ffi::unfilled(shape, dtype, &self.device)
+    }
+
+    /// Workspace of `count` numbers of f32.
+    pub(super) fn workspace(&self, count: i64) -> Result<Tensor> {
+        self.unfilled(usize::try_from(count).unwrap_or_default().max(1), DType::F32)
+    }
+
+    /// Ids, labels or positions on the device.
+    pub(super) fn words(&self, list: &[u32]) -> Result<Tensor> {
+        let send = || Ok(vec![Tensor::new(list, &self.device)?]);
+        Ok(locked(&self.words).get("list", list, send)?.swap_remove(0))
+    }
+
+    /// What `make` gives for a list of words, kept under `what`.
+    pub(super) fn of_words(
+        &self,
+        what: &'static str,
+        list: &[u32],
+        make: impl FnOnce() -> Result<Vec<Tensor>>,
+    ) -> Result<Vec<Tensor>> {
+        locked(&self.words).get(what, list, make)
+    }
+
+    /// What `make` gives for a list of sequence starts, kept under `what`.
+    pub(super) fn of_starts(
+        &self,
+        what: &'static str,
+        starts: &[usize],
+        make: impl FnOnce() -> Result<Vec<Tensor>>,
+    ) -> Result<Vec<Tensor>> {
+        locked(&self.places).get(what, starts, make)
+    }
+
+    /// A dropout's mask on the device.
+    pub(super) fn mask(
+        &self,
+        dropout: Option<&dropout::Dropout<'_>>,
+        tokens: usize,
+    ) -> Result<Option<Mask>> {
+        let Some(dropout) = dropout else { return Ok(None) };
+        dropout.check(tokens)?;
+        let send = || {
+            let bits: Vec<i64> =
+                dropout.addresses.iter().map(|address| address.cast_signed()).collect();
+            Ok(vec![Tensor::new(bits, &self.device)?])
+        };
+        let addresses =
+            locked(&self.wide).get("addresses", dropout.addresses, send)?.swap_remove(0);
+        Ok(Some(Mask {
+            addresses,
+            key: dropout.stream.key(),
+            step: dropout.step,
+            rate: dropout.rate,
+        }))
+    }
+}
+
+/// A dropout whose addresses are on the device.
+pub(super) struct Mask {
+    addresses: Tensor,
+    key: [u32; 2],
+    step: u64,
+    rate: f64,
+}
+
+impl Mask {
+    pub(super) fn hold(&self) -> Result<Held<'_>> {
+        ffi::hold(&self.addresses)
+    }
+
+    /// As kernels take it, with what [`Mask::hold`] gave.
+    pub(super) fn argument<'a>(&self, addresses: &'a Held<'_>) -> Dropout<'a> {
+        #[expect(clippy::cast_sign_loss, reason = "a rate in [0, 1)")]
+        let threshold = (self.rate * 4_294_967_296.0).ceil() as u64;
+        Dropout {
+            key: self.key,
+            step: self.step,
+            threshold,
+            addresses: addresses.at(),
+            keep: (1.0 / (1.0 - self.rate)) as f32,
+        }
+    }
+}
+
+/// Lists that are the same in every layer are sent once: the last few, found by their content.
+struct Kept<T> {
+    entries: VecDeque<(&'static str, Vec<T>, Vec<Tensor>)>,
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Kept { entries: VecDeque::new() }
+    }
+}
+
+/// Lists kept per device and type.
+const KEPT: usize = 12;
+
+impl<T: Copy + PartialEq> Kept<T> {
+    fn get(
+        &mut self,
+        what: &'static str,
+        list: &[T],
+        make: impl FnOnce() -> Result<Vec<Tensor>>,
+    ) -> Result<Vec<Tensor>> {
+        let found = self.entries.iter().position(|(kind, kept, _)| *kind == what && kept == list);
+        if let Some((_, _, tensors)) = found.and_then(|index| self.entries.get(index)) {
+            return Ok(tensors.clone());
+        }
+        let made = make()?;
+        if self.entries.len() == KEPT {
+            self.entries.pop_front();
+        }
+        self.entries.push_back((what, list.to_vec(), made.clone()));
+        Ok(made)
+    }
+}
+
+/// The C interface's number of a format.
+pub(super) fn format(dtype: DType) -> Result<i32> {
+    match dtype {
+        DType::F32 => Ok(0),
+        DType::BF16 => Ok(1),
+        DType::F16 => Ok(2),
+        other => bail!("GPU kernels compute on f32, bf16 and f16, not on {other:?}"),
+    }
+}
+
+/// Opens a GPU.
+pub(super) fn open(ordinal: usize) -> Result<CudaDevice> {
+    ffi::open(ordinal)
+}

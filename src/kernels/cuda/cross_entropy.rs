@@ -1,0 +1,104 @@
+//! Cross entropy: one pass over the logits on one rank, or statistics and gradient apart.
+
+use super::super::Result;
+use super::context::{format, of};
+use super::{ffi, hold};
+use crate::kernels::cross_entropy::{Row, Targets};
+use candle_core::{DType, Tensor, bail};
+
+/// The loss sum; `logits` becomes its gradient times `scale`.
+pub(in crate::kernels) fn forward_backward(
+    logits: &Tensor,
+    targets: &Targets<'_>,
+    scale: f64,
+) -> Result<f64> {
+    let (rows, columns) = logits.dims2()?;
+    let context = of(logits)?;
+    let labels = context.words(targets.labels)?;
+    let statistics = context.unfilled((rows, 4), DType::F32)?;
+    let total = Tensor::zeros(1, DType::F64, context.device())?;
+    let (values, labels, parts, sum) =
+        (hold(logits)?, hold(&labels)?, hold(&statistics)?, hold(&total)?);
+    let code = ffi::sft_cross_entropy(
+        context.stream()?,
+        format(logits.dtype())?,
+        values.at(),
+        labels.at(),
+        targets.vocab_size as i64,
+        parts.at(),
+        scale as f32,
+        rows as i64,
+        columns as i64,
+    );
+    ffi::check("cross entropy", code)?;
+    ffi::check(
+        "loss sum",
+        ffi::sft_loss_sum(context.stream()?, parts.at(), rows as i64, sum.at()),
+    )?;
+    drop((parts, sum));
+    let loss = total.to_vec1::<f64>()?[0];
+    // A label outside the vocabulary has no logit, which shows as NaN; so does a logit that is NaN.
+    if let Some(label) = targets.labels.iter().find(|label| **label as usize >= targets.vocab_size)
+    {
+        bail!("label {label} is not below the vocabulary's size {}", targets.vocab_size)
+    }
+    Ok(loss)
+}
+
+/// Each row's part of the softmax.
+pub(in crate::kernels) fn statistics(logits: &Tensor, targets: &Targets<'_>) -> Result<Vec<Row>> {
+    let (rows, columns) = logits.dims2()?;
+    let context = of(logits)?;
+    let labels = context.words(targets.labels)?;
+    let statistics = context.unfilled((rows, 4), DType::F32)?;
+    let (values, labels, parts) = (hold(logits)?, hold(&labels)?, hold(&statistics)?);
+    let code = ffi::sft_cross_entropy_statistics(
+        context.stream()?,
+        format(logits.dtype())?,
+        values.at(),
+        labels.at(),
+        targets.first as i64,
+        targets.vocab_size as i64,
+        parts.at(),
+        rows as i64,
+        columns as i64,
+    );
+    ffi::check("cross entropy", code)?;
+    drop(parts);
+    let row = |row: Vec<f32>| Row {
+        max: f64::from(row[0]),
+        argmax: if row[0] == f32::NEG_INFINITY { usize::MAX } else { row[3].to_bits() as usize },
+        sum: f64::from(row[1]),
+        label: (!row[2].is_nan()).then_some(f64::from(row[2])),
+    };
+    Ok(statistics.to_vec2::<f32>()?.into_iter().map(row).collect())
+}
+
+/// Replaces `logits` by the gradient of the loss sum times `scale`.
+pub(in crate::kernels) fn gradient_in_place(
+    logits: &Tensor,
+    targets: &Targets<'_>,
+    rows: &[Row],
+    scale: f64,
+) -> Result<()> {
+    let (count, columns) = logits.dims2()?;
+    let context = of(logits)?;
+    let labels = context.words(targets.labels)?;
+    let flat: Vec<f32> =
+        rows.iter().flat_map(|row| [row.max as f32, row.sum as f32, 0.0, 0.0]).collect();
+    let statistics = Tensor::from_vec(flat, (count, 4), context.device())?;
+    let (values, labels, parts) = (hold(logits)?, hold(&labels)?, hold(&statistics)?);
+    let code = ffi::sft_cross_entropy_gradient(
+        context.stream()?,
+        format(logits.dtype())?,
+        values.at(),
+        labels.at(),
+        targets.first as i64,
+        targets.vocab_size as i64,
+        parts.at(),
+        scale as f32,
+        count as i64,
+        columns as i64,
+    );
+    ffi::check("cross entropy's gradient", code)
+}

@@ -1,0 +1,117 @@
+//! Linear layers through cuBLASLt; gradients of weights are added in the product.
+
+use super::super::Result;
+use super::context::{format, of};
+use super::{address, expect_f32, ffi, hold, hold_optional, in_format, optional};
+use crate::kernels::carrier::expect_shape;
+use candle_core::Tensor;
+
+/// `x·wᵀ + bias` in `x`'s format.
+pub(in crate::kernels) fn forward(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (tokens, inputs) = x.dims2()?;
+    let (outputs, dtype) = (weight.dim(0)?, x.dtype());
+    expect_shape("weight", weight, &[outputs, inputs])?;
+    if let Some(bias) = bias {
+        expect_shape("bias", bias, &[outputs])?;
+    }
+    let context = of(x)?;
+    let (weight, bias) = (in_format(weight, dtype)?, optional(bias, dtype)?);
+    let y = context.unfilled((tokens, outputs), dtype)?;
+    let (x, weight, out) = (hold(x)?, hold(&weight)?, hold(&y)?);
+    let bias = hold_optional(bias.as_ref())?;
+    let code = ffi::sft_linear_forward(
+        context.gemm().handle(),
+        context.stream()?,
+        format(dtype)?,
+        x.at(),
+        weight.at(),
+        address(bias.as_ref()),
+        out.at(),
+        ffi::Address::NONE,
+        tokens as i64,
+        inputs as i64,
+        outputs as i64,
+    );
+    ffi::check("linear", code)?;
+    drop(out);
+    Ok(y)
+}
+
+/// `dy·w` in `dy`'s format.
+pub(in crate::kernels) fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (tokens, outputs) = dy.dims2()?;
+    let (inputs, dtype) = (weight.dim(1)?, dy.dtype());
+    expect_shape("weight", weight, &[outputs, inputs])?;
+    let context = of(dy)?;
+    let weight = in_format(weight, dtype)?;
+    let dx = context.unfilled((tokens, inputs), dtype)?;
+    let (dy, weight, out) = (hold(dy)?, hold(&weight)?, hold(&dx)?);
+    let code = ffi::sft_linear_backward_input(
+        context.gemm().handle(),
+        context.stream()?,
+        format(dtype)?,
+        dy.at(),
+        weight.at(),
+        out.at(),
+        tokens as i64,
+        inputs as i64,
+        outputs as i64,
+    );
+    ffi::check("linear's input gradient", code)?;
+    drop(out);
+    Ok(dx)
+}
+
+/// `weight_gradient += dyᵀ·x`.
+pub(in crate::kernels) fn backward_weight(
+    dy: &Tensor,
+    x: &Tensor,
+    weight_gradient: &Tensor,
+) -> Result<()> {
+    let (tokens, outputs) = dy.dims2()?;
+    let inputs = x.dim(1)?;
+    expect_shape("x", x, &[tokens, inputs])?;
+    expect_shape("weight_gradient", weight_gradient, &[outputs, inputs])?;
+    expect_f32("the weight's gradient", weight_gradient)?;
+    let (context, dtype) = (of(dy)?, x.dtype());
+    let dy = in_format(dy, dtype)?;
+    let (dy, x, gradient) = (hold(&dy)?, hold(x)?, hold(weight_gradient)?);
+    let code = ffi::sft_linear_backward_weight(
+        context.gemm().handle(),
+        context.stream()?,
+        format(dtype)?,
+        dy.at(),
+        x.at(),
+        gradient.at(),
+        tokens as i64,
+        inputs as i64,
+        outputs as i64,
+    );
+    ffi::check("linear's weight gradient", code)
+}
+
+/// `bias_gradient += Σ rows of dy`.
+pub(in crate::kernels) fn backward_bias(dy: &Tensor, bias_gradient: &Tensor) -> Result<()> {
+    let (tokens, outputs) = dy.dims2()?;
+    expect_shape("bias_gradient", bias_gradient, &[outputs])?;
+    expect_f32("the bias's gradient", bias_gradient)?;
+    let context = of(dy)?;
+    let (rows, width) = (tokens as i64, outputs as i64);
+    let workspace = context.workspace(ffi::sft_column_workspace(rows, width))?;
+    let (values, workspace, gradient) = (hold(dy)?, hold(&workspace)?, hold(bias_gradient)?);
+    let stream = context.stream()?;
+    let code = ffi::sft_column_sums(
+        stream,
+        format(dy.dtype())?,
+        values.at(),
+        rows,
+        width,
+        workspace.at(),
+        gradient.at(),
+    );
+    ffi::check("column sums", code)
+}

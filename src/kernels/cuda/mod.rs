@@ -1,0 +1,81 @@
+//! The same operations on NVIDIA GPUs: kernels of our own, cuBLASLt's products, cuDNN's attention.
+//!
+//! Each function takes what its namesake for the CPU takes and gives the same within rounding. Tensors
+//! lie on one device; f32, bf16 and f16 are computed on in f32; nothing uses a float atomic, so the
+//! same call gives the same bits. Lists of indices stay slices on the host: [`context`] keeps those
+//! of the current micro-batch on the device.
+
+pub(super) mod activation;
+pub(super) mod attention;
+mod context;
+pub(super) mod cross_entropy;
+pub(super) mod embedding;
+mod ffi;
+pub(super) mod linear;
+pub(super) mod norm;
+pub(super) mod optimizer;
+pub(super) mod reduce;
+pub(super) mod residual;
+pub(super) mod rotary;
+
+use super::Result;
+use candle_core::{CudaDevice, DType, Device, Tensor, bail};
+use context::{format, of};
+use ffi::{Address, Held, check, hold};
+
+/// GPU `ordinal`, with a stream of its own.
+pub(super) fn open(ordinal: usize) -> Result<Device> {
+    Ok(Device::Cuda(context::open(ordinal)?))
+}
+
+/// Bytes of device memory in use now, and the most so far.
+pub(super) fn memory(device: &CudaDevice) -> Result<[u64; 2]> {
+    ffi::pool_bytes(device)
+}
+
+/// cuDNN's version, such as 91900; 0 when no operation has opened it.
+pub(super) fn cudnn_version() -> i64 {
+    ffi::sft_cudnn_version()
+}
+
+/// `x` in `dtype`: itself, or a copy.
+fn in_format(x: &Tensor, dtype: DType) -> Result<Tensor> {
+    if x.dtype() == dtype {
+        return Ok(x.clone());
+    }
+    let context = of(x)?;
+    let y = context.unfilled(x.shape(), dtype)?;
+    let (from, to) = (hold(x)?, hold(&y)?);
+    let code = ffi::sft_cast(
+        context.stream()?,
+        format(x.dtype())?,
+        from.at(),
+        format(dtype)?,
+        to.at(),
+        x.elem_count() as i64,
+    );
+    check("cast", code)?;
+    drop((from, to));
+    Ok(y)
+}
+
+/// A tensor that may be left out, in `dtype`.
+fn optional(x: Option<&Tensor>, dtype: DType) -> Result<Option<Tensor>> {
+    x.map(|x| in_format(x, dtype)).transpose()
+}
+
+fn hold_optional(x: Option<&Tensor>) -> Result<Option<Held<'_>>> {
+    x.map(hold).transpose()
+}
+
+fn address<'a>(held: Option<&'a Held<'_>>) -> Address<'a> {
+    held.map_or(Address::NONE, |held| held.at())
+}
+
+/// Refuses a gradient that is not in f32.
+fn expect_f32(name: &str, gradient: &Tensor) -> Result<()> {
+    if gradient.dtype() == DType::F32 {
+        return Ok(());
+    }
+    bail!("{name} is in {:?}: on a GPU gradients of parameters are in f32", gradient.dtype())
+}

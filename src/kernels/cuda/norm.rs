@@ -1,0 +1,93 @@
+//! Normalizations, and the sum before them.
+
+use super::super::Result;
+use super::context::{format, of};
+use super::{address, expect_f32, ffi, hold, hold_optional, in_format, optional};
+use crate::kernels::norm::{Gradients, Kind, Norm};
+use candle_core::{DType, Tensor};
+
+/// The number of a kind in `norm.cu`.
+fn number(kind: Kind) -> i32 {
+    match kind {
+        Kind::LayerNorm => 0,
+        Kind::LayerNorm1p => 1,
+        Kind::RmsNorm => 2,
+    }
+}
+
+/// The normalized `x` in the norm's output format, and the moments `[tokens, 2]` in f32.
+pub(in crate::kernels) fn forward(x: &Tensor, norm: &Norm<'_>) -> Result<(Tensor, Tensor)> {
+    let ((tokens, width), dtype) = (x.dims2()?, x.dtype());
+    let context = of(x)?;
+    let (weight, bias) = (in_format(norm.weight, dtype)?, optional(norm.bias, dtype)?);
+    let y = context.unfilled((tokens, width), dtype)?;
+    let moments = context.unfilled((tokens, 2), DType::F32)?;
+    let (x, weight, bias) = (hold(x)?, hold(&weight)?, hold_optional(bias.as_ref())?);
+    let (out, pairs) = (hold(&y)?, hold(&moments)?);
+    let code = ffi::sft_norm_forward(
+        context.stream()?,
+        format(dtype)?,
+        number(norm.kind),
+        norm.epsilon as f32,
+        ffi::Address::NONE,
+        ffi::Address::NONE,
+        None,
+        x.at(),
+        ffi::Address::NONE,
+        weight.at(),
+        address(bias.as_ref()),
+        out.at(),
+        pairs.at(),
+        tokens as i64,
+        width as i64,
+    );
+    ffi::check("norm", code)?;
+    drop((out, pairs));
+    Ok((in_format(&y, norm.output)?, moments))
+}
+
+/// The gradient of the input, in its format, plus `residual_gradient`.
+pub(in crate::kernels) fn backward(
+    input: &Tensor,
+    moments: &Tensor,
+    norm: &Norm<'_>,
+    gradients: &Gradients<'_>,
+    dy: &Tensor,
+    residual_gradient: Option<&Tensor>,
+) -> Result<Tensor> {
+    let ((tokens, width), dtype) = (input.dims2()?, input.dtype());
+    expect_f32("the norm weight's gradient", gradients.weight)?;
+    if let Some(bias) = gradients.bias {
+        expect_f32("the norm bias's gradient", bias)?;
+    }
+    let context = of(dy)?;
+    let (dy, residual) = (in_format(dy, dtype)?, optional(residual_gradient, dtype)?);
+    let weight = in_format(norm.weight, dtype)?;
+    let dx = context.unfilled((tokens, width), dtype)?;
+    let workspace =
+        context.workspace(ffi::sft_norm_backward_workspace(tokens as i64, width as i64))?;
+    let (x, moments, weight, dy) = (hold(input)?, hold(moments)?, hold(&weight)?, hold(&dy)?);
+    let (residual, out, workspace) =
+        (hold_optional(residual.as_ref())?, hold(&dx)?, hold(&workspace)?);
+    let (d_weight, d_bias) = (hold(gradients.weight)?, hold_optional(gradients.bias)?);
+    let code = ffi::sft_norm_backward(
+        context.stream()?,
+        format(dtype)?,
+        number(norm.kind),
+        x.at(),
+        moments.at(),
+        weight.at(),
+        dy.at(),
+        address(residual.as_ref()),
+        out.at(),
+        workspace.at(),
+        d_weight.at(),
+        address(d_bias.as_ref()),
+        ffi::Address::NONE,
+        tokens as i64,
+        width as i64,
+    );
+    ffi::check("norm's gradient", code)?;
+    drop(out);
+    Ok(dx)
+}

@@ -1,0 +1,101 @@
+// AdamW over flat buffers in one pass with the copy in the computing format, and the gradient's norm.
+#include "common.cuh"
+
+// kernels/optimizer.rs's `Factors`.
+struct SftAdamW {
+  float gradient, beta_1, beta_2, rest_1, rest_2, keep, step_size, root_scale, epsilon;
+};
+
+namespace sft {
+
+template <typename T, int V>
+__global__ void adamw(float *__restrict__ p, const float *__restrict__ g, float *__restrict__ m, float *__restrict__ v,
+                      T *__restrict__ copy, int64_t packs, SftAdamW by) {
+  const int64_t pack = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (pack >= packs) return;
+  const int64_t at = pack * V;
+  float ps[V], gs[V], ms[V], vs[V];
+  load<float, V>(p + at, ps);
+  load<float, V>(g + at, gs);
+  load<float, V>(m + at, ms);
+  load<float, V>(v + at, vs);
+#pragma unroll
+  for (int i = 0; i < V; i++) {
+    const float gradient = gs[i] * by.gradient;
+    ms[i] = fmaf(by.beta_1, ms[i], by.rest_1 * gradient);
+    vs[i] = fmaf(by.beta_2, vs[i], by.rest_2 * gradient * gradient);
+    const float divisor = fmaf(sqrtf(vs[i]), by.root_scale, by.epsilon);
+    ps[i] = fmaf(by.keep, ps[i], -(by.step_size * ms[i] / divisor));
+  }
+  store<float, V>(p + at, ps);
+  store<float, V>(m + at, ms);
+  store<float, V>(v + at, vs);
+  if (copy) store<T, V>(copy + at, ps);
+}
+
+constexpr int SQUARE_BLOCKS = 1056;
+
+// partials[block] = Σ x² over the block's numbers, in f64.
+template <typename T, int V> __global__ void squares(const T *__restrict__ x, int64_t packs, double *__restrict__ partials) {
+  __shared__ double parts[256];
+  double mine[2] = {0., 0.};
+  const int64_t stride = int64_t(gridDim.x) * 256;
+  for (int64_t pack = int64_t(blockIdx.x) * 256 + threadIdx.x; pack < packs; pack += stride) {
+    float values[V];
+    load<T, V>(x + pack * V, values);
+#pragma unroll
+    for (int i = 0; i < V; i++) mine[i & 1] = fma(double(values[i]), double(values[i]), mine[i & 1]);
+  }
+  parts[threadIdx.x] = mine[0] + mine[1];
+  __syncthreads();
+  for (int step = 128; step > 0; step >>= 1) {
+    if (threadIdx.x < step) parts[threadIdx.x] += parts[threadIdx.x + step];
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) partials[blockIdx.x] = parts[0];
+}
+
+__global__ void add_squares(const double *__restrict__ partials, int count, double *__restrict__ total) {
+  __shared__ double parts[256];
+  double mine = 0.;
+  for (int at = threadIdx.x; at < count; at += 256) mine += partials[at];
+  parts[threadIdx.x] = mine;
+  __syncthreads();
+  for (int step = 128; step > 0; step >>= 1) {
+    if (threadIdx.x < step) parts[threadIdx.x] += parts[threadIdx.x + step];
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) *total += parts[0];
+}
+
+} // namespace sft
+
+// One AdamW step; `copy`, if given, gets the parameters in `copy_format`.
+extern "C" int sft_adamw(void *stream, float *parameters, const float *gradients, float *first, float *second,
+                         int copy_format, void *copy, int64_t count, const SftAdamW *by) {
+  if (count == 0) return 0;
+  const bool four = count % 4 == 0 && sft::all_aligned(parameters, gradients, first, second) &&
+                    (reinterpret_cast<uintptr_t>(copy) & 7) == 0;
+#define SFT_STEP(WIDTH)                                                                                                \
+  sft::adamw<T, WIDTH><<<unsigned((count / WIDTH + 255) / 256), 256, 0, cudaStream_t(stream)>>>(                       \
+      parameters, gradients, first, second, (T *)copy, count / WIDTH, *by)
+  SFT_ON_FORMAT(copy_format, if (four) SFT_STEP(4); else SFT_STEP(1));
+#undef SFT_STEP
+  return cudaGetLastError();
+}
+
+// Bytes of workspace that a sum of squares needs.
+extern "C" int64_t sft_squares_workspace() { return sft::SQUARE_BLOCKS * sizeof(double); }
+
+// *total += Σ x², in f64.
+extern "C" int sft_sum_of_squares(void *stream, int format, const void *x, int64_t count, void *workspace, double *total) {
+  if (count == 0) return 0;
+  const bool eight = count % 8 == 0 && sft::aligned(x);
+  int blocks = 0;
+  SFT_ON_FORMAT(format, SFT_ON_VECTOR(eight, const int64_t packs = count / V;
+      const int64_t needed = (packs + 255) / 256;
+      blocks = int(needed < sft::SQUARE_BLOCKS ? needed : sft::SQUARE_BLOCKS);
+      sft::squares<T, V><<<blocks, 256, 0, cudaStream_t(stream)>>>((const T *)x, packs, (double *)workspace)));
+  sft::add_squares<<<1, 256, 0, cudaStream_t(stream)>>>((const double *)workspace, blocks, total);
+  return cudaGetLastError();
+}

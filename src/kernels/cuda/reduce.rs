@@ -1,0 +1,90 @@
+//! Sums and changes of whole buffers.
+
+use super::super::Result;
+use super::context::{format, of};
+use super::{ffi, hold};
+use candle_core::{DType, Tensor};
+
+/// Σ x², in f64; waits for it.
+pub(in crate::kernels) fn sum_of_squares(x: &Tensor) -> Result<f64> {
+    let context = of(x)?;
+    let bytes = usize::try_from(ffi::sft_squares_workspace()).unwrap_or_default();
+    let workspace = context.unfilled(bytes, DType::U8)?;
+    let total = Tensor::zeros(1, DType::F64, context.device())?;
+    let (values, memory, sum) = (hold(x)?, hold(&workspace)?, hold(&total)?);
+    let stream = context.stream()?;
+    let count = x.elem_count() as i64;
+    let code = ffi::sft_sum_of_squares(
+        stream,
+        format(x.dtype())?,
+        values.at(),
+        count,
+        memory.at(),
+        sum.at(),
+    );
+    ffi::check("sum of squares", code)?;
+    drop((memory, sum));
+    Ok(total.to_vec1::<f64>()?[0])
+}
+
+/// `x *= factor`.
+pub(in crate::kernels) fn scale_in_place(x: &Tensor, factor: f64) -> Result<()> {
+    let (context, values) = (of(x)?, hold(x)?);
+    let code = ffi::sft_scale(
+        context.stream()?,
+        format(x.dtype())?,
+        values.at(),
+        x.elem_count() as i64,
+        factor as f32,
+    );
+    ffi::check("scale", code)
+}
+
+/// `x = 0`.
+pub(in crate::kernels) fn clear(x: &Tensor) -> Result<()> {
+    let (context, values) = (of(x)?, hold(x)?);
+    let bytes = x.elem_count() * x.dtype().size_in_bytes();
+    ffi::check("clear", ffi::sft_clear(context.stream()?, values.at(), bytes as i64))
+}
+
+/// `x = y`, rounded to `x`'s format.
+pub(in crate::kernels) fn put(x: &Tensor, y: &Tensor) -> Result<()> {
+    let (context, to, from) = (of(x)?, hold(x)?, hold(y)?);
+    let stream = context.stream()?;
+    let code = ffi::sft_cast(
+        stream,
+        format(y.dtype())?,
+        from.at(),
+        format(x.dtype())?,
+        to.at(),
+        x.elem_count() as i64,
+    );
+    ffi::check("cast", code)
+}
+
+/// `x += y`.
+pub(in crate::kernels) fn add_in_place(x: &Tensor, y: &Tensor) -> Result<()> {
+    let (context, to, from) = (of(x)?, hold(x)?, hold(y)?);
+    let stream = context.stream()?;
+    let count = x.elem_count() as i64;
+    let code = ffi::sft_add(
+        stream,
+        format(x.dtype())?,
+        to.at(),
+        format(y.dtype())?,
+        from.at(),
+        count,
+        1.0,
+    );
+    ffi::check("add", code)
+}
+
+/// The sum of tensors of equal shape, added in their order to a copy of the first.
+pub(in crate::kernels) fn total(parts: &[Tensor], first: &Tensor) -> Result<Tensor> {
+    let sum = of(first)?.unfilled(first.shape(), first.dtype())?;
+    put(&sum, first)?;
+    for part in &parts[1..] {
+        add_in_place(&sum, part)?;
+    }
+    Ok(sum)
+}

@@ -1,0 +1,35 @@
+//! Rotary positions.
+
+use super::super::Result;
+use super::context::{format, of};
+use super::{ffi, hold};
+use crate::kernels::attention::Shape;
+use candle_core::Tensor;
+
+/// Turns queries and keys of `qkv` in place; `angles` is (cos, sin) `[positions, pairs, 2]` in f32.
+pub(in crate::kernels) fn turn(
+    qkv: &Tensor,
+    shape: &Shape,
+    angles: &Tensor,
+    positions: &[u32],
+    sign: f64,
+) -> Result<()> {
+    let context = of(qkv)?;
+    let positions_there = context.words(positions)?;
+    let pairs = angles.dim(1)?;
+    let (rows, angles, places) = (hold(qkv)?, hold(angles)?, hold(&positions_there)?);
+    let code = ffi::sft_rotary(
+        context.stream()?,
+        format(qkv.dtype())?,
+        rows.at(),
+        angles.at(),
+        places.at(),
+        positions.len() as i64,
+        shape.groups as i64,
+        (shape.heads / shape.groups + 1) as i64,
+        shape.head_dim as i64,
+        pairs as i64,
+        sign as f32,
+    );
+    ffi::check("rotary positions", code)
+}

@@ -1,0 +1,42 @@
+//! Where tensors can lie: the CPU, or an NVIDIA GPU in a build with the feature `cuda`.
+
+use super::Result;
+use candle_core::Device;
+
+/// GPU `ordinal`, opened with a stream of its own and a pool that keeps freed memory.
+///
+/// # Errors
+/// Where there is no such GPU, or this build has no code for GPUs: the text says what to do.
+#[cfg(feature = "cuda")]
+pub fn gpu(ordinal: usize) -> Result<Device> {
+    super::cuda::open(ordinal)
+}
+
+/// GPU `ordinal`: this build has no code for GPUs.
+///
+/// # Errors
+/// Always.
+#[cfg(not(feature = "cuda"))]
+pub fn gpu(ordinal: usize) -> Result<Device> {
+    candle_core::bail!(
+        "GPU {ordinal} is asked for, but this build computes on the CPU: build it with `cargo build --release --features cuda`"
+    )
+}
+
+/// Bytes of a GPU's memory that tensors use now, and the most that they used so far; none on a CPU.
+pub fn memory(device: &Device) -> Result<Option<[u64; 2]>> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(cuda) = device {
+        return super::cuda::memory(cuda).map(Some);
+    }
+    let _ = device;
+    Ok(None)
+}
+
+/// cuDNN's version, such as 91900, once an operation has opened it; 0 before, and in a build without GPUs.
+pub fn cudnn_version() -> i64 {
+    #[cfg(feature = "cuda")]
+    return super::cuda::cudnn_version();
+    #[cfg(not(feature = "cuda"))]
+    0
+}
