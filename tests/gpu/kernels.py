@@ -23,7 +23,7 @@ for name in ("sft_gemm_create", "sft_sdpa_create"):
     getattr(LIB, name).restype = ctypes.c_void_p
 for name in ("sft_library_error", "sft_cuda_error"):
     getattr(LIB, name).restype = ctypes.c_char_p
-for name in ("sft_norm_backward_workspace", "sft_column_workspace", "sft_squares_workspace", "sft_cudnn_version"):
+for name in ("sft_norm_backward_workspace", "sft_column_workspace", "sft_squares_workspace", "sft_cudnn_version", "sft_cublas_version"):
     getattr(LIB, name).restype = I64
 
 
@@ -424,7 +424,7 @@ def adamw_case(count, half):
 
 
 def checks():
-    print("cuDNN", LIB.sft_cudnn_version(), "torch", torch.__version__, torch.cuda.get_device_name(0))
+    print("cuBLAS", LIB.sft_cublas_version(), "cuDNN", LIB.sft_cudnn_version(), "torch", torch.__version__, torch.cuda.get_device_name(0))
     for dtype in (F32, BF16, F16):
         for rows, width in ((37, 96), (5, 33), (700, 2048), (3, 12288)):
             for kind in (0, 1, 2):

@@ -145,6 +145,7 @@ def run(ffn):
     print("   " + ", ".join(f"{name} {ms:.2f}" for name, ms in sorted(spans.items(), key=lambda e: -e[1])), f"; sum {sum(spans.values()):.2f} ms", flush=True)
 
 
+print("cuBLAS", LIB.sft_cublas_version(), "cuDNN", LIB.sft_cudnn_version())
 for ffn in FFNS:
     run(ffn)
     torch.cuda.empty_cache()

@@ -1,8 +1,8 @@
 //! Activations of the MLP.
 
-use super::super::Result;
 use super::context::{format, of};
-use super::{address, expect_f32, ffi, hold, hold_optional, in_format, optional};
+use super::{address, check, expect_f32, ffi, hold, hold_optional, in_format, optional};
+use crate::kernels::Result;
 use crate::kernels::activation::Kind;
 use crate::kernels::carrier::expect_shape;
 use candle_core::Tensor;
@@ -42,7 +42,7 @@ pub(in crate::kernels) fn forward(
         tokens as i64,
         out_width as i64,
     );
-    ffi::check("activation", code)?;
+    check("activation", code)?;
     drop(out);
     Ok(y)
 }
@@ -79,7 +79,7 @@ pub(in crate::kernels) fn backward(
         tokens as i64,
         out_width as i64,
     );
-    ffi::check("activation's gradient", code)?;
+    check("activation's gradient", code)?;
     drop(out);
     Ok(dx)
 }

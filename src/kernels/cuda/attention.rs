@@ -1,9 +1,9 @@
 //! Attention: cuDNN's where it has a form and is there, our own kernels else.
 
-use super::super::Result;
 use super::context::{Context, Mask, format, of};
 use super::ffi::Heads;
-use super::{ffi, hold, in_format};
+use super::{check, ffi, hold, in_format};
+use crate::kernels::Result;
 use crate::kernels::attention::{Continued, ProbabilityDropout, Shape};
 use candle_core::{DType, Tensor, bail};
 
@@ -90,7 +90,7 @@ pub(in crate::kernels) fn forward(
             out.at(),
             statistics.at(),
         );
-        ffi::check("attention", code)?;
+        check("attention", code)?;
         drop((out, statistics));
         return Ok((output, sums));
     }
@@ -111,7 +111,7 @@ pub(in crate::kernels) fn forward(
         out.at(),
         log_sums.at(),
     );
-    ffi::check("attention", code)?;
+    check("attention", code)?;
     drop((out, log_sums));
     Ok((output, sums))
 }
@@ -161,7 +161,7 @@ pub(in crate::kernels) fn backward(
             dy.at(),
             to.at(),
         );
-        ffi::check("attention's gradient", code)?;
+        check("attention's gradient", code)?;
         drop(to);
         return Ok(dqkv);
     }
@@ -186,7 +186,7 @@ pub(in crate::kernels) fn backward(
         to.at(),
         tokens as i64,
     );
-    ffi::check("attention's gradient", code)?;
+    check("attention's gradient", code)?;
     drop(to);
     Ok(dqkv)
 }
@@ -226,7 +226,7 @@ pub(in crate::kernels) fn cached(
         out.at(),
         rows as i64,
     );
-    ffi::check("cached attention", code)?;
+    check("cached attention", code)?;
     drop(out);
     Ok(output)
 }

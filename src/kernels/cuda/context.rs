@@ -1,7 +1,8 @@
 //! A GPU as the operations see it: its stream, its libraries, the lists of indices that were sent to it.
 
-use super::super::Result;
-use super::ffi::{self, Dropout, Held, Library, Stream};
+use super::ffi::{Dropout, Stream};
+use super::memory::{self, Held, Library};
+use crate::kernels::Result;
 use crate::kernels::dropout;
 use candle_core::cuda_backend::DeviceId;
 use candle_core::{CudaDevice, DType, Device, Tensor, bail};
@@ -28,7 +29,7 @@ pub(super) fn of(tensor: &Tensor) -> Result<Arc<Context>> {
     if let Some(context) = contexts.iter().find(|context| context.id == cuda.id()) {
         return Ok(context.clone());
     }
-    ffi::stream(cuda)?;
+    memory::stream(cuda)?;
     let context = Arc::new(Context {
         id: cuda.id(),
         device: tensor.device().clone(),
@@ -54,7 +55,7 @@ impl Context {
 
     pub(super) fn stream(&self) -> Result<Stream> {
         let Device::Cuda(cuda) = &self.device else { bail!("not on a GPU") };
-        ffi::stream(cuda)
+        memory::stream(cuda)
     }
 
     pub(super) fn gemm(&self) -> MutexGuard<'_, Library> {
@@ -72,7 +73,7 @@ impl Context {
         shape: impl Into<candle_core::Shape>,
         dtype: DType,
     ) -> Result<Tensor> {
-        ffi::unfilled(shape, dtype, &self.device)
+        memory::unfilled(shape, dtype, &self.device)
     }
 
     /// Workspace of `count` numbers of f32.
@@ -140,7 +141,7 @@ pub(super) struct Mask {
 
 impl Mask {
     pub(super) fn hold(&self) -> Result<Held<'_>> {
-        ffi::hold(&self.addresses)
+        memory::hold(&self.addresses)
     }
 
     /// As kernels take it, with what [`Mask::hold`] gave.
@@ -203,5 +204,5 @@ pub(super) fn format(dtype: DType) -> Result<i32> {
 
 /// Opens a GPU.
 pub(super) fn open(ordinal: usize) -> Result<CudaDevice> {
-    ffi::open(ordinal)
+    memory::open(ordinal)
 }

@@ -1,8 +1,8 @@
 //! Cross entropy: one pass over the logits on one rank, or statistics and gradient apart.
 
-use super::super::Result;
 use super::context::{format, of};
-use super::{ffi, hold};
+use super::{check, ffi, hold};
+use crate::kernels::Result;
 use crate::kernels::cross_entropy::{Row, Targets};
 use candle_core::{DType, Tensor, bail};
 
@@ -30,11 +30,8 @@ pub(in crate::kernels) fn forward_backward(
         rows as i64,
         columns as i64,
     );
-    ffi::check("cross entropy", code)?;
-    ffi::check(
-        "loss sum",
-        ffi::sft_loss_sum(context.stream()?, parts.at(), rows as i64, sum.at()),
-    )?;
+    check("cross entropy", code)?;
+    check("loss sum", ffi::sft_loss_sum(context.stream()?, parts.at(), rows as i64, sum.at()))?;
     drop((parts, sum));
     let loss = total.to_vec1::<f64>()?[0];
     // A label outside the vocabulary has no logit, which shows as NaN; so does a logit that is NaN.
@@ -63,7 +60,7 @@ pub(in crate::kernels) fn statistics(logits: &Tensor, targets: &Targets<'_>) -> 
         rows as i64,
         columns as i64,
     );
-    ffi::check("cross entropy", code)?;
+    check("cross entropy", code)?;
     drop(parts);
     let row = |row: Vec<f32>| Row {
         max: f64::from(row[0]),
@@ -100,5 +97,5 @@ pub(in crate::kernels) fn gradient_in_place(
         count as i64,
         columns as i64,
     );
-    ffi::check("cross entropy's gradient", code)
+    check("cross entropy's gradient", code)
 }

@@ -1,8 +1,8 @@
 //! Embeddings.
 
-use super::super::Result;
 use super::context::{format, of};
-use super::{address, ffi, hold, hold_optional, optional};
+use super::{address, check, ffi, hold, hold_optional, optional};
+use crate::kernels::Result;
 use crate::kernels::embedding::Lookup;
 use candle_core::{DType, Tensor, bail};
 
@@ -32,7 +32,7 @@ pub(in crate::kernels) fn forward(
         tokens as i64,
         width as i64,
     );
-    ffi::check("embedding", code)?;
+    check("embedding", code)?;
     drop(to);
     Ok(out)
 }
@@ -84,7 +84,7 @@ pub(in crate::kernels) fn backward(
         rows.at(),
         width as i64,
     );
-    ffi::check("embedding's gradient", code)
+    check("embedding's gradient", code)
 }
 
 /// The rows that occur, where each one's tokens begin (and the last end), and the tokens.

@@ -45,6 +45,8 @@ struct Plan {
 
 struct Gemm {
   cublasLtHandle_t handle = nullptr;
+  // Which of the library's proposals new plans take, when a measurement asks for one; else CHOICES says.
+  int asked = -1;
   Workspace workspace;
   std::map<Shape, std::unique_ptr<Plan>> plans;
   std::mutex lock;
@@ -79,8 +81,38 @@ bool describe(Plan &plan, const Shape &shape) {
          layout(&plan.c, shape.out_format, shape.m, shape.n, shape.ldc);
 }
 
-// The library's first choice: the same on every run of one machine, so results keep their bits.
-int choose(Gemm &gemm, Plan &plan, int alignment) {
+constexpr int PROPOSALS = 8;
+
+// Products for which another than the library's first proposal was measured to be faster, on an H200 (tests/gpu/products.py).
+struct Choice {
+  int a_transposed, b_transposed;
+  int64_t m, n, k;
+  int proposal;
+};
+constexpr size_t MEASURED_VERSION = 1301;
+// With cuBLAS 13.1 and 8 sequences of 2048 tokens; columns: wᵀ (products y), w (dx), xᵀ (dw), then m, n, k in column-major words.
+constexpr Choice CHOICES[] = {
+    {1, 0, 6144, 16384, 2048, 3},  {0, 0, 2048, 16384, 6144, 4},  {0, 1, 2048, 6144, 16384, 7},  //
+    {1, 0, 2048, 16384, 2048, 4},  {0, 0, 2048, 16384, 2048, 4},  {0, 1, 2048, 2048, 16384, 2},  //
+    {1, 0, 8192, 16384, 2048, 7},  {0, 1, 2048, 8192, 16384, 3},                                 //
+    {1, 0, 2048, 16384, 8192, 4},  {0, 0, 8192, 16384, 2048, 6},  {0, 1, 8192, 2048, 16384, 3},  //
+    {1, 0, 3072, 16384, 2048, 6},  {0, 0, 2048, 16384, 3072, 4},  {0, 1, 2048, 3072, 16384, 3},  //
+    {1, 0, 2048, 16384, 3072, 4},  {0, 0, 3072, 16384, 2048, 6},  {0, 1, 3072, 2048, 16384, 3},  //
+    {1, 0, 50304, 16384, 2048, 6}, {0, 1, 2048, 50304, 16384, 1},
+};
+
+int choice(const Shape &shape) {
+  // Another version proposes in another order.
+  if (cublasLtGetVersion() / 100 != MEASURED_VERSION) return 0;
+  for (const Choice &one : CHOICES)
+    if (shape.format == 1 && one.a_transposed == shape.a_transposed && one.b_transposed == shape.b_transposed &&
+        one.m == shape.m && one.n == shape.n && one.k == shape.k)
+      return one.proposal;
+  return 0;
+}
+
+// The library's proposal to take: the same on every run of one machine, so results keep their bits.
+int choose(Gemm &gemm, const Shape &shape, Plan &plan, int alignment) {
   cublasLtMatmulPreference_t preference = nullptr;
   if (cublasLtMatmulPreferenceCreate(&preference) != CUBLAS_STATUS_SUCCESS) return fail("cuBLASLt: no preference");
   const uint32_t bytes = uint32_t(alignment);
@@ -88,14 +120,15 @@ int choose(Gemm &gemm, Plan &plan, int alignment) {
   for (auto what : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
                     CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
     cublasLtMatmulPreferenceSetAttribute(preference, what, &bytes, sizeof bytes);
-  cublasLtMatmulHeuristicResult_t result{};
+  cublasLtMatmulHeuristicResult_t results[PROPOSALS]{};
   int found = 0;
   const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(gemm.handle, plan.operation, plan.a, plan.b, plan.c, plan.c,
-                                                               preference, 1, &result, &found);
+                                                               preference, PROPOSALS, results, &found);
   cublasLtMatmulPreferenceDestroy(preference);
   if (status != CUBLAS_STATUS_SUCCESS || found == 0)
     return fail(std::string("cuBLASLt has no algorithm: ") + cublasLtGetStatusString(status));
-  plan.algorithm = result.algo;
+  const int wanted = gemm.asked >= 0 ? gemm.asked : choice(shape);
+  plan.algorithm = results[wanted < found ? wanted : 0].algo;
   return 0;
 }
 
@@ -110,7 +143,7 @@ int run(Gemm &gemm, cudaStream_t stream, const Shape &shape, const void *a, cons
     if (!describe(*made, shape)) return fail("cuBLASLt refuses the product's description");
     if (bias) cublasLtMatmulDescSetAttribute(made->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
     if (aux) cublasLtMatmulDescSetAttribute(made->operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &aux, sizeof aux);
-    if (const int rc = choose(gemm, *made, alignment)) return rc;
+    if (const int rc = choose(gemm, shape, *made, alignment)) return rc;
     plan = std::move(made);
   }
   if (bias) cublasLtMatmulDescSetAttribute(plan->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
@@ -138,6 +171,16 @@ extern "C" void *sft_gemm_create() {
     return nullptr;
   }
   return gemm.release();
+}
+
+extern "C" int64_t sft_cublas_version() { return int64_t(cublasLtGetVersion()); }
+
+// Forgets all plans; new ones take the library's proposal of this number (0 is its first), or with -1 what is best known.
+extern "C" void sft_gemm_ask(void *handle, int proposal) {
+  auto &gemm = *static_cast<sft::Gemm *>(handle);
+  const std::lock_guard<std::mutex> guard(gemm.lock);
+  gemm.plans.clear();
+  gemm.asked = proposal;
 }
 
 extern "C" void sft_gemm_destroy(void *gemm) { delete static_cast<sft::Gemm *>(gemm); }

@@ -1,8 +1,8 @@
 //! Linear layers through cuBLASLt; gradients of weights are added in the product.
 
-use super::super::Result;
 use super::context::{format, of};
-use super::{address, expect_f32, ffi, hold, hold_optional, in_format, optional};
+use super::{address, check, expect_f32, ffi, hold, hold_optional, in_format, optional};
+use crate::kernels::Result;
 use crate::kernels::carrier::expect_shape;
 use candle_core::Tensor;
 
@@ -36,7 +36,7 @@ pub(in crate::kernels) fn forward(
         inputs as i64,
         outputs as i64,
     );
-    ffi::check("linear", code)?;
+    check("linear", code)?;
     drop(out);
     Ok(y)
 }
@@ -61,7 +61,7 @@ pub(in crate::kernels) fn backward_input(dy: &Tensor, weight: &Tensor) -> Result
         inputs as i64,
         outputs as i64,
     );
-    ffi::check("linear's input gradient", code)?;
+    check("linear's input gradient", code)?;
     drop(out);
     Ok(dx)
 }
@@ -91,7 +91,7 @@ pub(in crate::kernels) fn backward_weight(
         inputs as i64,
         outputs as i64,
     );
-    ffi::check("linear's weight gradient", code)
+    check("linear's weight gradient", code)
 }
 
 /// `bias_gradient += Σ rows of dy`.
@@ -113,5 +113,5 @@ pub(in crate::kernels) fn backward_bias(dy: &Tensor, bias_gradient: &Tensor) -> 
         workspace.at(),
         gradient.at(),
     );
-    ffi::check("column sums", code)
+    check("column sums", code)
 }

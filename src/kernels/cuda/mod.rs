@@ -12,16 +12,18 @@ pub(super) mod cross_entropy;
 pub(super) mod embedding;
 mod ffi;
 pub(super) mod linear;
+mod memory;
 pub(super) mod norm;
 pub(super) mod optimizer;
 pub(super) mod reduce;
 pub(super) mod residual;
 pub(super) mod rotary;
 
-use super::Result;
+use crate::kernels::Result;
 use candle_core::{CudaDevice, DType, Device, Tensor, bail};
 use context::{format, of};
-use ffi::{Address, Held, check, hold};
+use ffi::Address;
+use memory::{Held, check, hold};
 
 /// GPU `ordinal`, with a stream of its own.
 pub(super) fn open(ordinal: usize) -> Result<Device> {
@@ -30,7 +32,7 @@ pub(super) fn open(ordinal: usize) -> Result<Device> {
 
 /// Bytes of device memory in use now, and the most so far.
 pub(super) fn memory(device: &CudaDevice) -> Result<[u64; 2]> {
-    ffi::pool_bytes(device)
+    memory::pool_bytes(device)
 }
 
 /// cuDNN's version, such as 91900; 0 when no operation has opened it.

@@ -1,8 +1,8 @@
 //! Normalizations, and the sum before them.
 
-use super::super::Result;
 use super::context::{format, of};
-use super::{address, expect_f32, ffi, hold, hold_optional, in_format, optional};
+use super::{address, check, expect_f32, ffi, hold, hold_optional, in_format, optional};
+use crate::kernels::Result;
 use crate::kernels::norm::{Gradients, Kind, Norm};
 use candle_core::{DType, Tensor};
 
@@ -41,7 +41,7 @@ pub(in crate::kernels) fn forward(x: &Tensor, norm: &Norm<'_>) -> Result<(Tensor
         tokens as i64,
         width as i64,
     );
-    ffi::check("norm", code)?;
+    check("norm", code)?;
     drop((out, pairs));
     Ok((in_format(&y, norm.output)?, moments))
 }
@@ -87,7 +87,7 @@ pub(in crate::kernels) fn backward(
         tokens as i64,
         width as i64,
     );
-    ffi::check("norm's gradient", code)?;
+    check("norm's gradient", code)?;
     drop(out);
     Ok(dx)
 }

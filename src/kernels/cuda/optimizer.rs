@@ -1,8 +1,8 @@
 //! AdamW over flat buffers.
 
-use super::super::Result;
 use super::context::{format, of};
-use super::{address, expect_f32, ffi, hold, hold_optional};
+use super::{address, check, expect_f32, ffi, hold, hold_optional};
+use crate::kernels::Result;
 use crate::kernels::optimizer::{AdamW, Buffers};
 
 /// One step; see the CPU's.
@@ -38,5 +38,5 @@ pub(in crate::kernels) fn step(buffers: &Buffers<'_>, settings: &AdamW) -> Resul
         buffers.parameters.elem_count() as i64,
         &by,
     );
-    ffi::check("AdamW", code)
+    check("AdamW", code)
 }

@@ -1,8 +1,8 @@
 //! Sums and changes of whole buffers.
 
-use super::super::Result;
 use super::context::{format, of};
-use super::{ffi, hold};
+use super::{check, ffi, hold};
+use crate::kernels::Result;
 use candle_core::{DType, Tensor};
 
 /// Σ x², in f64; waits for it.
@@ -22,7 +22,7 @@ pub(in crate::kernels) fn sum_of_squares(x: &Tensor) -> Result<f64> {
         memory.at(),
         sum.at(),
     );
-    ffi::check("sum of squares", code)?;
+    check("sum of squares", code)?;
     drop((memory, sum));
     Ok(total.to_vec1::<f64>()?[0])
 }
@@ -37,14 +37,14 @@ pub(in crate::kernels) fn scale_in_place(x: &Tensor, factor: f64) -> Result<()> 
         x.elem_count() as i64,
         factor as f32,
     );
-    ffi::check("scale", code)
+    check("scale", code)
 }
 
 /// `x = 0`.
 pub(in crate::kernels) fn clear(x: &Tensor) -> Result<()> {
     let (context, values) = (of(x)?, hold(x)?);
     let bytes = x.elem_count() * x.dtype().size_in_bytes();
-    ffi::check("clear", ffi::sft_clear(context.stream()?, values.at(), bytes as i64))
+    check("clear", ffi::sft_clear(context.stream()?, values.at(), bytes as i64))
 }
 
 /// `x = y`, rounded to `x`'s format.
@@ -59,7 +59,7 @@ pub(in crate::kernels) fn put(x: &Tensor, y: &Tensor) -> Result<()> {
         to.at(),
         x.elem_count() as i64,
     );
-    ffi::check("cast", code)
+    check("cast", code)
 }
 
 /// `x += y`.
@@ -76,7 +76,7 @@ pub(in crate::kernels) fn add_in_place(x: &Tensor, y: &Tensor) -> Result<()> {
         count,
         1.0,
     );
-    ffi::check("add", code)
+    check("add", code)
 }
 
 /// The sum of tensors of equal shape, added in their order to a copy of the first.

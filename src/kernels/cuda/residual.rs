@@ -1,8 +1,8 @@
 //! The residual sum and dropout.
 
-use super::super::Result;
 use super::context::{format, of};
-use super::{address, ffi, hold, hold_optional, in_format, optional};
+use super::{address, check, ffi, hold, hold_optional, in_format, optional};
+use crate::kernels::Result;
 use crate::kernels::dropout::Dropout;
 use candle_core::Tensor;
 
@@ -34,7 +34,7 @@ pub(in crate::kernels) fn forward(
         tokens as i64,
         width as i64,
     );
-    ffi::check("residual sum", code)?;
+    check("residual sum", code)?;
     drop(out);
     Ok(y)
 }

@@ -1,8 +1,8 @@
 //! Rotary positions.
 
-use super::super::Result;
 use super::context::{format, of};
-use super::{ffi, hold};
+use super::{check, ffi, hold};
+use crate::kernels::Result;
 use crate::kernels::attention::Shape;
 use candle_core::Tensor;
 
@@ -31,5 +31,5 @@ pub(in crate::kernels) fn turn(
         pairs as i64,
         sign as f32,
     );
-    ffi::check("rotary positions", code)
+    check("rotary positions", code)
 }
