@@ -10,17 +10,27 @@ use super::writer::Draft;
 use crate::layout::parameters::table;
 use crate::layout::slice::Slice;
 use crate::model::Model;
+use crate::model::formats::Formats;
 use crate::model::weights::Weights;
 use crate::spec::architecture::Architecture;
 use crate::spec::optimization::Degrees;
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 
-/// The model in the checkpoint at `path`, in its own shape.
+/// The model in the checkpoint at `path`, in its own shape, in fp32 on the CPU.
 pub fn load_model(path: &Path) -> Result<Model, Error> {
+    load_model_to(path, Formats::uniform(DType::F32), &Device::Cpu)
+}
+
+/// The model in the checkpoint at `path`, in its own shape, in `formats` on `device`.
+pub fn load_model_to(path: &Path, formats: Formats, device: &Device) -> Result<Model, Error> {
     let checkpoint = Checkpoint::open(path)?;
     let architecture = &checkpoint.manifest().header.architecture;
-    build(architecture, read_weights(&checkpoint, architecture)?)
+    let values = read_weights(&checkpoint, architecture)?;
+    let count = values.len();
+    let values = Tensor::from_vec(values, count, &Device::Cpu)?;
+    let weights = Weights::placed(architecture, &values, formats, device)?;
+    Ok(Model::new(architecture, weights)?)
 }
 
 /// The model with these parameters, which follow each other in the table's order.

@@ -113,6 +113,29 @@ pub fn gpus() -> Option<Gpus> {
     Some(Gpus { count: text.lines().count(), name: Some(name.trim().to_owned()), memory })
 }
 
+/// Version of NVIDIA's driver and the newest CUDA that it runs; none without one.
+pub fn driver() -> Option<String> {
+    let output =
+        Command::new("nvidia-smi").output().ok().filter(|output| output.status.success())?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let after = |label: &str| {
+        let (_, rest) = text.split_once(label)?;
+        rest.split_whitespace().next().map(str::to_owned)
+    };
+    Some(format!("{}, runs CUDA up to {}", after("Driver Version:")?, after("CUDA Version:")?))
+}
+
+/// The NVLinks of the first GPU; none when it has none.
+pub fn nvlink() -> Option<String> {
+    let output =
+        Command::new("nvidia-smi").args(["nvlink", "--status", "-i", "0"]).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let links: Vec<&str> =
+        text.lines().filter_map(|line| line.trim().strip_prefix("Link ")).collect();
+    let (_, rate) = links.first()?.split_once(": ")?;
+    Some(format!("{} links of {rate} per GPU", links.len()))
+}
+
 fn operating_system() -> String {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let pretty = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));

@@ -9,6 +9,7 @@ pub mod exit;
 pub mod failure;
 mod first_word;
 mod idle;
+mod libraries;
 mod logs;
 mod notify;
 mod open;

@@ -14,9 +14,6 @@ use crate::recipe::{View, config_text};
 use crate::runner::{self, Settings};
 use std::path::{Path, PathBuf};
 
-/// GPUs that this build computes on: it has no GPU code.
-const USABLE_GPUS: usize = 0;
-
 /// A plan and what it stands on.
 pub(super) struct Opened {
     /// The recipe.
@@ -72,7 +69,7 @@ pub(super) fn plan(session: &Session, arguments: &RecipeArguments) -> Result<Ope
     let (checked, _) = recipe(session, arguments)?;
     let store =
         Store::open(&cache_folder(session, arguments.cache_dir.as_deref(), checked.folder()));
-    let facts = runner::facts(&plan::wanted(&checked), &store, USABLE_GPUS)?;
+    let facts = runner::facts(&plan::wanted(&checked), &store)?;
     let plan = plan::compile(&checked, &facts)?;
     let lock = lock_path(&arguments.recipe);
     let changed = !arguments.overrides.is_empty()

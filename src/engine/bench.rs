@@ -1,12 +1,15 @@
 //! Times the training step on real data.
 
+use super::peak::operations_per_second;
 use super::state::{Begin, share};
 use super::step::Trainer;
 use super::training::{Error, first_failure};
 use crate::data::feed::Feed;
+use crate::kernels::device;
 use crate::layout::parameters::{Parameter, Place, Role, element_count, table};
 use crate::parallel::ranks;
 use crate::spec::architecture::Architecture;
+use crate::spec::backend::Backend;
 use crate::spec::job::TrainJob;
 use std::path::Path;
 use std::time::Instant;
@@ -37,6 +40,15 @@ pub struct Report {
     /// of a block and token, and for each weight of the output layer and learned token.
     /// Attention's own products are not counted.
     pub matrix_operations: f64,
+    /// Operations of attention's own products in the timed steps: 12 for each channel of a query
+    /// head and pair of tokens of a segment, whether the causal mask leaves it or not, as is usual.
+    pub attention_operations: f64,
+    /// The device's stated rate of matrix products in this format, operations per second, if known.
+    pub peak_rate: Option<f64>,
+    /// Name of the GPU; none on the CPU.
+    pub gpu: Option<String>,
+    /// Most bytes that tensors took on the GPU; none on the CPU.
+    pub peak_memory: Option<u64>,
     /// Loss of the last step.
     pub loss: f64,
 }
@@ -54,10 +66,20 @@ fn matrix_operations(architecture: &Architecture, tokens: u64, learned_tokens: u
     6.0 * (blocks as f64 * tokens as f64 + head as f64 * learned_tokens as f64)
 }
 
+/// Squared lengths of a micro-batch's segments, summed.
+fn squared_lengths(segments: &[usize]) -> f64 {
+    segments.windows(2).map(|pair| ((pair[1] - pair[0]) as f64).powi(2)).sum()
+}
+
 /// Trains from the weights of checkpoint `start` on all ranks and measures; nothing is written.
-pub fn run(job: &TrainJob, start: &Path, data: &Feed, steps: Steps) -> Result<Report, Error> {
+pub fn run(
+    job: &TrainJob,
+    (backend, start): (Backend, &Path),
+    data: &Feed,
+    steps: Steps,
+) -> Result<Report, Error> {
     super::training::check_is_built(job)?;
-    let begin = Begin::at(job, start)?;
+    let begin = Begin::at(job, start)?.on(backend);
     let reports = ranks::run(&job.trainer.degrees, |mesh| {
         let trainer = begin.trainer(job, &mesh)?;
         measure(job, trainer, data.clone(), steps)
@@ -73,16 +95,23 @@ fn measure(
     steps: Steps,
 ) -> Result<Report, Error> {
     let share = share(job, &trainer.mesh)?;
-    let (mut tokens, mut learned_tokens, mut loss) = (0, 0, f64::NAN);
+    let device = trainer.model.weights().device().clone();
+    let (mut tokens, mut learned_tokens, mut loss, mut squares) = (0, 0, f64::NAN, 0.0);
     let (mut seconds, mut rates) = (Vec::new(), Vec::new());
     for step in 0..steps.warmup + steps.timed {
         let consumed = step * share.global_batch_size() as u64;
         let started = Instant::now();
-        let next = |number| data.micro_batch(share.numbers(consumed, number));
+        let is_timed = step >= steps.warmup;
+        let next = |number| {
+            let batch = data.micro_batch(share.numbers(consumed, number))?;
+            squares += if is_timed { squared_lengths(&batch.segments) } else { 0.0 };
+            Ok(batch)
+        };
         let outcome = trainer.step(step, share.micro_batches(), next)?;
+        device.synchronize()?;
         let elapsed = started.elapsed().as_secs_f64();
         loss = outcome.loss;
-        if step >= steps.warmup {
+        if is_timed {
             tokens += outcome.tokens;
             learned_tokens += outcome.learned_tokens;
             seconds.push(elapsed);
@@ -90,12 +119,20 @@ fn measure(
         }
     }
     let architecture = &job.model.architecture;
+    let width = architecture.num_attention_heads * architecture.kv_channels;
+    let (gpu, format) = (device::name(&device)?, trainer.model.weights().formats().products);
+    // Every replica sees its own segments; this one's stand for all.
+    let squares = squares * job.trainer.degrees.data as f64;
     Ok(Report {
         parameters: element_count(architecture),
         tokens,
         learned_tokens,
         tokens_per_second: median(&mut rates),
         matrix_operations: matrix_operations(architecture, tokens, learned_tokens),
+        attention_operations: 12.0 * (architecture.num_layers * width) as f64 * squares,
+        peak_rate: gpu.as_deref().and_then(|name| operations_per_second(name, format)),
+        gpu,
+        peak_memory: device::memory(&device)?.map(|[_, most]| most),
         seconds,
         loss,
     })

@@ -2,10 +2,12 @@
 
 pub mod bench;
 pub mod census;
+pub mod devices;
 pub mod generation;
 pub mod journal;
 pub mod loss_scale;
 pub mod optimizer;
+pub mod peak;
 pub mod reduction;
 pub mod saving;
 pub mod schedule;

@@ -1,5 +1,6 @@
 //! Where a run begins, and the state of a rank there: its part of the weights, its optimizer's state.
 
+use super::devices;
 use super::loss_scale::LossScaler;
 use super::optimizer::OptimizerState;
 use super::reduction::GradientSums;
@@ -15,6 +16,7 @@ use crate::model::Model;
 use crate::model::formats::Formats;
 use crate::model::weights::Weights;
 use crate::parallel::mesh::Mesh;
+use crate::spec::backend::Backend;
 use crate::spec::job::TrainJob;
 use crate::spec::optimization::OptimizerName;
 use candle_core::{Device, Tensor};
@@ -23,6 +25,7 @@ use std::path::Path;
 /// Where a run begins.
 #[derive(Debug)]
 pub struct Begin {
+    backend: Backend,
     checkpoint: Checkpoint,
     /// Whether an interrupted run goes on, with its optimizer's state.
     pub resumes: bool,
@@ -33,10 +36,11 @@ pub struct Begin {
 impl Begin {
     /// The start of `run`, or where an interrupted one left off.
     pub fn open(run: &Run<'_>) -> Result<Begin, Error> {
-        match newest_checkpoint(run.output)? {
+        let begin = match newest_checkpoint(run.output)? {
             Some(path) => Begin::going_on(run.job, &path),
             None => Begin::at(run.job, run.start),
-        }
+        };
+        Ok(begin?.on(run.backend))
     }
 
     /// Where the run that wrote the checkpoint at `path` left off.
@@ -50,7 +54,14 @@ impl Begin {
     pub fn at(job: &TrainJob, path: &Path) -> Result<Begin, Error> {
         let checkpoint = Checkpoint::open(path)?;
         whole::check_shape(&checkpoint, &job.model.architecture)?;
-        Ok(Begin { checkpoint, resumes: false, progress: Progress::default() })
+        let (backend, progress) = (Backend::Cpu, Progress::default());
+        Ok(Begin { backend, checkpoint, resumes: false, progress })
+    }
+
+    /// The same with ranks that compute on `backend`; they compute on the CPU otherwise.
+    #[must_use]
+    pub fn on(self, backend: Backend) -> Begin {
+        Begin { backend, ..self }
     }
 
     /// The state of the rank of `mesh`.
@@ -61,7 +72,8 @@ impl Begin {
         let start = piecewise::read(&self.checkpoint, Kind::Weight, &holding, &all)?;
         let start = Tensor::from_vec(start, holding.length(), &Device::Cpu)?;
         let formats = Formats::of(job.trainer.precision, job.model.megatron_amp_o2);
-        let weights = Weights::held(holding, &start, formats, &Device::Cpu)?;
+        let device = devices::of_rank(self.backend, mesh.rank)?;
+        let weights = Weights::held(holding, &start, formats, &device)?;
         let model =
             Model::of_rank(architecture, weights, mesh)?.with_recompute(job.model.recompute);
         let weights = model.weights();

@@ -9,6 +9,7 @@ use crate::checkpoint::native;
 use crate::data::feed::{self, Feed};
 use crate::data::sampler;
 use crate::parallel::ranks::{self, Cause, Failure};
+use crate::spec::backend::Backend;
 use crate::spec::event::{Event, Sink};
 use crate::spec::job::TrainJob;
 use std::fmt;
@@ -80,6 +81,8 @@ pub struct Run<'a> {
     pub job: &'a TrainJob,
     /// The checkpoint whose weights training starts from.
     pub start: &'a Path,
+    /// What ranks compute on.
+    pub backend: Backend,
     /// The output folder.
     pub output: &'a Path,
     /// The training data.

@@ -40,3 +40,28 @@ pub fn cudnn_version() -> i64 {
     #[cfg(not(feature = "cuda"))]
     0
 }
+
+/// Whether this build has code for GPUs.
+pub const BUILT_FOR_GPUS: bool = cfg!(feature = "cuda");
+
+/// GPUs that this build can use on this machine.
+pub fn count() -> usize {
+    #[cfg(feature = "cuda")]
+    {
+        use candle_core::cuda_backend::cudarc::driver::CudaContext;
+        CudaContext::device_count().ok().and_then(|count| usize::try_from(count).ok()).unwrap_or(0)
+    }
+    #[cfg(not(feature = "cuda"))]
+    0
+}
+
+/// A GPU's name, such as `NVIDIA H100 80GB HBM3`; none for a CPU.
+pub fn name(device: &Device) -> Result<Option<String>> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(cuda) = device {
+        let name = cuda.cuda_stream().context().name();
+        return name.map(Some).map_err(candle_core::Error::wrap);
+    }
+    let _ = device;
+    Ok(None)
+}

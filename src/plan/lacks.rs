@@ -30,6 +30,7 @@ pub(super) fn missing<'a>(
     for (stage, job) in recipe.stages().iter().zip(jobs) {
         found.extend(devices(stage, facts));
         found.extend(nodes(stage));
+        found.extend(several_gpus(stage, facts));
         found.extend(files(recipe, stage, facts));
         found.extend(data(stage));
         found.extend(tokenizer(recipe, stage));
@@ -52,16 +53,37 @@ fn devices(stage: &NamedStage, facts: &Facts) -> Option<Missing> {
         return None;
     }
     let here = match facts.gpus {
-        0 => "none that this program can use is here".to_owned(),
+        _ if !facts.built_for_gpus => "and this build computes on the CPU only".to_owned(),
+        0 => "none that the driver lists is here (`sft-run doctor` tells more)".to_owned(),
         gpus => format!("{gpus} here"),
     };
     let s = if wanted == 1 { "" } else { "s" };
+    let first = if facts.built_for_gpus {
+        "run it on such a machine"
+    } else {
+        "build with `cargo build --release --features cuda` on a machine with CUDA"
+    };
     Some(Missing {
         what: format!("{wanted} GPU{s} per node, {here}"),
         key: "trainer.accelerator".to_owned(),
-        help: "run it on such a machine, or set trainer.accelerator=cpu trainer.devices=1 \
-               trainer.num_nodes=1 and the model parallel sizes to 1"
-            .to_owned(),
+        help: format!(
+            "{first}, or set trainer.accelerator=cpu trainer.devices=1 trainer.num_nodes=1 and \
+             the model parallel sizes to 1"
+        ),
+    })
+}
+
+/// GPUs of this build compute alone.
+fn several_gpus(stage: &NamedStage, facts: &Facts) -> Option<Missing> {
+    let trainer = &stage.settings.trainer;
+    let trains = matches!(stage.stage, Stage::Train(_)) && facts.refusals.is_some();
+    if !trains || !trainer.on_gpu() || !facts.built_for_gpus || trainer.world_size() == 1 {
+        return None;
+    }
+    Some(Missing {
+        what: format!("training on {} GPUs, which is not built", trainer.world_size()),
+        key: "trainer.devices".to_owned(),
+        help: "set trainer.devices and trainer.num_nodes to 1".to_owned(),
     })
 }
 

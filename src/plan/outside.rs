@@ -17,6 +17,8 @@ pub struct Wanted {
     pub files: Vec<PathBuf>,
     /// The tokenizer: its kind and its files by the names that jobs give them.
     pub tokenizer: Option<(TokenizerKind, BTreeMap<String, PathBuf>)>,
+    /// Whether a stage asks for GPUs.
+    pub gpus: bool,
 }
 
 /// What is known of the outside. Planning reads nothing itself.
@@ -28,6 +30,8 @@ pub struct Facts {
     pub vocab_size: Option<usize>,
     /// GPUs that this build of the program can use on this machine.
     pub gpus: usize,
+    /// Whether this build has code for GPUs.
+    pub built_for_gpus: bool,
     /// What of a job this build of the program cannot do; none refuses nothing.
     pub refusals: Option<fn(&Job) -> Vec<Missing>>,
 }
@@ -46,7 +50,8 @@ pub fn wanted(recipe: &CheckedRecipe) -> Wanted {
         });
         (kind, located.collect())
     });
-    Wanted { files: files.into_iter().collect(), tokenizer }
+    let gpus = recipe.stages().iter().any(|stage| stage.settings.trainer.on_gpu());
+    Wanted { files: files.into_iter().collect(), tokenizer, gpus }
 }
 
 /// The inputs of a stage that come from files, by name; their hashes are not filled in.

@@ -1,8 +1,9 @@
 //! A stage of a plan: its job, where its inputs come from, where its settings were written.
 
 use crate::base::digest::Digest;
+pub use crate::spec::backend::Backend;
 use crate::spec::job::Job;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -82,26 +83,6 @@ impl Outside {
         }
         let digests: Option<Vec<_>> = self.files().iter().map(|path| digest(path)).collect();
         Some(Digest::of_files(self.endings.iter().copied().zip(digests?)))
-    }
-}
-
-/// A class of devices that compute the same numbers up to rounding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Backend {
-    /// The processor.
-    Cpu,
-    /// NVIDIA GPUs.
-    Cuda,
-}
-
-impl Backend {
-    /// The name in fingerprints and lock files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Backend::Cpu => "cpu",
-            Backend::Cuda => "cuda",
-        }
     }
 }
 

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 /// The facts that planning a recipe needs: hashes of its files, the size of its vocabulary.
 ///
-/// `gpus` is how many GPUs this build can use here. Files that do not exist are left out; the plan
+/// GPUs are counted only when the recipe asks for some. Files that do not exist are left out; the plan
 /// then lists them as missing.
-pub fn facts(wanted: &Wanted, store: &Store, gpus: usize) -> Result<Facts, Error> {
+pub fn facts(wanted: &Wanted, store: &Store) -> Result<Facts, Error> {
     let mut digests = BTreeMap::new();
     for path in wanted.files.iter().filter(|path| path.exists()) {
         let digest =
@@ -28,7 +28,9 @@ pub fn facts(wanted: &Wanted, store: &Store, gpus: usize) -> Result<Facts, Error
         }),
         None => None,
     };
-    Ok(Facts { digests, vocab_size, gpus, refusals: Some(refusals) })
+    let gpus = if wanted.gpus { stages::devices::usable_gpus() } else { 0 };
+    let built_for_gpus = stages::devices::built_for_gpus();
+    Ok(Facts { digests, vocab_size, gpus, built_for_gpus, refusals: Some(refusals) })
 }
 
 /// What of a job the stages of this build cannot do.

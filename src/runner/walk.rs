@@ -10,6 +10,7 @@ use crate::artifacts::{
 use crate::base::digest::Digest;
 use crate::base::step_trace;
 use crate::plan::{Missing, Plan, Source, Stage, fingerprint};
+use crate::spec::backend::Backend;
 use crate::spec::event::{Event, Sink};
 use crate::spec::job::Job;
 use crate::stages::{self, Folders, Outcome};
@@ -196,7 +197,11 @@ impl Walk<'_> {
         inputs: &BTreeMap<String, Digest>,
         work: Work<'_>,
     ) -> Result<Artifact, Error> {
-        let folders = Folders { inputs: self.places(stage), output: work.output().to_owned() };
+        let folders = Folders {
+            inputs: self.places(stage),
+            backend: stage.backend.unwrap_or(Backend::Cpu),
+            output: work.output().to_owned(),
+        };
         let result = (self.execute)(&stage.job, &folders, self.sink, self.stop);
         let name = || stage.name.clone();
         let outcome = match result {

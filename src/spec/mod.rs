@@ -1,6 +1,7 @@
 //! The nouns of the program as plain data; the JSON Schemas are generated from here.
 
 pub mod architecture;
+pub mod backend;
 pub mod event;
 pub mod generation;
 pub mod job;

@@ -25,6 +25,7 @@ pub fn journal(folder: &Path, steps: &[StepMetrics]) -> io::Result<()> {
 /// Times the step of `job`; reads its inputs and writes nothing.
 pub fn run(job: &TrainJob, folders: &Folders, steps: Steps) -> Result<Report, super::Error> {
     let data = train::open(job, folders, Split::Train)?;
-    let report = bench::run(job, folders.input("model")?, &data, steps);
+    let start = (folders.backend, folders.input("model")?);
+    let report = bench::run(job, start, &data, steps);
     Ok(report.map_err(train::Error::Training)?)
 }

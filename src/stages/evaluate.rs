@@ -3,7 +3,7 @@
 use super::held_out::{self, HeldOut};
 use super::{Folders, Outcome};
 use crate::base::atomic_file;
-use crate::checkpoint::{native, whole};
+use crate::checkpoint::native;
 use crate::data::tokenizer::{self, Tokenizer};
 use crate::engine::generation::{Generated, Session, SessionError, Update, batch};
 use crate::engine::scoring::{self, Scored};
@@ -69,7 +69,7 @@ pub fn run(
     stop: &AtomicBool,
 ) -> Result<Outcome, super::Error> {
     let data = folders.input("data")?;
-    let model = whole::load_model(folders.input("model")?).map_err(Error::from)?;
+    let model = super::load_model(folders.input("model")?, folders.backend).map_err(Error::from)?;
     let tokenizer = Tokenizer::open(&data.join("tokenizer")).map_err(Error::from)?;
     let session = Session::new(model, tokenizer).map_err(Error::from)?;
     let held_out = held_out::read(data, &job.stage).map_err(Error::from)?;

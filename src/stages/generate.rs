@@ -3,10 +3,11 @@
 use super::evaluate::{lines, progress};
 use super::{Folders, Outcome};
 use crate::base::atomic_file;
-use crate::checkpoint::{native, whole};
+use crate::checkpoint::native;
 use crate::data::tokenizer::{self, Tokenizer};
 pub use crate::engine::generation::Update;
 use crate::engine::generation::{Generated, Listener, Session, SessionError, batch};
+use crate::spec::backend::Backend;
 use crate::spec::event::{Event, Sample, Sink};
 use crate::spec::generation::Generation;
 use crate::spec::job::GenerateJob;
@@ -86,9 +87,12 @@ pub fn run(
     let speaker = match job.model.tokenizer {
         Some(kind) => {
             let tokenizer = Tokenizer::load(kind, &folders.inputs).map_err(Error::from)?;
-            Speaker::new(model, tokenizer)?
+            Speaker::new(model, folders.backend, tokenizer)?
         }
-        None => Speaker::open(model, folders.inputs.get("data").map(PathBuf::as_path))?,
+        None => {
+            let data = folders.inputs.get("data").map(PathBuf::as_path);
+            Speaker::open(model, folders.backend, data)?
+        }
     };
     let prompts = match folders.inputs.get("prompts") {
         Some(path) => read_prompts(path)?,
@@ -122,16 +126,16 @@ impl Speaker {
     ///
     /// The tokenizer is the folder `tokenizer` in it or beside it, else that of `data`, a tokenize
     /// or shard output.
-    pub fn open(model: &Path, data: Option<&Path>) -> Result<Speaker, Error> {
+    pub fn open(model: &Path, backend: Backend, data: Option<&Path>) -> Result<Speaker, Error> {
         let places = [Some(model), model.parent(), data];
         let folders = places.into_iter().flatten().map(|place| place.join("tokenizer"));
         let found = folders.into_iter().find(|folder| folder.is_dir());
         let folder = found.ok_or_else(|| Error::NoTokenizer { path: model.to_owned() })?;
-        Speaker::new(model, Tokenizer::open(&folder)?)
+        Speaker::new(model, backend, Tokenizer::open(&folder)?)
     }
 
-    fn new(model: &Path, tokenizer: Tokenizer) -> Result<Speaker, Error> {
-        Ok(Speaker(Session::new(whole::load_model(model)?, tokenizer)?))
+    fn new(model: &Path, backend: Backend, tokenizer: Tokenizer) -> Result<Speaker, Error> {
+        Ok(Speaker(Session::new(super::load_model(model, backend)?, tokenizer)?))
     }
 
     /// Continues every prompt; the samples are in the prompts' order.

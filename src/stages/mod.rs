@@ -1,6 +1,7 @@
 //! One file per stage kind: input folders in, one output folder out.
 
 pub mod bench;
+pub mod devices;
 pub mod evaluate;
 pub mod generate;
 pub mod inspect;
@@ -12,8 +13,14 @@ pub mod train;
 
 pub use tokenize::{TrainRequest, TrainText};
 
+use crate::checkpoint::{native, whole};
+use crate::engine::devices::of_rank;
+use crate::model::Model;
+use crate::model::formats::Formats;
+use crate::spec::backend::Backend;
 use crate::spec::event::Sink;
 use crate::spec::job::{Job, TokenizerKind};
+use crate::spec::optimization::Precision;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -23,6 +30,8 @@ use std::sync::atomic::AtomicBool;
 pub struct Folders {
     /// Files and folders by the names that [`Job`] gives them (`data`, `model`, `rows.0`).
     pub inputs: BTreeMap<String, PathBuf>,
+    /// What stages that compute compute on.
+    pub backend: Backend,
     /// The output folder, which exists; for training it may hold the partial work of an
     /// interrupted run of the same fingerprint, else it is empty.
     pub output: PathBuf,
@@ -106,6 +115,12 @@ pub fn refusals(job: &Job) -> Vec<Refusal> {
         Job::Train(job) => train::refusals(job),
         _ => Vec::new(),
     }
+}
+
+/// The model in the checkpoint at `path`, in fp32 on one device of `backend`.
+fn load_model(path: &Path, backend: Backend) -> Result<Model, native::Error> {
+    let device = of_rank(backend, 0)?;
+    whole::load_model_to(path, Formats::of(Precision::Fp32, false), &device)
 }
 
 /// Number of ids that a tokenizer can produce: a fact that planning needs.

@@ -49,7 +49,8 @@ pub fn run(
     let data = open(job, folders, Split::Train)?;
     let validation = open_validation(job, folders, sink)?;
     copy_tokenizer(folders)?;
-    let run = Run { job, start, output: &folders.output, data, validation };
+    let (backend, output) = (folders.backend, folders.output.as_path());
+    let run = Run { job, start, backend, output, data, validation };
     match training::train(run, sink, stop) {
         Ok(finished) => Ok(Outcome { facts: facts(&finished) }),
         Err(training::Error::Stopped { step }) => {

@@ -12,8 +12,9 @@ use crate::cli::screen::{Layout, Screen};
 use crate::cli::session::Session;
 use crate::cli::tensorboard::TensorBoard;
 use crate::plan::{Source, Stage};
-use crate::report::numbers::{count, quantity};
+use crate::report::numbers::{bytes, count, quantity};
 use crate::runner;
+use crate::spec::backend::Backend;
 use crate::spec::event::{Event, Sink, StepMetrics};
 use crate::spec::job::{Job, TrainJob};
 use crate::stages::bench::{self, Report, Steps};
@@ -40,6 +41,11 @@ struct Measured {
     seconds_per_step: f64,
     /// Of the matrix products with weights; attention's own are not counted.
     flop_per_second: f64,
+    /// Share of the GPU's stated rate: products with weights and attention's, the causal mask not
+    /// discounted; none where the rate is not known.
+    model_flop_utilization: Option<f64>,
+    gpu: Option<String>,
+    peak_memory_bytes: Option<u64>,
     loss: f64,
     /// What writing journals, metrics, events and TensorBoard's file takes of each step.
     bookkeeping_seconds_per_step: f64,
@@ -54,7 +60,8 @@ pub(in crate::cli) fn run(session: &Session, arguments: &BenchArguments) -> Resu
     }
     let (stage, job) = train_stage(&opened, arguments.stage.as_deref())?;
     let inputs = inputs(session, &opened, stage)?;
-    let folders = Folders { inputs, output: PathBuf::new() };
+    let backend = stage.backend.unwrap_or(Backend::Cpu);
+    let folders = Folders { inputs, backend, output: PathBuf::new() };
     let steps = Steps { warmup: arguments.warmup, timed: arguments.steps };
     let report = bench::run(job, &folders, steps).map_err(|error| Failure::failed(&error))?;
     let bookkeeping = bookkeeping(&opened)?;
@@ -174,6 +181,12 @@ fn measured(stage: &Stage, report: &Report, bookkeeping: f64) -> Measured {
         learned_tokens_per_step: report.learned_tokens as f64 / steps as f64,
         seconds_per_step: report.seconds.iter().sum::<f64>() / steps as f64,
         flop_per_second: report.matrix_operations / report.seconds.iter().sum::<f64>(),
+        model_flop_utilization: report.peak_rate.map(|rate| {
+            let operations = report.matrix_operations + report.attention_operations;
+            operations / report.seconds.iter().sum::<f64>() / rate
+        }),
+        gpu: report.gpu.clone(),
+        peak_memory_bytes: report.peak_memory,
         loss: report.loss,
         bookkeeping_seconds_per_step: bookkeeping,
         environment: environment::machine(),
@@ -182,7 +195,7 @@ fn measured(stage: &Stage, report: &Report, bookkeeping: f64) -> Measured {
 
 fn text(measured: &Measured) -> String {
     let tokens = |number: f64| quantity(number.round());
-    let lines = [
+    let mut lines = vec![
         (
             "tokens/s",
             format!(
@@ -217,5 +230,13 @@ fn text(measured: &Measured) -> String {
         ("parameters", count(measured.parameters as u64)),
         ("threads", measured.environment.get("cores").cloned().unwrap_or_default()),
     ];
+    let share = measured.model_flop_utilization;
+    lines.extend(share.map(|share| {
+        ("MFU", format!("{:.1}% of the stated rate, with attention's products", share * 100.0))
+    }));
+    lines.extend(measured.gpu.clone().map(|name| ("GPU", name)));
+    lines.extend(
+        measured.peak_memory_bytes.map(|peak| ("memory", format!("{} at most", bytes(peak)))),
+    );
     lines.iter().map(|(name, text)| format!("{name:<11} {text}\n")).collect()
 }

@@ -2,8 +2,10 @@
 
 use crate::cli::environment;
 use crate::cli::exit::Exit;
+use crate::cli::libraries;
 use crate::cli::session::Session;
 use crate::cli::terminal::Paint;
+use crate::stages::devices::{built_for_gpus, usable_gpus};
 use serde_json::json;
 use std::path::Path;
 
@@ -33,7 +35,7 @@ pub(in crate::cli) fn run(session: &Session) -> Exit {
     };
     let lines = findings
         .iter()
-        .map(|(standing, what, text)| format!("{} {what:<10} {text}\n", mark(*standing)));
+        .map(|(standing, what, text)| format!("{} {what:<11} {text}\n", mark(*standing)));
     session.terminal.result(&lines.collect::<String>());
     Exit::Done
 }
@@ -41,18 +43,19 @@ pub(in crate::cli) fn run(session: &Session) -> Exit {
 fn findings(session: &Session) -> Vec<(Standing, &'static str, String)> {
     let machine = environment::machine();
     let known = |name: &str| machine.get(name).cloned().unwrap_or_else(|| "unknown".to_owned());
-    let build = format!("sft-run {}, {}, CPU only", env!("CARGO_PKG_VERSION"), profile());
+    let computes = if built_for_gpus() { "CPU and NVIDIA GPUs" } else { "CPU only" };
+    let build = format!("sft-run {}, {}, {computes}", env!("CARGO_PKG_VERSION"), profile());
     let profile_standing = if cfg!(debug_assertions) { Standing::Note } else { Standing::Good };
-    vec![
+    let mut findings = vec![
         (profile_standing, "build", build),
         (Standing::Good, "system", format!("{}, {}", known("os"), known("architecture"))),
         (Standing::Good, "processor", format!("{}, {} threads", known("cpu"), known("cores"))),
         vector_units(),
         memory(),
-        gpus(),
-        git(),
-        threads(session),
-    ]
+    ];
+    findings.extend(gpus(session));
+    findings.extend([git(), threads(session)]);
+    findings
 }
 
 fn profile() -> &'static str {
@@ -93,15 +96,59 @@ fn memory() -> (Standing, &'static str, String) {
     }
 }
 
-fn gpus() -> (Standing, &'static str, String) {
-    let text = match environment::gpus() {
+/// The GPUs and, where there are some or the build is for them, the libraries.
+fn gpus(session: &Session) -> Vec<(Standing, &'static str, String)> {
+    let here = environment::gpus();
+    let usable = usable_gpus();
+    let (standing, text) = match &here {
+        None if built_for_gpus() => (
+            Standing::Note,
+            "none found, and this build is for them: recipes with `trainer.accelerator: cpu` run here"
+                .to_owned(),
+        ),
+        None => (
+            Standing::Note,
+            "none found: recipes with `trainer.accelerator: cpu` run here".to_owned(),
+        ),
         Some(gpus) => {
-            let name = gpus.name.unwrap_or_else(|| "GPU".to_owned());
-            format!("{} × {name}, not used: this build computes on the CPU", gpus.count)
+            let name = gpus.name.as_deref().unwrap_or("GPU");
+            let memory = gpus.memory.map_or(String::new(), |memory| {
+                format!(" of {}", crate::report::numbers::bytes(memory))
+            });
+            let text = format!("{} × {name}{memory}", gpus.count);
+            match usable {
+                _ if !built_for_gpus() => (
+                    Standing::Note,
+                    format!("{text}, not used: build with `cargo build --release --features cuda`"),
+                ),
+                0 => (Standing::Note, format!("{text}, but the driver lets this program use none")),
+                usable if usable < gpus.count => {
+                    (Standing::Note, format!("{text}, of which this program may use {usable}"))
+                }
+                _ => (Standing::Good, text),
+            }
         }
-        None => "none found: recipes with `trainer.accelerator: cpu` run here".to_owned(),
     };
-    (Standing::Note, "GPU", text)
+    let mut findings = vec![(standing, "GPU", text)];
+    if here.is_some() || built_for_gpus() {
+        findings.extend(environment::driver().map(|driver| (Standing::Good, "driver", driver)));
+        findings.extend(environment::nvlink().map(|links| (Standing::Good, "NVLink", links)));
+        let search_path = session.environment.get("LD_LIBRARY_PATH").map(String::as_str);
+        findings.extend(libraries::find(search_path).iter().map(library));
+    }
+    findings
+}
+
+fn library(library: &libraries::Library) -> (Standing, &'static str, String) {
+    match &library.found {
+        Some(path) => {
+            let version = library.version().unwrap_or("of unknown version");
+            (Standing::Good, library.name, format!("{version}, {}", path.display()))
+        }
+        None => {
+            (Standing::Note, library.name, format!("{} not found: {}", library.file, library.help))
+        }
+    }
 }
 
 fn git() -> (Standing, &'static str, String) {

@@ -6,6 +6,7 @@ use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::signals;
 use crate::cli::terminal::{Paint, Terminal};
+use crate::spec::backend::Backend;
 use crate::spec::generation::{Generation, PenaltyRule};
 use crate::stages::generate::{Speaker, Update};
 use serde_json::json;
@@ -20,7 +21,8 @@ pub(in crate::cli) fn run(
     let model = model_folder(&arguments.model)?;
     let prompts = prompts(arguments)?;
     let stop = signals::stop_flag().map_err(|error| Failure::failed(&error))?;
-    let speaker = Speaker::open(&model, None).map_err(|error| Failure::failed(&error))?;
+    let speaker =
+        Speaker::open(&model, Backend::Cpu, None).map_err(|error| Failure::failed(&error))?;
     let terminal = &session.terminal;
     let mut live = (!terminal.json).then(|| Live::begin(terminal, &prompts));
     let mut listener = |update: Update<'_>| {

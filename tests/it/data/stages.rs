@@ -8,6 +8,7 @@ use sft_run::data::indexed::IndexedFile;
 use sft_run::data::microbatch::MicroBatch;
 use sft_run::data::sampler::Share;
 use sft_run::data::tokenizer::Tokenizer;
+use sft_run::spec::backend::Backend;
 use sft_run::spec::event::{Event, Silent, Sink};
 use sft_run::spec::job::{
     Format, Job, RowSource, ShardJob, ShardModel, ShardStage, Split, SplitRule, Task, TokenizeJob,
@@ -95,7 +96,12 @@ impl Place {
         let inputs = inputs.iter().map(|(name, path)| ((*name).to_owned(), path.clone())).collect();
         let output = self.path(output);
         std::fs::create_dir_all(&output).unwrap();
-        stages::run(job, &Folders { inputs, output }, sink, &AtomicBool::new(false))
+        stages::run(
+            job,
+            &Folders { inputs, backend: Backend::Cpu, output },
+            sink,
+            &AtomicBool::new(false),
+        )
     }
 
     fn tokenize(&self, output: &str, sink: &dyn Sink) -> Result<Outcome, stages::Error> {

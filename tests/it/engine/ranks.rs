@@ -10,6 +10,7 @@ use sft_run::data::indexed;
 use sft_run::data::sequences::{Sequence, Sequences};
 use sft_run::engine::training::{Error, Run, train};
 use sft_run::parallel::ranks::Cause;
+use sft_run::spec::backend::Backend;
 use sft_run::spec::event::Silent;
 use sft_run::spec::job::TrainJob;
 use sft_run::spec::optimization::{Degrees, OptimizerName};
@@ -124,7 +125,14 @@ fn the_rank_that_fails_first_is_named_with_its_error() {
             let data = Feed::new(vec![(1.0, Arc::new(broken))], ordering).unwrap();
             let (start, output) = (folder.path().join("start"), folder.path().join("broken"));
             std::fs::create_dir_all(&output).unwrap();
-            let run = Run { job: &job, start: &start, output: &output, data, validation: None };
+            let run = Run {
+                job: &job,
+                start: &start,
+                backend: Backend::Cpu,
+                output: &output,
+                data,
+                validation: None,
+            };
             let error = train(run, &Silent, &AtomicBool::new(false)).unwrap_err();
             let Error::Rank(failure) = error else { panic!("{error}") };
             assert_eq!(failure.rank, rank);

@@ -10,6 +10,7 @@ use sft_run::data::sequences::{Sequence, Sequences};
 use sft_run::engine::bench;
 use sft_run::engine::training::{Error, Finished, Run, train};
 use sft_run::model::weights::start_values;
+use sft_run::spec::backend::Backend;
 use sft_run::spec::event::{Event, Silent, Sink, StepMetrics, ValidationMetrics};
 use sft_run::spec::job::{
     DataSource, Job, LoadJob, LoadModel, TrainData, TrainJob, TrainModel, TrainStage, TrainTrainer,
@@ -97,7 +98,11 @@ pub(super) fn run(
     std::fs::create_dir_all(&output).unwrap();
     // 10 sequences are not a multiple of the batch: epochs end in the middle of steps.
     let (data, validation) = (feed(10, true), Some(feed(6, false)));
-    train(Run { job, start: &start, output: &output, data, validation }, sink, stop)
+    train(
+        Run { job, start: &start, backend: Backend::Cpu, output: &output, data, validation },
+        sink,
+        stop,
+    )
 }
 
 /// The lines of metrics.jsonl without the measured speed.
@@ -234,7 +239,14 @@ fn a_step_in_which_nothing_is_learned_is_refused() {
     let data = Feed::new(vec![(1.0, Arc::new(Mute))], ordering).unwrap();
     let (start, output) = (folder.path().join("start"), folder.path().join("output"));
     std::fs::create_dir_all(&output).unwrap();
-    let run = Run { job: &job, start: &start, output: &output, data, validation: None };
+    let run = Run {
+        job: &job,
+        start: &start,
+        backend: Backend::Cpu,
+        output: &output,
+        data,
+        validation: None,
+    };
     let error = train(run, &Silent, &AtomicBool::new(false)).unwrap_err().to_string();
     assert!(error.starts_with("no token of step 1 is learned"), "{error}");
 }
@@ -247,7 +259,7 @@ fn bench_counts_the_timed_steps_only() {
     run(folder.path(), &job, &Silent, &AtomicBool::new(false)).unwrap();
     let steps = bench::Steps { warmup: 1, timed: 2 };
     let start = folder.path().join("start");
-    let report = bench::run(&job, &start, &feed(10, true), steps).unwrap();
+    let report = bench::run(&job, (Backend::Cpu, &start), &feed(10, true), steps).unwrap();
     let lines = metrics(folder.path());
     let of_steps: Vec<_> = lines.iter().filter(|line| line.get("lr").is_some()).collect();
     let counted = |name: &str| of_steps[1..].iter().map(|line| line[name].as_u64().unwrap()).sum();
@@ -285,8 +297,13 @@ fn the_stages_load_and_train_go_from_token_files_to_a_checkpoint() {
     let run = |job: &Job, name: &str, inputs: BTreeMap<String, PathBuf>| {
         let output = folder.path().join(name);
         std::fs::create_dir_all(&output).unwrap();
-        stages::run(job, &Folders { inputs, output: output.clone() }, &Silent, &stop)
-            .map(|_| output)
+        stages::run(
+            job,
+            &Folders { inputs, backend: Backend::Cpu, output: output.clone() },
+            &Silent,
+            &stop,
+        )
+        .map(|_| output)
     };
     let load = LoadModel { architecture: gpt(), seed: 3, restore: false };
     let loaded = run(&Job::Load(LoadJob { model: load.clone() }), "load", BTreeMap::new()).unwrap();

@@ -3,6 +3,7 @@
 use super::sampling::{greedy, sampled};
 use super::small_model::learned;
 use sft_run::base::atomic_file;
+use sft_run::spec::backend::Backend;
 use sft_run::spec::event::{Event, Sample, Silent, Sink};
 use sft_run::spec::generation::Generation;
 use sft_run::spec::job::{
@@ -69,7 +70,7 @@ impl House {
         let output = self.path(output);
         fs::create_dir_all(&output).expect("writable");
         let inputs = inputs.iter().map(|(name, path)| ((*name).to_owned(), path.clone()));
-        let folders = Folders { inputs: inputs.collect(), output };
+        let folders = Folders { inputs: inputs.collect(), backend: Backend::Cpu, output };
         stages::run(job, &folders, sink, &AtomicBool::new(stopped))
     }
 
@@ -256,7 +257,7 @@ fn text_streams_as_it_comes() {
     use sft_run::engine::generation::Update;
     let house = House::build(true);
     let data = house.path("data");
-    let speaker = Speaker::open(&house.path("model"), Some(&data)).expect("a model");
+    let speaker = Speaker::open(&house.path("model"), Backend::Cpu, Some(&data)).expect("a model");
     let mut streamed = String::new();
     let mut listener = |update: Update<'_>| {
         if let Update::Text { piece, .. } = update {

@@ -381,7 +381,13 @@ fn compile(folder: &Path, recipe: &Value) -> Result<Plan, Vec<Problem>> {
         (path, digest)
     };
     let digests = wanted(&checked).files.into_iter().map(named).collect();
-    let facts = Facts { digests, vocab_size: Some(1000), gpus: 64, ..Facts::default() };
+    let facts = Facts {
+        digests,
+        vocab_size: Some(1000),
+        gpus: 64,
+        built_for_gpus: true,
+        ..Facts::default()
+    };
     plan::compile(&checked, &facts)
 }
 

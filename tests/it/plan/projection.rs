@@ -39,7 +39,7 @@ fn whole_world(recipe: &CheckedRecipe) -> Facts {
         (path, digest)
     };
     let digests = wanted(recipe).files.into_iter().map(named).collect();
-    Facts { digests, vocab_size: Some(1000), gpus: 8, ..Facts::default() }
+    Facts { digests, vocab_size: Some(1000), gpus: 8, built_for_gpus: true, ..Facts::default() }
 }
 
 fn compiled(name: &str, overrides: &[&str]) -> Plan {
@@ -166,7 +166,7 @@ fn shipped_recipes_plan_and_say_what_they_lack() {
     ] {
         let recipe = recipe(&format!("recipes/{name}.yaml"), &[]);
         let store = shop.store();
-        let facts = runner::facts(&wanted(&recipe), &store, 0).unwrap();
+        let facts = runner::facts(&wanted(&recipe), &store).unwrap();
         let plan = plan::compile(&recipe, &facts).unwrap();
         let preview = runner::preview(&plan, &shop.settings(&store)).unwrap().to_string();
         insta::assert_snapshot!(name, hashes_hidden(&preview));
