@@ -29,7 +29,10 @@ fn main() {
         while let Some(source) =
             sources.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
         {
-            compile(&home, source, &object(&out, source), &capability);
+            let object = object(&out, source, &capability);
+            if !is_up_to_date(&object, source) {
+                compile(&home, source, &object, &capability);
+            }
         }
     };
     thread::scope(|scope| {
@@ -40,7 +43,7 @@ fn main() {
     let library = out.join("libsft_kernels.a");
     // `ar` adds to an archive that is there: objects of sources that are gone would stay.
     let _ = std::fs::remove_file(&library);
-    let objects = sources.iter().map(|source| object(&out, source));
+    let objects = sources.iter().map(|source| object(&out, source, &capability));
     run(Command::new("ar").arg("crs").arg(&library).args(objects));
     println!("cargo:rustc-link-search=native={}", out.display());
     for folder in ["lib64", "lib", "lib/stubs", "lib64/stubs", "targets/x86_64-linux/lib"] {
@@ -73,8 +76,19 @@ fn sources() -> Vec<PathBuf> {
     sources
 }
 
-fn object(out: &Path, source: &Path) -> PathBuf {
-    out.join(source.file_name().unwrap_or_default()).with_added_extension("o")
+fn object(out: &Path, source: &Path, capability: &str) -> PathBuf {
+    let end = format!("sm_{capability}.o");
+    out.join(source.file_name().unwrap_or_default()).with_added_extension(end)
+}
+
+/// Whether the object is younger than its source, all headers and this program.
+fn is_up_to_date(object: &Path, source: &Path) -> bool {
+    let time = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
+    let Ok(entries) = std::fs::read_dir(SOURCES) else { return false };
+    let is_header = |path: &PathBuf| path.extension().is_some_and(|end| end == "cuh" || end == "h");
+    let headers = entries.flatten().map(|entry| entry.path()).filter(is_header);
+    let mut inputs = headers.chain([source.to_owned(), PathBuf::from("build.rs")]);
+    time(object).is_some_and(|made| inputs.all(|path| time(&path).is_some_and(|at| at < made)))
 }
 
 fn compile(home: &Path, source: &Path, object: &Path, capability: &str) {

@@ -97,6 +97,25 @@ pub fn backward(kind: Kind, x: &Tensor, bias: Option<&Tensor>, dy: &Tensor) -> R
     })
 }
 
+/// [`backward`], which also adds the sum of the result's rows to `bias_gradient` `[width]`.
+pub fn backward_with_bias(
+    kind: Kind,
+    x: &Tensor,
+    bias: Option<&Tensor>,
+    dy: &Tensor,
+    bias_gradient: &Tensor,
+) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let (tokens, width) = x.dims2()?;
+        expect_shape("dy", dy, &[tokens, kind.output_width(width)?])?;
+        return super::cuda::activation::backward(kind, x, bias, dy, Some(bias_gradient));
+    }
+    let dx = backward(kind, x, bias, dy)?;
+    super::linear::backward_bias(&dx, bias_gradient)?;
+    Ok(dx)
+}
+
 /// The bias, or zeros.
 fn filled_bias<T: Real>(bias: Option<&Tensor>, width: usize) -> Result<Vec<T>> {
     Ok(match bias {

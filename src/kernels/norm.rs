@@ -4,6 +4,7 @@
 
 use super::Result;
 use super::carrier::{expect_shape, on_real, read, tensor, update};
+use super::dropout::Dropout;
 use super::launch::{for_row_blocks, rows_per_block, unfilled, vectorized};
 use super::real::Real;
 use candle_core::{DType, Tensor, WithDType, bail};
@@ -92,9 +93,23 @@ pub fn forward(x: &Tensor, norm: &Norm<'_>) -> Result<(Tensor, Saved)> {
     })
 }
 
-/// Adds `x` to the residual stream and normalizes the sum: the sum is in [`Saved::input`].
-pub fn add_forward(x: &Tensor, residual: &Tensor, norm: &Norm<'_>) -> Result<(Tensor, Saved)> {
-    forward(&super::residual::sum(x, residual)?, norm)
+/// Normalizes `residual + dropout(x + bias)`: the sum is in [`Saved::input`].
+pub fn add_forward(
+    x: &Tensor,
+    bias: Option<&Tensor>,
+    dropout: Option<&Dropout<'_>>,
+    residual: &Tensor,
+    norm: &Norm<'_>,
+) -> Result<(Tensor, Saved)> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let (tokens, width) = residual.dims2()?;
+        expect_shape("x", x, &[tokens, width])?;
+        norm.check(width)?;
+        return super::cuda::norm::add_forward(x, bias, dropout, residual, norm)
+            .map(|(y, input, moments)| (y, Saved { input, moments }));
+    }
+    forward(&super::residual::forward(x, bias, dropout, residual)?, norm)
 }
 
 /// The gradient of the input in its format, plus `residual_gradient` where the input also went on

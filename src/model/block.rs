@@ -6,7 +6,8 @@ use super::mlp::{self, Mlp};
 use super::norm::Norm;
 use super::weights::Weights;
 use crate::kernels::attention::{Cache, Continued};
-use crate::kernels::{dropout, norm, residual};
+use crate::kernels::dropout::{self, Dropout};
+use crate::kernels::{norm, residual};
 use crate::parallel::linear::RowParallel;
 use crate::parallel::regions::TensorAxis;
 use crate::spec::architecture::Architecture;
@@ -74,8 +75,10 @@ impl Block {
     ) -> Result<(Tensor, Saved)> {
         let (normalized, input_norm) = self.input_norm.forward(x)?;
         let (update, attention) = self.attention.forward(normalized, pass, keeps_core)?;
-        let x = self.add(&update, &self.attention.dense, x, ("attention_output", pass))?;
-        let (normalized, post_attention_norm) = self.post_attention_norm.forward(&x)?;
+        let (bias, dropout) = (self.attention.dense.bias(), self.dropout("attention_output", pass));
+        let (normalized, post_attention_norm) =
+            self.post_attention_norm.add_forward(&update, bias, dropout.as_ref(), x)?;
+        let x = post_attention_norm.input().clone();
         let (update, mlp) = self.mlp.forward(normalized, pass)?;
         let y = self.add(&update, &self.mlp.down, &x, ("mlp_output", pass))?;
         Ok((y, Saved { input_norm, attention, post_attention_norm, mlp }))
@@ -117,14 +120,17 @@ impl Block {
         x: &Tensor,
         (name, pass): (&str, &Pass<'_>),
     ) -> Result<Tensor> {
-        let dropout =
-            pass.stream_dropout(self.hidden_dropout, &format!("layers.{}/{name}", self.layer));
-        residual::forward(update, last.bias(), dropout.as_ref(), x)
+        residual::forward(update, last.bias(), self.dropout(name, pass).as_ref(), x)
+    }
+
+    /// The dropout of what is added to the residual stream at the place called `name`.
+    fn dropout<'a>(&self, name: &str, pass: &'a Pass<'_>) -> Option<Dropout<'a>> {
+        pass.stream_dropout(self.hidden_dropout, &format!("layers.{}/{name}", self.layer))
     }
 
     /// The gradient of what [`Block::add`] added, bias included, in the format of matrix products.
     fn masked(&self, dy: &Tensor, name: &str, pass: &Pass<'_>) -> Result<Tensor> {
-        match pass.stream_dropout(self.hidden_dropout, &format!("layers.{}/{name}", self.layer)) {
+        match self.dropout(name, pass) {
             Some(dropout) => dropout::apply(dy, &dropout)?.to_dtype(self.products),
             None => dy.to_dtype(self.products),
         }

@@ -76,8 +76,12 @@ impl Mlp {
         if let Some(dropout) = self.dropout(pass) {
             d_active = dropout::apply(&d_active, &dropout)?;
         }
-        let d_inner = activation::backward(self.kind, &saved.inner, self.up.bias(), &d_active)?;
-        self.up.backward(&saved.input, &d_inner)
+        let (inner, bias) = (&saved.inner, self.up.bias());
+        let d_inner = match self.up.bias_gradient() {
+            Some(to) => activation::backward_with_bias(self.kind, inner, bias, &d_active, to)?,
+            None => activation::backward(self.kind, inner, bias, &d_active)?,
+        };
+        self.up.backward_product(&saved.input, &d_inner)
     }
 
     fn dropout<'a>(&self, pass: &Pass<'a>) -> Option<Dropout<'a>> {

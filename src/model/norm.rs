@@ -1,6 +1,7 @@
 //! A normalization of the hidden vector.
 
 use super::weights::{Slot, Weights};
+use crate::kernels::dropout::Dropout;
 use crate::kernels::norm;
 use crate::spec::architecture::{Architecture, Normalization};
 use candle_core::{DType, Result, Tensor};
@@ -31,6 +32,17 @@ impl Norm {
     /// The normalized `x` `[tokens, hidden]`, in the format of matrix products.
     pub(super) fn forward(&self, x: &Tensor) -> Result<(Tensor, norm::Saved)> {
         norm::forward(x, &self.kernel())
+    }
+
+    /// [`forward`](Norm::forward) of `residual + dropout(x + bias)`; the sum is the saved input.
+    pub(super) fn add_forward(
+        &self,
+        x: &Tensor,
+        bias: Option<&Tensor>,
+        dropout: Option<&Dropout<'_>>,
+        residual: &Tensor,
+    ) -> Result<(Tensor, norm::Saved)> {
+        norm::add_forward(x, bias, dropout, residual, &self.kernel())
     }
 
     /// The gradient of the input in its format, plus `residual` where the input also went on unnormalized.

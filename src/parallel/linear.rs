@@ -54,11 +54,21 @@ impl ColumnParallel {
     ///
     /// Of the stream each rank kept its rows only, so they are gathered again.
     pub fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        if let Some(gradient) = self.bias_gradient() {
+            linear::backward_bias(dy, gradient)?;
+        }
+        self.backward_product(x, dy)
+    }
+
+    /// This rank's part of the bias's gradient, to which backward passes add.
+    pub fn bias_gradient(&self) -> Option<&Tensor> {
+        self.bias.as_ref().map(|bias| &bias.gradient)
+    }
+
+    /// [`backward`](ColumnParallel::backward) without the gradient of the bias.
+    pub fn backward_product(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let x = self.axis.whole(x, dy.dim(0)?)?;
         linear::backward_weight(dy, &x, &self.weight.gradient)?;
-        if let Some(bias) = &self.bias {
-            linear::backward_bias(dy, &bias.gradient)?;
-        }
         self.axis.summed(&linear::backward_input(dy, &self.weight.value)?)
     }
 }

@@ -29,7 +29,7 @@ for name in ("sft_norm_backward_workspace", "sft_column_workspace", "sft_squares
 
 class Dropout(ctypes.Structure):
     _fields_ = [("key", ctypes.c_uint32 * 2), ("step", ctypes.c_uint64), ("threshold", ctypes.c_uint64),
-                ("addresses", ctypes.c_void_p), ("keep", F)]
+                ("addresses", ctypes.c_void_p), ("keep", F), ("first_channel", ctypes.c_uint32), ("all_channels", ctypes.c_uint32)]
 
 
 class Heads(ctypes.Structure):
@@ -124,11 +124,12 @@ def dropout(tokens):
 
 
 def factors(d, width):
-    quads = (width + 3) // 4
+    first = d.first_channel
+    quads = ((d.all_channels or width) + 3) // 4
     a = d.kept.cpu().numpy().astype(np.uint64)
     with np.errstate(over="ignore"):
         words = philox(d.step, a[:, None] * np.uint64(quads) + np.arange(quads, dtype=np.uint64), d.key)
-    words = words.reshape(len(a), -1)[:, :width]
+    words = words.reshape(len(a), -1)[:, first : first + width]
     return torch.tensor(np.where(words.astype(np.uint64) >= d.threshold, 1 / (1 - RATE), 0.0), device=DEV)
 
 
@@ -211,6 +212,9 @@ def small_cases(dtype, rows, width):
     check(f"residual + dropout {t}", lambda: call("sft_residual_forward", stream(), CODE[dtype], x, b, d, r, y, I64(rows), I64(width)),
           [y], [r.double() + (x.double() + b.double()) * m], BOUND[dtype])
     check(f"dropout {t}", lambda: call("sft_residual_forward", stream(), CODE[dtype], x, None, d, None, y, I64(rows), I64(width)), [y], [x.double() * m], BOUND[dtype])
+    for part in (8, 13):  # a rank's part of the channels, whole vectors or not
+        d.first_channel, d.all_channels = part, width + 40
+        check(f"dropout of channels from {part} on {t}", lambda: call("sft_residual_forward", stream(), CODE[dtype], x, None, d, None, y, I64(rows), I64(width)), [y], [x.double() * factors(d, width)], BOUND[dtype])
     ws, sums = torch.full((LIB.sft_column_workspace(I64(rows), I64(width)),), float("nan"), device=DEV), rnd(width)
     before = [sums.clone()]
     check(f"column sums {t}", lambda: call("sft_column_sums", stream(), CODE[dtype], x, I64(rows), I64(width), ws, sums), [sums], [before[0] + x.double().sum(0)], 2e-5, before)

@@ -22,7 +22,9 @@ impl Layout {
         let lengths = || starts.windows(2).map(|pair| pair[1] - pair[0]);
         let longest = lengths().max().unwrap_or_default();
         let sequences = starts.len().saturating_sub(1);
-        if longest % 128 == 0 && lengths().all(|length| length == longest) {
+        // A plan per length is worth it where lengths repeat: whole sequences, or several of one length.
+        let repeats = sequences > 1 || longest % 128 == 0;
+        if repeats && lengths().all(|length| length == longest) {
             return Layout { sequences, length: longest, uniform: true };
         }
         let length = if longest <= 512 {

@@ -90,14 +90,16 @@ __device__ __forceinline__ uint4 philox(uint64_t step, uint64_t position, uint2 
 
 } // namespace sft
 
-// A dropout mask as the CPU addresses it: channel c of a token has word c % 4 of block
-// address·ceil(width / 4) + c / 4. A word below `threshold` drops.
+// A dropout mask as the CPU addresses it: channel c of a token's `all_channels` has word c % 4 of block
+// address·ceil(all_channels / 4) + c / 4; a rank may hold those from `first_channel` on. A word below `threshold` drops.
 struct SftDropout {
   uint32_t key[2];
   uint64_t step;
   uint64_t threshold;         // rate · 2^32, rounded up
   const int64_t *addresses;   // one per token, on the device
   float keep;                 // 1 / (1 - rate)
+  uint32_t first_channel;
+  uint32_t all_channels;      // 0: as many as the rows have
 };
 
 namespace sft {
@@ -106,13 +108,18 @@ namespace sft {
 template <int V>
 __device__ __forceinline__ void dropout_factors(const SftDropout &by, int64_t address, int width, int channel,
                                                 float (&factor)[V]) {
-  const uint64_t first = uint64_t(address) * uint64_t((width + 3) / 4);
+  const uint32_t all = by.all_channels ? by.all_channels : uint32_t(width);
+  const uint64_t first = uint64_t(address) * uint64_t((all + 3) / 4);
   const uint2 key = make_uint2(by.key[0], by.key[1]);
-  if constexpr (V == 1) {
-    const uint4 words = philox(by.step, first + channel / 4, key);
-    const uint32_t word[4] = {words.x, words.y, words.z, words.w};
-    const uint32_t mine = (channel & 2) ? ((channel & 1) ? word[3] : word[2]) : ((channel & 1) ? word[1] : word[0]);
-    factor[0] = mine >= by.threshold ? by.keep : 0.f;
+  channel += int(by.first_channel);
+  if (V == 1 || (channel & 3)) {
+#pragma unroll
+    for (int i = 0; i < V; i++) {
+      const int at = channel + i;
+      const uint4 words = philox(by.step, first + at / 4, key);
+      const uint32_t word = (at & 2) ? ((at & 1) ? words.w : words.z) : ((at & 1) ? words.y : words.x);
+      factor[i] = word >= by.threshold ? by.keep : 0.f;
+    }
   } else {
 #pragma unroll
     for (int quad = 0; quad < V / 4; quad++) {

@@ -127,6 +127,7 @@ impl Context {
             key: dropout.stream.key(),
             step: dropout.step,
             rate: dropout.rate,
+            channels: dropout.channels,
         }))
     }
 }
@@ -137,6 +138,7 @@ pub(super) struct Mask {
     key: [u32; 2],
     step: u64,
     rate: f64,
+    channels: Option<dropout::Channels>,
 }
 
 impl Mask {
@@ -154,6 +156,8 @@ impl Mask {
             threshold,
             addresses: addresses.at(),
             keep: (1.0 / (1.0 - self.rate)) as f32,
+            first_channel: self.channels.map_or(0, |channels| channels.first as u32),
+            all_channels: self.channels.map_or(0, |channels| channels.all as u32),
         }
     }
 }

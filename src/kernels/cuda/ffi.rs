@@ -34,6 +34,8 @@ pub(super) struct Dropout<'a> {
     pub(super) threshold: u64,
     pub(super) addresses: Address<'a>,
     pub(super) keep: f32,
+    pub(super) first_channel: u32,
+    pub(super) all_channels: u32,
 }
 
 /// `SftHeads`.

@@ -1,8 +1,9 @@
 //! Normalizations, and the sum before them.
 
-use super::context::{format, of};
+use super::context::{Mask, format, of};
 use super::{address, check, expect_f32, ffi, hold, hold_optional, in_format, optional};
 use crate::kernels::Result;
+use crate::kernels::dropout::Dropout;
 use crate::kernels::norm::{Gradients, Kind, Norm};
 use candle_core::{DType, Tensor};
 
@@ -17,23 +18,64 @@ fn number(kind: Kind) -> i32 {
 
 /// The normalized `x` in the norm's output format, and the moments `[tokens, 2]` in f32.
 pub(in crate::kernels) fn forward(x: &Tensor, norm: &Norm<'_>) -> Result<(Tensor, Tensor)> {
-    let ((tokens, width), dtype) = (x.dims2()?, x.dtype());
-    let context = of(x)?;
+    let (y, _, moments) = run(None, x, norm)?;
+    Ok((y, moments))
+}
+
+/// The normalized `residual + dropout(x + bias)`, the sum in the residual's format, and the moments.
+pub(in crate::kernels) fn add_forward(
+    x: &Tensor,
+    bias: Option<&Tensor>,
+    dropout: Option<&Dropout<'_>>,
+    residual: &Tensor,
+    norm: &Norm<'_>,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let dtype = residual.dtype();
+    let (x, bias) = (in_format(x, dtype)?, optional(bias, dtype)?);
+    run(Some(Update { x, bias, dropout }), residual, norm)
+}
+
+/// What is added to the residual stream.
+struct Update<'a> {
+    x: Tensor,
+    bias: Option<Tensor>,
+    dropout: Option<&'a Dropout<'a>>,
+}
+
+/// Output, normalized tensor (a new one where there is an update) and moments.
+fn run(
+    update: Option<Update<'_>>,
+    residual: &Tensor,
+    norm: &Norm<'_>,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let ((tokens, width), dtype) = (residual.dims2()?, residual.dtype());
+    let context = of(residual)?;
+    let dropout = update.as_ref().and_then(|update| update.dropout);
+    let mask = context.mask(dropout, tokens)?;
+    let addresses = mask.as_ref().map(Mask::hold).transpose()?;
+    let argument = mask.as_ref().zip(addresses.as_ref()).map(|(mask, held)| mask.argument(held));
     let (weight, bias) = (in_format(norm.weight, dtype)?, optional(norm.bias, dtype)?);
     let y = context.unfilled((tokens, width), dtype)?;
     let moments = context.unfilled((tokens, 2), DType::F32)?;
-    let (x, weight, bias) = (hold(x)?, hold(&weight)?, hold_optional(bias.as_ref())?);
+    let sum = match &update {
+        Some(_) => context.unfilled((tokens, width), dtype)?,
+        None => residual.clone(),
+    };
+    let x = hold_optional(update.as_ref().map(|update| &update.x))?;
+    let x_bias = hold_optional(update.as_ref().and_then(|update| update.bias.as_ref()))?;
+    let (stream, total) = (hold(residual)?, hold(&sum)?);
+    let (weight, bias) = (hold(&weight)?, hold_optional(bias.as_ref())?);
     let (out, pairs) = (hold(&y)?, hold(&moments)?);
     let code = ffi::sft_norm_forward(
         context.stream()?,
         format(dtype)?,
         number(norm.kind),
         norm.epsilon as f32,
-        ffi::Address::NONE,
-        ffi::Address::NONE,
-        None,
-        x.at(),
-        ffi::Address::NONE,
+        address(x.as_ref()),
+        address(x_bias.as_ref()),
+        argument.as_ref(),
+        stream.at(),
+        total.at(),
         weight.at(),
         address(bias.as_ref()),
         out.at(),
@@ -42,8 +84,8 @@ pub(in crate::kernels) fn forward(x: &Tensor, norm: &Norm<'_>) -> Result<(Tensor
         width as i64,
     );
     check("norm", code)?;
-    drop((out, pairs));
-    Ok((in_format(&y, norm.output)?, moments))
+    drop((out, pairs, total));
+    Ok((in_format(&y, norm.output)?, sum, moments))
 }
 
 /// The gradient of the input, in its format, plus `residual_gradient`.

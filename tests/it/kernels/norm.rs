@@ -63,7 +63,7 @@ fn the_fused_sum_is_the_sum() {
     let weight = random("w", 12);
     let (kind, output) = (Kind::RmsNorm, DType::F64);
     let norm = Norm { kind, epsilon: EPSILON, weight: &weight, bias: None, output };
-    let (y, saved) = norm::add_forward(&x, &residual, &norm).unwrap();
+    let (y, saved) = norm::add_forward(&x, None, None, &residual, &norm).unwrap();
     let sum = (x + residual).unwrap();
     assert_close(saved.input(), &sum, 0.0);
     assert_close(&y, &norm::forward(&sum, &norm).unwrap().0, 0.0);
