@@ -41,12 +41,13 @@ pub fn rename_folder(from: &Path, to: &Path) -> io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     fs::rename(from, to)?;
-    sync_folder(to.parent().unwrap_or(Path::new(".")))
+    sync_folder(to.parent().unwrap_or(Path::new("")))
 }
 
-/// Makes the names in `folder` durable.
+/// Makes the names in `folder` durable; a path without parts is the current folder.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    let here = folder.as_os_str().is_empty();
+    File::open(if here { Path::new(".") } else { folder })?.sync_all()
 }
 
 fn partial_name(path: &Path) -> PathBuf {

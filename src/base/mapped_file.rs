@@ -13,7 +13,12 @@ pub struct MappedFile(Mmap);
 impl MappedFile {
     /// Maps the file at `path`.
     pub fn open(path: &Path) -> io::Result<MappedFile> {
-        MappedFile::of(&File::open(path)?, &MmapOptions::new())
+        MappedFile::whole(&File::open(path)?)
+    }
+
+    /// Maps all of an open file.
+    pub fn whole(file: &File) -> io::Result<MappedFile> {
+        MappedFile::of(file, &MmapOptions::new())
     }
 
     /// Maps the bytes `range` of `file`, so that no more of it can come to lie in memory.

@@ -19,8 +19,8 @@ pub enum Error {
     },
     /// Another program's checkpoint.
     #[error(
-        "{path} is {format}, which this version cannot read: \
-         give the folder of a checkpoint that sft-run wrote, or null for fresh weights"
+        "{path} is {format}, and a checkpoint of sft-run is needed here: load it in a load stage, \
+         or make one of it with `sft-run convert {path} NEW --to native`"
     )]
     Foreign {
         /// Where.
@@ -29,7 +29,7 @@ pub enum Error {
         format: Format,
     },
     /// Nothing that looks like a checkpoint.
-    #[error("{path} is not a checkpoint: no manifest.json in it")]
+    #[error("{path} is not a checkpoint of sft-run, Hugging Face, NeMo, Megatron-LM or GGUF")]
     NotACheckpoint {
         /// Where.
         path: PathBuf,

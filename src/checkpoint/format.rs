@@ -14,6 +14,8 @@ pub enum Format {
     Nemo,
     /// Megatron-LM's `latest_checkpointed_iteration.txt` and `iter_*` folders.
     Megatron,
+    /// A GGUF file.
+    Gguf,
     /// Folders or files of one rank each, as NeMo and Megatron-LM write them.
     RankShards,
 }
@@ -25,6 +27,7 @@ impl fmt::Display for Format {
             Format::HuggingFace => "a Hugging Face checkpoint",
             Format::Nemo => "a NeMo checkpoint",
             Format::Megatron => "a Megatron-LM checkpoint",
+            Format::Gguf => "a GGUF file",
             Format::RankShards => "a checkpoint cut into ranks (`mp_rank_*` or `tp_rank_*`)",
         })
     }
@@ -43,9 +46,11 @@ pub fn detect(path: &Path) -> Option<(Format, PathBuf)> {
     let has = |name: &str| path.join(name).exists();
     let format = match extension {
         Some("nemo") => Format::Nemo,
+        Some("gguf") => Format::Gguf,
         _ if has("model_config.yaml") => Format::Nemo,
         _ if has("latest_checkpointed_iteration.txt") => Format::Megatron,
         _ if has("config.json") => Format::HuggingFace,
+        _ if has("model_weights.ckpt") || has("model_optim_rng.pt") => Format::RankShards,
         _ if has_rank_folder(path) => Format::RankShards,
         _ => return None,
     };

@@ -50,8 +50,9 @@ pub fn reshard(
 pub fn problem(architecture: &Architecture, layout: &Degrees) -> Option<String> {
     let Degrees { tensor, pipeline, virtual_pipeline, .. } = *layout;
     let divided = [
-        ("num_attention_heads", architecture.num_attention_heads),
+        // Key and value heads first: they are fewer, and what usually cannot be divided.
         ("num_query_groups", architecture.num_query_groups),
+        ("num_attention_heads", architecture.num_attention_heads),
         ("ffn_hidden_size", architecture.ffn_hidden_size),
     ];
     if let Some((name, size)) = divided.iter().find(|(_, size)| !size.is_multiple_of(tensor)) {

@@ -3,6 +3,7 @@
 pub use super::manifest::Progress;
 use super::manifest::{Header, Kind, Training};
 use super::native::{Checkpoint, Error};
+use super::opened::Opened;
 use super::piecewise::{self, Owned};
 use super::reshard::{model_file, optimizer_file};
 use super::source::{Source, read_f32};
@@ -17,16 +18,16 @@ use crate::spec::optimization::Degrees;
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 
-/// The model in the checkpoint at `path`, in its own shape, in fp32 on the CPU.
+/// The model in the checkpoint at `path`, whatever program wrote it, in its own shape, in fp32 on the CPU.
 pub fn load_model(path: &Path) -> Result<Model, Error> {
     load_model_to(path, Formats::uniform(DType::F32), &Device::Cpu)
 }
 
 /// The model in the checkpoint at `path`, in its own shape, in `formats` on `device`.
 pub fn load_model_to(path: &Path, formats: Formats, device: &Device) -> Result<Model, Error> {
-    let checkpoint = Checkpoint::open(path)?;
-    let architecture = &checkpoint.manifest().header.architecture;
-    let values = read_weights(&checkpoint, architecture)?;
+    let opened = Opened::open(path, None)?.whole()?;
+    let architecture = opened.architecture();
+    let values = read(opened.source(), architecture, Kind::Weight)?;
     let count = values.len();
     let values = Tensor::from_vec(values, count, &Device::Cpu)?;
     let weights = Weights::placed(architecture, &values, formats, device)?;
@@ -40,7 +41,7 @@ pub fn build(architecture: &Architecture, values: Vec<f32>) -> Result<Model, Err
 
 /// The parameters of a model of shape `wanted`, in the table's order.
 pub fn read_weights(checkpoint: &Checkpoint, wanted: &Architecture) -> Result<Vec<f32>, Error> {
-    check_shape(checkpoint, wanted)?;
+    check_shape(checkpoint.path(), &checkpoint.manifest().header.architecture, wanted)?;
     read(checkpoint, wanted, Kind::Weight)
 }
 
@@ -99,22 +100,17 @@ pub fn save_state(target: &Path, state: &State<'_>, progress: Progress) -> Resul
     draft.commit(header, files.into_iter().flatten().collect()).map(drop)
 }
 
-fn read(
-    checkpoint: &Checkpoint,
-    architecture: &Architecture,
-    kind: Kind,
-) -> Result<Vec<f32>, Error> {
+fn read(source: &dyn Source, architecture: &Architecture, kind: Kind) -> Result<Vec<f32>, Error> {
     let mut values = Vec::new();
     for parameter in table(architecture) {
         let (name, slice) = (kind.name(&parameter.name), Slice::whole(&parameter.shape));
-        values.extend(read_f32(checkpoint, &name, &parameter, &slice)?);
+        values.extend(read_f32(source, &name, &parameter, &slice)?);
     }
     Ok(values)
 }
 
 /// Refuses a checkpoint whose weights mean something else in a model of shape `wanted`.
-pub fn check_shape(checkpoint: &Checkpoint, wanted: &Architecture) -> Result<(), Error> {
-    let found = &checkpoint.manifest().header.architecture;
+pub fn check_shape(path: &Path, found: &Architecture, wanted: &Architecture) -> Result<(), Error> {
     // These say how training goes on, how positions are read or how the vocabulary is padded, and
     // not what the weights are.
     let free = Architecture {
@@ -133,7 +129,7 @@ pub fn check_shape(checkpoint: &Checkpoint, wanted: &Architecture) -> Result<(),
     }
     let differences = differences(&free, wanted).join(", ");
     let reason = format!("its model is not the recipe's: {differences}");
-    Err(Error::unusable(checkpoint.path(), reason))
+    Err(Error::unusable(path, reason))
 }
 
 /// `num_layers is 4, the recipe says 8` for every field that differs.

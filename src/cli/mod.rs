@@ -80,6 +80,7 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit, Failure> {
         Command::Verify(arguments) => commands::verify::run(session, arguments),
         Command::Bench(arguments) => commands::bench::run(session, arguments),
         Command::Generate(arguments) => commands::generate::run(session, arguments),
+        Command::Convert(arguments) => commands::convert::run(session, arguments),
         Command::Inspect(arguments) => commands::inspect::run(session, arguments),
         Command::Runs(arguments) => commands::runs::run(session, arguments),
         Command::Compare(arguments) => commands::compare::run(session, arguments),

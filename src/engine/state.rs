@@ -53,7 +53,8 @@ impl Begin {
     /// The start of a run from the weights of the checkpoint at `path`.
     pub fn at(job: &TrainJob, path: &Path) -> Result<Begin, Error> {
         let checkpoint = Checkpoint::open(path)?;
-        whole::check_shape(&checkpoint, &job.model.architecture)?;
+        let found = &checkpoint.manifest().header.architecture;
+        whole::check_shape(path, found, &job.model.architecture)?;
         let (backend, progress) = (Backend::Cpu, Progress::default());
         Ok(Begin { backend, checkpoint, resumes: false, progress })
     }

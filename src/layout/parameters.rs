@@ -299,6 +299,7 @@ pub(crate) fn llama_7b() -> Architecture {
         activation: Activation::Swiglu,
         bias: false,
         share_embeddings_and_output_weights: false,
+        use_parallel_residual: false,
         hidden_dropout: 0.0,
         attention_dropout: 0.0,
         ffn_dropout: 0.0,

@@ -13,12 +13,14 @@ use crate::parallel::regions::TensorAxis;
 use crate::spec::architecture::Architecture;
 use candle_core::{DType, Result, Tensor};
 
-/// `x1 = x + attention(norm(x))`, `y = x1 + mlp(norm(x1))`.
+/// `x1 = x + attention(norm(x))`, `y = x1 + mlp(norm(x1))`; with a parallel residual
+/// `y = x1 + mlp(norm(x))`.
 #[derive(Debug)]
 pub struct Block {
     /// Number of the block in the whole model.
     pub(super) layer: usize,
     hidden_dropout: f64,
+    parallel_residual: bool,
     input_norm: Norm,
     attention: Attention,
     post_attention_norm: Norm,
@@ -57,6 +59,7 @@ impl Block {
         Ok(Block {
             layer,
             hidden_dropout: model.hidden_dropout,
+            parallel_residual: model.use_parallel_residual,
             input_norm: norm("input")?,
             attention: Attention::new(geometry, axis, weights, layer)?,
             post_attention_norm: norm("post_attention")?,
@@ -75,12 +78,19 @@ impl Block {
     ) -> Result<(Tensor, Saved)> {
         let (normalized, input_norm) = self.input_norm.forward(x)?;
         let (update, attention) = self.attention.forward(normalized, pass, keeps_core)?;
-        let (bias, dropout) = (self.attention.dense.bias(), self.dropout("attention_output", pass));
-        let (normalized, post_attention_norm) =
-            self.post_attention_norm.add_forward(&update, bias, dropout.as_ref(), x)?;
-        let x = post_attention_norm.input().clone();
+        let name = "attention_output";
+        let (x1, normalized, post_attention_norm) = if self.parallel_residual {
+            let x1 = self.add(&update, &self.attention.dense, x, (name, pass))?;
+            let (normalized, saved) = self.post_attention_norm.forward(x)?;
+            (x1, normalized, saved)
+        } else {
+            let (bias, dropout) = (self.attention.dense.bias(), self.dropout(name, pass));
+            let (normalized, saved) =
+                self.post_attention_norm.add_forward(&update, bias, dropout.as_ref(), x)?;
+            (saved.input().clone(), normalized, saved)
+        };
         let (update, mlp) = self.mlp.forward(normalized, pass)?;
-        let y = self.add(&update, &self.mlp.down, &x, ("mlp_output", pass))?;
+        let y = self.add(&update, &self.mlp.down, &x1, ("mlp_output", pass))?;
         Ok((y, Saved { input_norm, attention, post_attention_norm, mlp }))
     }
 
@@ -88,11 +98,13 @@ impl Block {
     pub fn backward(&self, saved: &Saved, pass: &Pass<'_>, dy: &Tensor) -> Result<Tensor> {
         let update = self.masked(dy, "mlp_output", pass)?;
         let normalized = self.mlp.backward(&saved.mlp, pass, &update)?;
-        let dy =
+        // With the MLP's part; the attention's output is in it only when the MLP reads that.
+        let through =
             self.post_attention_norm.backward(&saved.post_attention_norm, &normalized, Some(dy))?;
-        let update = self.masked(&dy, "attention_output", pass)?;
+        let into_attention = if self.parallel_residual { dy } else { &through };
+        let update = self.masked(into_attention, "attention_output", pass)?;
         let normalized = self.attention.backward(&saved.attention, pass, &update)?;
-        self.input_norm.backward(&saved.input_norm, &normalized, Some(&dy))
+        self.input_norm.backward(&saved.input_norm, &normalized, Some(&through))
     }
 
     /// The forward of tokens that follow those in `cache`; nothing is dropped or saved.
@@ -106,10 +118,11 @@ impl Block {
         let (normalized, _) = self.input_norm.forward(x)?;
         let positions = pass.batch.positions;
         let update = self.attention.continued(&normalized, positions, cache, continued)?;
-        let x = self.add(&update, &self.attention.dense, x, ("attention_output", pass))?;
-        let (normalized, _) = self.post_attention_norm.forward(&x)?;
+        let x1 = self.add(&update, &self.attention.dense, x, ("attention_output", pass))?;
+        let mlp_input = if self.parallel_residual { x } else { &x1 };
+        let (normalized, _) = self.post_attention_norm.forward(mlp_input)?;
         let (update, _) = self.mlp.forward(normalized, pass)?;
-        self.add(&update, &self.mlp.down, &x, ("mlp_output", pass))
+        self.add(&update, &self.mlp.down, &x1, ("mlp_output", pass))
     }
 
     /// `x + dropout(update + bias of last)`.

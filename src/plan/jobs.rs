@@ -8,9 +8,9 @@ use crate::recipe::problem::Problem;
 use crate::recipe::{CheckedRecipe, NamedStage};
 use crate::spec::job::{
     DataSource, EvaluateJob, EvaluateStage, Format, GenerateJob, GenerateModel, GenerateStage, Job,
-    LoadJob, LoadModel, RowSource, ShardJob, ShardModel, ShardStage, Split, SplitRule, Task,
-    TokenizeJob, TokenizeModel, TokenizeStage, TokenizerKind, TrainData, TrainJob, TrainModel,
-    TrainStage, TrainTrainer,
+    LoadJob, LoadModel, LoadStage, RowSource, ShardJob, ShardModel, ShardStage, Split, SplitRule,
+    Task, TokenizeJob, TokenizeModel, TokenizeStage, TokenizerKind, TrainData, TrainJob,
+    TrainModel, TrainStage, TrainTrainer,
 };
 use crate::spec::optimization::{Optimizer, OptimizerName, Precision, Schedule};
 use crate::spec::recipe::choice::{OptimizerChoice, ScheduleChoice, TruncationMethod};
@@ -38,12 +38,13 @@ pub(super) fn job(
             model: ShardModel { encoder_seq_length: sequence_length(model)?, seed: model.seed() },
             stage: ShardStage { packing: settings.packing.unwrap_or(false) },
         }),
-        Stage::Load(_) => Job::Load(LoadJob {
+        Stage::Load(settings) => Job::Load(LoadJob {
             model: LoadModel {
                 architecture: architecture(stage, facts)?,
                 seed: model.seed(),
                 restore: outside::checkpoint(recipe, stage).is_some(),
             },
+            stage: LoadStage { strict: settings.strict.unwrap_or(true) },
         }),
         Stage::Train(settings) => Job::Train(train(stage, settings, facts)?),
         Stage::Evaluate(settings) => Job::Evaluate(EvaluateJob {

@@ -34,6 +34,7 @@ pub(super) fn missing<'a>(
         found.extend(files(recipe, stage, facts));
         found.extend(data(stage));
         found.extend(tokenizer(recipe, stage));
+        found.extend(checkpoint(recipe, stage, (job, facts)));
         found.extend(facts.refusals.map(|refusals| refusals(job)).unwrap_or_default());
     }
     let mut once: Vec<Missing> = Vec::new();
@@ -95,6 +96,20 @@ fn nodes(stage: &NamedStage) -> Option<Missing> {
         key: "trainer.num_nodes".to_owned(),
         help: "set trainer.num_nodes to 1".to_owned(),
     })
+}
+
+/// A checkpoint that is there and cannot be loaded; the key is the one that names it.
+fn checkpoint(
+    recipe: &CheckedRecipe,
+    stage: &NamedStage,
+    (job, facts): (&Job, &Facts),
+) -> Option<Missing> {
+    let path = recipe.folder().join(outside::checkpoint(recipe, stage)?);
+    let missing = facts.checkpoint.filter(|_| outside::exists(facts, &path))?(job, &path)?;
+    let of_stage = matches!(&stage.stage, Stage::Load(load) if load.restore_from_path.is_some());
+    let own = stage.path.as_ref().filter(|_| of_stage);
+    let key = own.map_or(missing.key, |own| format!("{own}.restore_from_path"));
+    Some(Missing { key, ..missing })
 }
 
 /// Files that do not exist, one entry for each key that names some.

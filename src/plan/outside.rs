@@ -34,6 +34,8 @@ pub struct Facts {
     pub built_for_gpus: bool,
     /// What of a job this build of the program cannot do; none refuses nothing.
     pub refusals: Option<fn(&Job) -> Vec<Missing>>,
+    /// Why a load stage cannot use the checkpoint at a path, if it cannot; none refuses nothing.
+    pub checkpoint: Option<fn(&Job, &Path) -> Option<Missing>>,
 }
 
 /// What `recipe` asks the outside for.

@@ -70,6 +70,7 @@ pub(super) fn architecture(
         share_embeddings_and_output_weights: model
             .share_embeddings_and_output_weights
             .unwrap_or(true),
+        use_parallel_residual: model.use_parallel_residual.unwrap_or(false),
         hidden_dropout,
         attention_dropout,
         ffn_dropout,

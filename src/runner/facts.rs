@@ -6,6 +6,7 @@ use crate::plan::{Facts, Missing, Wanted};
 use crate::spec::job::Job;
 use crate::stages;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// The facts that planning a recipe needs: hashes of its files, the size of its vocabulary.
 ///
@@ -30,15 +31,20 @@ pub fn facts(wanted: &Wanted, store: &Store) -> Result<Facts, Error> {
     };
     let gpus = if wanted.gpus { stages::devices::usable_gpus() } else { 0 };
     let built_for_gpus = stages::devices::built_for_gpus();
-    Ok(Facts { digests, vocab_size, gpus, built_for_gpus, refusals: Some(refusals) })
+    let (refusals, checkpoint) = (Some(refusals as _), Some(checkpoint as _));
+    Ok(Facts { digests, vocab_size, gpus, built_for_gpus, refusals, checkpoint })
 }
 
 /// What of a job the stages of this build cannot do.
 fn refusals(job: &Job) -> Vec<Missing> {
-    let named = |refusal: stages::Refusal| Missing {
-        what: refusal.what,
-        key: refusal.key,
-        help: refusal.help,
-    };
-    stages::refusals(job).into_iter().map(named).collect()
+    stages::refusals(job).into_iter().map(missing).collect()
+}
+
+/// Why a load stage cannot use the checkpoint at `path`.
+fn checkpoint(job: &Job, path: &Path) -> Option<Missing> {
+    stages::checkpoint_refusal(job, path).map(missing)
+}
+
+fn missing(refusal: stages::Refusal) -> Missing {
+    Missing { what: refusal.what, key: refusal.key, help: refusal.help }
 }

@@ -45,6 +45,10 @@ pub struct Architecture {
     pub bias: bool,
     /// Whether the output layer is the word embedding.
     pub share_embeddings_and_output_weights: bool,
+    /// Whether attention and MLP of a block both read the block's input (GPT-NeoX), instead of one
+    /// after the other. Left out of files when it is not so, as before there was such a field.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub use_parallel_residual: bool,
     /// Dropout after the embedding, after attention's output and after the MLP.
     pub hidden_dropout: f64,
     /// Dropout of the attention probabilities.

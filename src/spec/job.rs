@@ -134,6 +134,30 @@ pub struct ShardStage {
 pub struct LoadJob {
     /// `model` settings.
     pub model: LoadModel,
+    /// The stage's own settings; left out when they are the defaults, so that stages from before
+    /// there were any keep their fingerprints.
+    #[serde(default, skip_serializing_if = "LoadStage::is_default")]
+    pub stage: LoadStage,
+}
+
+/// load's own settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadStage {
+    /// Whether a checkpoint that lacks something, or has something too many, is an error.
+    pub strict: bool,
+}
+
+impl LoadStage {
+    fn is_default(&self) -> bool {
+        *self == LoadStage::default()
+    }
+}
+
+impl Default for LoadStage {
+    fn default() -> LoadStage {
+        LoadStage { strict: true }
+    }
 }
 
 /// `model` settings of load.

@@ -1,9 +1,10 @@
 //! The generate stage, and text from a checkpoint for the command of the same name.
 
 use super::evaluate::{lines, progress};
-use super::{Folders, Outcome};
+use super::{Folders, Outcome, convert};
 use crate::base::atomic_file;
 use crate::checkpoint::native;
+use crate::checkpoint::opened::Opened;
 use crate::data::tokenizer::{self, Tokenizer};
 pub use crate::engine::generation::Update;
 use crate::engine::generation::{Generated, Listener, Session, SessionError, batch};
@@ -39,6 +40,15 @@ pub enum Error {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// The tokenizer in another program's checkpoint is of a kind that is not read.
+    #[error("the tokenizer in the checkpoint cannot be used: {reason}")]
+    UnreadTokenizer {
+        /// Why.
+        reason: String,
+    },
+    /// The tokenizer in another program's checkpoint cannot be opened.
+    #[error("the tokenizer in the checkpoint cannot be used")]
+    Carried(#[source] Box<convert::Error>),
     /// There is nothing to do.
     #[error("there are no prompts: set `prompts` of the stage to a list of texts or to a file")]
     NoPrompts,
@@ -130,8 +140,15 @@ impl Speaker {
         let places = [Some(model), model.parent(), data];
         let folders = places.into_iter().flatten().map(|place| place.join("tokenizer"));
         let found = folders.into_iter().find(|folder| folder.is_dir());
-        let folder = found.ok_or_else(|| Error::NoTokenizer { path: model.to_owned() })?;
-        Speaker::new(model, backend, Tokenizer::open(&folder)?)
+        if let Some(folder) = found {
+            return Speaker::new(model, backend, Tokenizer::open(&folder)?);
+        }
+        let none = || Error::NoTokenizer { path: model.to_owned() };
+        let opened = Opened::open(model, None)?;
+        let carried = convert::carried(&opened, model);
+        let carried = carried.map_err(|reason| Error::UnreadTokenizer { reason })?;
+        let tokenizer = convert::tokenizer(&carried.ok_or_else(none)?);
+        Speaker::new(model, backend, tokenizer.map_err(|error| Error::Carried(Box::new(error)))?)
     }
 
     fn new(model: &Path, backend: Backend, tokenizer: Tokenizer) -> Result<Speaker, Error> {

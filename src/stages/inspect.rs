@@ -1,5 +1,7 @@
 //! The way in for `inspect`: what a file or folder holds, as facts and a list.
 
+use super::inspect_foreign;
+use crate::checkpoint::format::{self, Format};
 use crate::checkpoint::manifest::{self, Kind, Manifest, TensorEntry};
 use crate::checkpoint::native::{self, Checkpoint};
 use crate::data::indexed::{self, IndexedFile};
@@ -47,7 +49,11 @@ pub fn run(path: &Path) -> Result<Option<Vec<Inspected>>, Error> {
 
 /// The path itself, or what a folder of ours holds: a stage's output, a run folder, shards.
 fn parts(path: &Path) -> Vec<PathBuf> {
-    if !path.is_dir() || path.join("manifest.json").is_file() || path.join("kind.json").is_file() {
+    if !path.is_dir()
+        || is_foreign(path)
+        || path.join("manifest.json").is_file()
+        || path.join("kind.json").is_file()
+    {
         return vec![path.to_owned()];
     }
     let mut parts = Vec::new();
@@ -77,7 +83,15 @@ fn parts_of_subfolder(folder: &Path) -> Vec<PathBuf> {
     parts(folder)
 }
 
+/// Whether a checkpoint of another program lies there.
+fn is_foreign(path: &Path) -> bool {
+    format::detect(path).is_some_and(|(format, _)| format != Format::Native)
+}
+
 fn one(path: &Path) -> Result<Option<Inspected>, Error> {
+    if is_foreign(path) {
+        return Ok(inspect_foreign::checkpoint(path)?);
+    }
     if path.join("manifest.json").is_file() {
         return Ok(Some(checkpoint(&Checkpoint::open(path)?)));
     }

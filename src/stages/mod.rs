@@ -1,11 +1,13 @@
 //! One file per stage kind: input folders in, one output folder out.
 
 pub mod bench;
+pub mod convert;
 pub mod devices;
 pub mod evaluate;
 pub mod generate;
 pub mod inspect;
 mod held_out;
+mod inspect_foreign;
 pub mod load;
 pub mod shard;
 pub mod tokenize;
@@ -121,6 +123,20 @@ pub fn refusals(job: &Job) -> Vec<Refusal> {
 fn load_model(path: &Path, backend: Backend) -> Result<Model, native::Error> {
     let device = of_rank(backend, 0)?;
     whole::load_model_to(path, Formats::of(Precision::Fp32, false), &device)
+}
+
+/// Why the load stage `job` cannot use the checkpoint at `path`, if it cannot; nothing but headers
+/// is read.
+pub fn checkpoint_refusal(job: &Job, path: &Path) -> Option<Refusal> {
+    match job {
+        Job::Load(job) => load::refusal(job, path),
+        _ => None,
+    }
+}
+
+/// Whether a checkpoint of any program lies at `path`.
+pub fn is_checkpoint(path: &Path) -> bool {
+    crate::checkpoint::format::detect(path).is_some()
 }
 
 /// Number of ids that a tokenizer can produce: a fact that planning needs.

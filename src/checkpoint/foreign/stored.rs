@@ -9,18 +9,41 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-/// A piece of a mapped file.
+/// A piece of a file.
 #[derive(Clone, Debug)]
 pub struct Piece {
-    file: Arc<MappedFile>,
+    file: Arc<Held>,
     range: Range<usize>,
 }
 
+#[derive(Debug)]
+enum Held {
+    Mapped(MappedFile),
+    Bytes(Vec<u8>),
+}
+
+impl Deref for Held {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Held::Mapped(file) => file,
+            Held::Bytes(bytes) => bytes,
+        }
+    }
+}
+
 impl Piece {
-    /// The whole file.
-    pub fn whole(file: Arc<MappedFile>) -> Piece {
+    /// The whole of a mapped file.
+    pub fn whole(file: MappedFile) -> Piece {
         let range = 0..file.len();
-        Piece { file, range }
+        Piece { file: Arc::new(Held::Mapped(file)), range }
+    }
+
+    /// Bytes that are in no file.
+    pub fn of_bytes(bytes: &[u8]) -> Piece {
+        let range = 0..bytes.len();
+        Piece { file: Arc::new(Held::Bytes(bytes.to_vec())), range }
     }
 
     /// A part of it; none when it reaches over the end.
@@ -72,7 +95,7 @@ impl fmt::Display for Number {
 
 impl Number {
     /// Bytes of `count` numbers that follow each other; none when they are no whole blocks or too many.
-    fn bytes(self, count: usize) -> Option<usize> {
+    pub fn bytes(self, count: usize) -> Option<usize> {
         let each = match self {
             Number::F32 => 4,
             Number::F16 | Number::Bf16 => 2,

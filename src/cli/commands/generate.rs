@@ -8,6 +8,7 @@ use crate::cli::signals;
 use crate::cli::terminal::{Paint, Terminal};
 use crate::spec::backend::Backend;
 use crate::spec::generation::{Generation, PenaltyRule};
+use crate::stages;
 use crate::stages::generate::{Speaker, Update};
 use serde_json::json;
 use std::io::{self, BufRead, IsTerminal};
@@ -93,6 +94,9 @@ fn model_folder(path: &Path) -> Result<PathBuf, Failure> {
     if path.join("manifest.json").is_file() {
         let parent = path.parent().filter(|parent| parent.join("checkpoint").is_dir());
         return Ok(parent.unwrap_or(path).to_owned());
+    }
+    if stages::is_checkpoint(path) {
+        return Ok(path.to_owned());
     }
     let trained = path.join("checkpoints");
     let summary = super::status::last_run(path);

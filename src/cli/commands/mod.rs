@@ -3,6 +3,7 @@
 pub(super) mod bench;
 pub(super) mod compare;
 pub(super) mod config;
+pub(super) mod convert;
 pub(super) mod doctor;
 pub(super) mod gc;
 pub(super) mod generate;

@@ -166,7 +166,8 @@ pub(super) const GROUPS: &[Group] = &[
          hidden_dropout attention_dropout ffn_dropout normalization layernorm_epsilon \
          do_layer_norm_weight_decay make_vocab_size_divisible_by bias activation openai_gelu \
          bias_activation_fusion position_embedding_type rotary_percentage rotary_base \
-         seq_len_interpolation_factor share_embeddings_and_output_weights",
+         seq_len_interpolation_factor share_embeddings_and_output_weights \
+         use_parallel_residual",
     ),
     no_effect(
         "model",
@@ -328,7 +329,7 @@ pub(super) const GROUPS: &[Group] = &[
          tokens_to_generate answer_only_loss add_bos add_eos",
     ),
     honoured("stages.NAME.shard", "data packing"),
-    honoured("stages.NAME.load", "restore_from_path"),
+    honoured("stages.NAME.load", "restore_from_path strict"),
     honoured("stages.NAME.train", "data model checkpoint_every with"),
     honoured("stages.NAME.evaluate", "model data split task limit metrics"),
     honoured("stages.NAME.evaluate.gen_kwargs", DECODING),

@@ -142,6 +142,8 @@ pub struct Model {
     pub attention_type: Option<String>,
     /// The output layer is the word embedding. Default: true.
     pub share_embeddings_and_output_weights: Option<bool>,
+    /// Attention and MLP of a block both read the block's input, as in GPT-NeoX. Default: false.
+    pub use_parallel_residual: Option<bool>,
     /// Extended multi-head attention.
     pub use_emha: Option<bool>,
     /// The checkpoint stores queries, keys and values one after the other.

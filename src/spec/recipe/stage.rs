@@ -197,6 +197,9 @@ pub struct Shard {
 pub struct Load {
     /// A checkpoint. Default: the recipe's `restore_from_path`; without one, weights start fresh.
     pub restore_from_path: Option<String>,
+    /// A checkpoint that lacks a parameter, or has one too many, is an error. Default: true;
+    /// otherwise what is missing starts fresh, and both are listed.
+    pub strict: Option<bool>,
 }
 
 /// Fine-tuning.

@@ -1,5 +1,6 @@
 //! Checkpoints: the native form, resharding, damage.
 
+mod foreign;
 mod native;
 mod reshard;
 
@@ -34,6 +35,7 @@ fn architecture() -> Architecture {
         activation: Activation::Swiglu,
         bias: true,
         share_embeddings_and_output_weights: false,
+        use_parallel_residual: false,
         hidden_dropout: 0.0,
         attention_dropout: 0.0,
         ffn_dropout: 0.0,

@@ -102,7 +102,7 @@ fn every_kind_of_damage_is_named() {
     atomic_file::write(&manifest, &text.as_bytes()[..text.len() / 2]).unwrap();
     refused(&path, "manifest.json is damaged");
     fs::remove_file(&manifest).unwrap();
-    refused(&path, "is not a checkpoint: no manifest.json in it");
+    refused(&path, "is not a checkpoint of sft-run, Hugging Face, NeMo, Megatron-LM or GGUF");
 }
 
 #[test]
@@ -154,9 +154,12 @@ fn other_programs_are_named() {
         atomic_file::write(&folder.path().join(name), b"x").unwrap();
         refused(folder.path(), message);
     };
-    foreign("config.json", "is a Hugging Face checkpoint, which this version cannot read");
+    foreign(
+        "config.json",
+        "is a Hugging Face checkpoint, and a checkpoint of sft-run is needed here",
+    );
     foreign("model_config.yaml", "is a NeMo checkpoint");
     foreign("latest_checkpointed_iteration.txt", "is a Megatron-LM checkpoint");
     foreign("mp_rank_00/model_weights.ckpt", "is a checkpoint cut into ranks");
-    foreign("notes.txt", "is not a checkpoint: no manifest.json in it");
+    foreign("notes.txt", "is not a checkpoint of sft-run, Hugging Face, NeMo, Megatron-LM or GGUF");
 }

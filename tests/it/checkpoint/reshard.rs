@@ -101,7 +101,7 @@ fn layouts_that_do_not_divide_the_model_are_refused() {
         assert!(error.to_string().contains(expected), "{error}");
         assert!(!target.exists());
     };
-    check(layout(3, 1), "num_attention_heads 8 cannot be divided among 3 tensor-parallel ranks");
+    check(layout(3, 1), "num_query_groups 4 cannot be divided among 3 tensor-parallel ranks");
     check(layout(1, 3), "4 layers cannot be divided among 3 pipeline chunks");
     check(layout(8, 1), "num_query_groups 4 cannot be divided among 8");
 }

@@ -52,6 +52,13 @@ fn of_half_turned_heads_and_layernorm1p() {
 }
 
 #[test]
+fn of_a_parallel_residual() {
+    let parallel = |model| Architecture { use_parallel_residual: true, ..model };
+    check(&parallel(llama()));
+    check(&with_dropout(&parallel(gpt())));
+}
+
+#[test]
 fn with_all_three_dropouts() {
     check(&with_dropout(&gpt()));
     check(&with_dropout(&half_rope()));

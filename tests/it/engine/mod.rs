@@ -45,6 +45,7 @@ fn gpt() -> Architecture {
         activation: Activation::Gelu,
         bias: true,
         share_embeddings_and_output_weights: true,
+        use_parallel_residual: false,
         hidden_dropout: 0.0,
         attention_dropout: 0.0,
         ffn_dropout: 0.0,
@@ -63,6 +64,7 @@ fn llama() -> Architecture {
         activation: Activation::Swiglu,
         bias: false,
         share_embeddings_and_output_weights: false,
+        use_parallel_residual: false,
         ..gpt()
     }
 }

@@ -13,7 +13,8 @@ use sft_run::model::weights::start_values;
 use sft_run::spec::backend::Backend;
 use sft_run::spec::event::{Event, Silent, Sink, StepMetrics, ValidationMetrics};
 use sft_run::spec::job::{
-    DataSource, Job, LoadJob, LoadModel, TrainData, TrainJob, TrainModel, TrainStage, TrainTrainer,
+    DataSource, Job, LoadJob, LoadModel, LoadStage, TrainData, TrainJob, TrainModel, TrainStage,
+    TrainTrainer,
 };
 use sft_run::spec::optimization::{Degrees, Precision, Recompute, Schedule, ScheduleName};
 use sft_run::stages::{self, Folders};
@@ -306,7 +307,12 @@ fn the_stages_load_and_train_go_from_token_files_to_a_checkpoint() {
         .map(|_| output)
     };
     let load = LoadModel { architecture: gpt(), seed: 3, restore: false };
-    let loaded = run(&Job::Load(LoadJob { model: load.clone() }), "load", BTreeMap::new()).unwrap();
+    let loaded = run(
+        &Job::Load(LoadJob { model: load.clone(), stage: LoadStage::default() }),
+        "load",
+        BTreeMap::new(),
+    )
+    .unwrap();
 
     let mut job = job();
     job.model.architecture = gpt();
@@ -320,7 +326,10 @@ fn the_stages_load_and_train_go_from_token_files_to_a_checkpoint() {
     let trained = run(&Job::Train(job), "train", inputs).unwrap();
 
     // What was trained can be loaded again, and is not what training started from.
-    let restore = Job::Load(LoadJob { model: LoadModel { restore: true, ..load } });
+    let restore = Job::Load(LoadJob {
+        model: LoadModel { restore: true, ..load },
+        stage: LoadStage::default(),
+    });
     let inputs = BTreeMap::from([("checkpoint".to_owned(), trained.clone())]);
     let again = run(&restore, "again", inputs).unwrap();
     let values = |folder: &Path| {

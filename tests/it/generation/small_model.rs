@@ -26,6 +26,7 @@ pub(super) fn learned(vocab_size: usize) -> Architecture {
         activation: Activation::Gelu,
         bias: true,
         share_embeddings_and_output_weights: true,
+        use_parallel_residual: false,
         hidden_dropout: 0.1,
         attention_dropout: 0.1,
         ffn_dropout: 0.0,
@@ -44,6 +45,7 @@ pub(super) fn rotary(vocab_size: usize) -> Architecture {
         activation: Activation::Swiglu,
         bias: false,
         share_embeddings_and_output_weights: false,
+        use_parallel_residual: false,
         ..learned(vocab_size)
     }
 }

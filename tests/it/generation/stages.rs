@@ -8,8 +8,8 @@ use sft_run::spec::event::{Event, Sample, Silent, Sink};
 use sft_run::spec::generation::Generation;
 use sft_run::spec::job::{
     EvaluateJob, EvaluateStage, Format, GenerateJob, GenerateModel, GenerateStage, Job, LoadJob,
-    LoadModel, RowSource, Split, SplitRule, Task, TokenizeJob, TokenizeModel, TokenizeStage,
-    TokenizerKind,
+    LoadModel, LoadStage, RowSource, Split, SplitRule, Task, TokenizeJob, TokenizeModel,
+    TokenizeStage, TokenizerKind,
 };
 use sft_run::spec::metric::MetricName;
 use sft_run::stages::generate::Speaker;
@@ -41,7 +41,9 @@ impl House {
         let inputs = [("rows.0", rows_path), ("tokenizer.model", tokenizer)];
         house.run(&tokenize(answer_only_loss), &inputs, "data").expect("tokenizes");
         let load = LoadModel { architecture: learned(1000), seed: 3, restore: false };
-        house.run(&Job::Load(LoadJob { model: load }), &[], "model").expect("makes weights");
+        house
+            .run(&Job::Load(LoadJob { model: load, stage: LoadStage::default() }), &[], "model")
+            .expect("makes weights");
         house
     }
 

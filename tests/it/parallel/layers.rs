@@ -76,6 +76,7 @@ fn architecture(tied: bool, activation: Activation) -> Architecture {
         activation,
         bias: true,
         share_embeddings_and_output_weights: tied,
+        use_parallel_residual: false,
         hidden_dropout: 0.2,
         attention_dropout: 0.1,
         ffn_dropout: 0.3,

@@ -64,6 +64,11 @@ impl<'a> Values<'a> {
         self.values.get(id).unwrap_or(&Value::None)
     }
 
+    /// The places of all values.
+    pub fn all(&self) -> impl Iterator<Item = Id> {
+        0..self.values.len()
+    }
+
     /// The entries of a dictionary or of an object that is one (`OrderedDict`).
     pub fn entries(&self, id: Id) -> Option<&[(Id, Id)]> {
         match self.get(id) {

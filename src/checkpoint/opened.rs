@@ -1,0 +1,187 @@
+//! A checkpoint of any program, opened by what it is.
+
+use super::error::Error;
+use super::foreign::reader::{Loose, Reader};
+use super::foreign::{gguf, hugging_face, nemo};
+use super::format::{self, Format};
+use super::native::Checkpoint;
+use super::source::Source;
+use crate::spec::architecture::Architecture;
+use crate::spec::job::TokenizerKind;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// A tokenizer that lies in a checkpoint: its files by the names that they have in a folder.
+#[derive(Clone, Debug)]
+pub struct Carried {
+    /// Its kind.
+    pub kind: TokenizerKind,
+    /// Names and bytes.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+/// An opened checkpoint.
+#[derive(Debug)]
+pub struct Opened {
+    /// Which program's it is.
+    pub format: Format,
+    /// The layout that it was saved at, tensor- and pipeline-parallel ranks, if the format has one.
+    pub layout: Option<[usize; 2]>,
+    /// The tokenizer in it; the reason why there is none when it has one that is not read.
+    pub tokenizer: Result<Option<Carried>, String>,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Native(Box<Checkpoint>),
+    Foreign(Box<Reader>),
+}
+
+impl Opened {
+    /// Opens what lies at `path`, whatever program wrote it; tensors are not read yet.
+    ///
+    /// `wanted` is the shape that a recipe has for it: folders without settings are read by it.
+    pub fn open(path: &Path, wanted: Option<&Architecture>) -> Result<Opened, Error> {
+        let refused = |reason| Error::unusable(path, reason);
+        let Some((format, folder)) = format::detect(path) else {
+            return Err(Error::NotACheckpoint { path: path.to_owned() });
+        };
+        let foreign = |reader| Content::Foreign(Box::new(reader));
+        Ok(match format {
+            Format::Native => {
+                let checkpoint = Checkpoint::open(path)?;
+                let layout = checkpoint.manifest().header.layout;
+                Opened {
+                    format,
+                    layout: Some([layout.tensor, layout.pipeline]),
+                    tokenizer: Ok(None),
+                    content: Content::Native(Box::new(checkpoint)),
+                }
+            }
+            Format::HuggingFace => Opened {
+                format,
+                layout: None,
+                tokenizer: Ok(hugging_face_tokenizer(&folder)),
+                content: foreign(hugging_face::open(&folder).map_err(refused)?),
+            },
+            Format::Gguf => {
+                let (reader, metadata) = gguf::open(&folder).map_err(refused)?;
+                let files = gguf::tokenizer::files(&metadata).map(BTreeMap::from);
+                let carried = |files| Some(Carried { kind: TokenizerKind::HuggingFace, files });
+                Opened {
+                    format,
+                    layout: None,
+                    tokenizer: files.map(carried),
+                    content: foreign(reader),
+                }
+            }
+            Format::Nemo | Format::Megatron | Format::RankShards => {
+                let opened = nemo::open(&folder, wanted).map_err(refused)?;
+                Opened {
+                    format,
+                    layout: Some(opened.layout),
+                    tokenizer: Ok(nemo_tokenizer(opened.tokenizer)),
+                    content: foreign(opened.reader),
+                }
+            }
+        })
+    }
+
+    /// The shape of its model.
+    pub fn architecture(&self) -> &Architecture {
+        match &self.content {
+            Content::Native(checkpoint) => &checkpoint.manifest().header.architecture,
+            Content::Foreign(reader) => reader.architecture(),
+        }
+    }
+
+    /// Its tensors by our names.
+    pub fn source(&self) -> &dyn Source {
+        match &self.content {
+            Content::Native(checkpoint) => &**checkpoint,
+            Content::Foreign(reader) => &**reader,
+        }
+    }
+
+    /// The checkpoint, if it is of our own format.
+    pub fn native(&self) -> Option<&Checkpoint> {
+        match &self.content {
+            Content::Native(checkpoint) => Some(checkpoint),
+            Content::Foreign(_) => None,
+        }
+    }
+
+    /// The reader, if it is another program's.
+    pub fn foreign(&self) -> Option<&Reader> {
+        match &self.content {
+            Content::Native(_) => None,
+            Content::Foreign(reader) => Some(reader),
+        }
+    }
+
+    /// Refuses a checkpoint in which something is missing or left over.
+    pub fn whole(self) -> Result<Opened, Error> {
+        let loose = self.foreign().map(Reader::loose).filter(|loose| !loose.is_empty());
+        match loose {
+            None => Ok(self),
+            Some(loose) => Err(Error::unusable(self.source().path(), told(loose))),
+        }
+    }
+}
+
+/// What does not fit, in words.
+pub fn told(loose: &Loose) -> String {
+    let list = |what: &str, names: &[String]| match names {
+        [] => None,
+        [one] => Some(format!("{what} `{one}`")),
+        [first, rest @ ..] => Some(format!("{what} `{first}` and {} more", rest.len())),
+    };
+    let parts =
+        [list("it lacks", &loose.missing), list("the model has no place for its", &loose.unused)];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// The tokenizer files of a Hugging Face folder.
+fn hugging_face_tokenizer(folder: &Path) -> Option<Carried> {
+    let read = |names: &[&str]| -> BTreeMap<String, Vec<u8>> {
+        let file = |name: &&str| Some(((*name).to_owned(), fs::read(folder.join(name)).ok()?));
+        names.iter().filter_map(file).collect()
+    };
+    for (kind, needed, others) in [
+        (
+            TokenizerKind::HuggingFace,
+            ["tokenizer.json"].as_slice(),
+            ["tokenizer_config.json"].as_slice(),
+        ),
+        (TokenizerKind::Gpt2Bpe, &["vocab.json", "merges.txt"], &[]),
+        (TokenizerKind::SentencePiece, &["tokenizer.model"], &[]),
+    ] {
+        let mut files = read(needed);
+        if files.len() == needed.len() {
+            files.extend(read(others));
+            return Some(Carried { kind, files });
+        }
+    }
+    None
+}
+
+/// The tokenizer files of an archive, by what they are.
+fn nemo_tokenizer(files: BTreeMap<String, Vec<u8>>) -> Option<Carried> {
+    let get = |name: &str| files.get(name).cloned();
+    if let (Some(vocabulary), Some(merges)) =
+        (get("tokenizer.vocab_file"), get("tokenizer.merge_file"))
+    {
+        let files = [("vocab.json", vocabulary), ("merges.txt", merges)];
+        let files = files.map(|(name, bytes)| (name.to_owned(), bytes)).into();
+        return Some(Carried { kind: TokenizerKind::Gpt2Bpe, files });
+    }
+    let model = get("tokenizer.model")?;
+    let (kind, name) = if model.starts_with(b"{") {
+        (TokenizerKind::HuggingFace, "tokenizer.json")
+    } else {
+        (TokenizerKind::SentencePiece, "tokenizer.model")
+    };
+    Some(Carried { kind, files: BTreeMap::from([(name.to_owned(), model)]) })
+}
