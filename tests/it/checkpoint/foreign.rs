@@ -12,6 +12,7 @@ use sft_run::checkpoint::whole::load_model;
 use sft_run::layout::slice::Slice;
 use sft_run::model::batch::Batch;
 use sft_run::spec::architecture::Architecture;
+use sft_run::spec::backend::Backend;
 use sft_run::spec::event::Silent;
 use sft_run::spec::job::{Job, LoadJob, LoadModel, LoadStage};
 use sft_run::stages::{
@@ -335,6 +336,7 @@ fn what_is_missing_starts_fresh_when_the_stage_is_not_strict() {
     let folders = stages::Folders {
         inputs: BTreeMap::from([("checkpoint".to_owned(), path)]),
         output: folder.path().to_owned(),
+        backend: Backend::Cpu,
     };
     stages::run(&job, &folders, &Silent, &AtomicBool::new(false)).unwrap();
     let loaded = tensors(&folder.path().join("checkpoint"));
