@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod engine;
 pub mod metrics;
 pub mod stages;
+pub mod sweep;
 pub mod recipe;
 pub mod plan;
 pub mod artifacts;

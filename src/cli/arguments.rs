@@ -1,5 +1,6 @@
 //! The command line.
 
+pub use super::sweep_arguments::SweepArguments;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -96,6 +97,8 @@ pub enum Command {
     Convert(ConvertArguments),
     /// Show what a checkpoint, a shard, a tokenizer or a run holds
     Inspect(InspectArguments),
+    /// Try many values of a recipe's settings
+    Sweep(SweepArguments),
     /// List runs
     Runs(RunsArguments),
     /// Compare two runs: loss curves and metrics
@@ -130,6 +133,12 @@ pub struct RunArguments {
     /// Leave out every stage that this one does not need
     #[arg(long, value_name = "STAGE")]
     pub to: Option<String>,
+    /// End when the input ends; this file is locked as long as the run lives (for `sweep`)
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub leash: Option<PathBuf>,
+    /// Stop training after this step, to be continued (for `sweep`)
+    #[arg(long, hide = true, value_name = "STEP")]
+    pub pause_at: Option<u64>,
 }
 
 /// `plan`.

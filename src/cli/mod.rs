@@ -18,8 +18,10 @@ mod scratch;
 pub mod screen;
 mod session;
 mod signals;
+mod sweep_arguments;
 mod tensorboard;
 pub mod terminal;
+mod trials;
 
 use arguments::{Arguments, Command, TokenizerCommand};
 use clap::{CommandFactory, Parser};
@@ -82,6 +84,7 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit, Failure> {
         Command::Generate(arguments) => commands::generate::run(session, arguments),
         Command::Convert(arguments) => commands::convert::run(session, arguments),
         Command::Inspect(arguments) => commands::inspect::run(session, arguments),
+        Command::Sweep(arguments) => commands::sweep::run(session, arguments),
         Command::Runs(arguments) => commands::runs::run(session, arguments),
         Command::Compare(arguments) => commands::compare::run(session, arguments),
         Command::Gc(arguments) => commands::gc::run(session, arguments),

@@ -13,6 +13,8 @@ pub struct Around {
     pub tensorboard: bool,
     /// `notify`.
     pub notification: Notification,
+    /// `sweep`, in the recipe's words.
+    pub sweep: String,
 }
 
 /// What a verification compares.
@@ -39,6 +41,7 @@ impl Around {
         let verify = recipe.verify.clone().unwrap_or_default();
         let notify = recipe.notify.clone().unwrap_or_default();
         Around {
+            sweep: recipe.sweep.as_ref().map(|sweep| format!("{sweep:?}")).unwrap_or_default(),
             verification: Verification {
                 steps: verify.steps,
                 tolerances: verify.tolerances.unwrap_or_default(),

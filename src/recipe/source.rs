@@ -2,7 +2,7 @@
 
 use super::place::{Place, SourceFile};
 use super::problem::Problem;
-use super::tree::Node;
+use super::tree::{Data, Node, key_text};
 use super::yaml;
 use std::fs::File;
 use std::io::Read;
@@ -24,6 +24,14 @@ pub struct Source {
 pub fn load(path: &Path) -> Result<Source, Vec<Problem>> {
     let file = read(path).map_err(|problem| vec![*problem])?;
     parse(&file)
+}
+
+/// The entries of a YAML file that is no recipe, in order, without places; keys are texts.
+pub fn entries(path: &Path) -> Result<Vec<(String, serde_json::Value)>, Vec<Problem>> {
+    let tree = load(path)?.tree;
+    let Data::Map(map) = &tree.data else { return Ok(Vec::new()) };
+    let value = |node: &Node| serde_json::to_value(node.to_value()).unwrap_or_default();
+    Ok(map.iter().map(|(key, node)| (key_text(key), value(node))).collect())
 }
 
 /// Reads a text as YAML.

@@ -10,6 +10,7 @@ pub mod junit;
 pub mod record;
 pub mod samples;
 pub mod summary;
+pub mod sweep;
 pub mod tables;
 pub mod tensorboard;
 

@@ -37,9 +37,21 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("runner", &["base", "spec", "plan", "artifacts", "stages"]),
     ("report", &["base", "spec", "artifacts"]),
     ("verify", &["base", "spec", "plan", "artifacts", "runner", "stages"]),
+    ("sweep", &["base", "spec", "recipe", "report"]),
     (
         "cli",
-        &["base", "spec", "recipe", "plan", "artifacts", "runner", "report", "verify", "stages"],
+        &[
+            "base",
+            "spec",
+            "recipe",
+            "plan",
+            "artifacts",
+            "runner",
+            "report",
+            "verify",
+            "sweep",
+            "stages",
+        ],
     ),
 ];
 

@@ -33,5 +33,7 @@ mod generation;
 mod program;
 // Loggers, tables, notifications, provenance.
 mod around;
+// Many runs of one recipe: samplers, halving, the journal, killed and resumed.
+mod sweep;
 // The same again beside its lock, and each culprit named.
 mod verify;

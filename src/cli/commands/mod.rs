@@ -13,6 +13,7 @@ pub(super) mod run;
 pub(super) mod runs;
 pub(super) mod schema;
 pub(super) mod status;
+pub(super) mod sweep;
 pub(super) mod tokenizer;
 pub(super) mod validate;
 pub(super) mod verify;

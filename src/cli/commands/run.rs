@@ -11,6 +11,7 @@ use crate::cli::screen::{Layout, Screen};
 use crate::cli::session::Session;
 use crate::cli::tensorboard::TensorBoard;
 use crate::cli::terminal::Paint;
+use crate::cli::trials::{PauseAt, on_leash};
 use crate::cli::{closing, environment, notify, signals};
 use crate::plan::{Plan, Source};
 use crate::report::record::RunRecord;
@@ -45,6 +46,8 @@ pub(in crate::cli) fn run(session: &Session, arguments: &RunArguments) -> Result
         recipe,
         folder: folder.clone(),
         started,
+        leash: arguments.leash.as_deref(),
+        pause_at: arguments.pause_at,
     };
     let preview = runner::preview(&opened.plan, &settings)?;
     run.header();
@@ -73,6 +76,10 @@ struct Run<'run> {
     recipe: String,
     folder: PathBuf,
     started: (String, Instant),
+    /// Held while the run lives, for a sweep.
+    leash: Option<&'run Path>,
+    /// The step after which training is paused, for a sweep.
+    pause_at: Option<u64>,
 }
 
 impl Run<'_> {
@@ -129,20 +136,24 @@ impl Run<'_> {
     fn walk(&self, settings: &Settings<'_>) -> Result<Exit, Failure> {
         let plan = &self.opened.plan;
         let stop = signals::stop_flag().map_err(|error| Failure::failed(&error))?;
+        let leash = self.leash.map(|path| on_leash(path, &stop)).transpose();
+        let _leash = leash.map_err(|error| Failure::failed(&error))?;
         let folder = RunFolder::open(&self.folder, &self.recipe, trainings(plan))?;
         let screen =
             Screen::new(self.session.terminal, Layout::of(&self.opened.plan), stop.clone());
         let collector = Collector::new(plan);
+        let pause = PauseAt { step: self.pause_at, stop: stop.clone() };
         let board = plan.around().tensorboard;
         let board = board.then(|| TensorBoard::new(folder.path(), trainings(plan)));
-        let mut sinks: Vec<&dyn Sink> = vec![&collector, &folder, &screen];
+        let mut sinks: Vec<&dyn Sink> = vec![&collector, &folder, &screen, &pause];
         sinks.extend(board.iter().map(|board| -> &dyn Sink { board }));
         let sink = Tee(sinks);
         let result = runner::run(plan, settings, &stages::run, &sink, &stop);
         drop(sink);
         drop(screen);
         let written = self.write((&folder, board.as_ref()), &collector, &result);
-        if let Ok(record) = &written {
+        // Whoever started a sweep is told by the sweep.
+        if let (Ok(record), None) = (&written, self.leash) {
             let places = (self.opened.checked.folder(), folder.path());
             notify::tell(
                 &self.session.terminal,

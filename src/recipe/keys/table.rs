@@ -52,7 +52,7 @@ const FULL_BATCHES: &str = "a training step always has a whole global batch, and
 
 pub(super) const GROUPS: &[Group] = &[
     honoured("", "name restore_from_path vars extends"),
-    no_effect("", "sweep", "`sft-run sweep` reads it, and is not built yet"),
+    honoured("sweep", "parameters.NAME sampler trials seed metric mode asha"),
     honoured("verify", "steps tolerances.NAME"),
     honoured("notify", "on_success on_failure"),
     refused("", "compat"),

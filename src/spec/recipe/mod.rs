@@ -13,6 +13,7 @@ pub mod notify;
 pub mod optim;
 pub mod peft;
 pub mod stage;
+pub mod sweep;
 pub mod tokenizer;
 pub mod trainer;
 pub mod union;
@@ -26,6 +27,7 @@ pub use model::Model;
 pub use notify::Notify;
 pub use optim::{Optim, Sched};
 pub use stage::{Evaluate, Generate, Load, Shard, Source, Stage, Stages, Task, Tokenize, Train};
+pub use sweep::Sweep;
 pub use tokenizer::Tokenizer;
 pub use trainer::Trainer;
 pub use union::{Amount, DataPrefix, FreeForm, Texts, Weighted};
@@ -59,7 +61,7 @@ pub struct Recipe {
     /// A recipe, or several, that this one is laid over.
     pub extends: Option<Texts>,
     /// Values to try, for `sft-run sweep`.
-    pub sweep: Option<FreeForm>,
+    pub sweep: Option<Sweep>,
     /// What `sft-run verify` compares.
     pub verify: Option<Verify>,
     /// Who is told when a run ends.

@@ -1,0 +1,150 @@
+//! `sweep.html`: a sweep on one page that needs no other file and no network.
+
+mod importance;
+
+use super::numbers;
+use super::record::{Error, RunRecord};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{Environment, context};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The file's name in the sweep's folder.
+pub const FILE: &str = "sweep.html";
+
+const TEMPLATE: &str = include_str!("sweep.html");
+const STYLE: &str = include_str!("../html/report.css");
+const SCRIPT: &str = include_str!("sweep.js");
+
+/// Most points of one curve on the page.
+const MAX_POINTS: usize = 400;
+
+/// What the page is made of.
+#[derive(Clone, Debug)]
+pub struct Data {
+    /// The recipe's name.
+    pub name: String,
+    /// Its path.
+    pub recipe: String,
+    /// What is compared.
+    pub metric: String,
+    /// Whether small is best.
+    pub small_is_best: bool,
+    /// The keys that differ between trials.
+    pub keys: Vec<String>,
+    /// The trials, best first.
+    pub trials: Vec<Trial>,
+    /// The command that runs the best trial again.
+    pub best: Option<String>,
+}
+
+/// A trial.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// Its number.
+    pub number: usize,
+    /// `done`, `stopped`, `failed`, `running` or `open`.
+    pub state: &'static str,
+    /// Its values by key.
+    pub values: BTreeMap<String, String>,
+    /// What is compared.
+    pub value: Option<f64>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Its run folder.
+    pub folder: PathBuf,
+}
+
+/// The page as plain values for the template and the script.
+#[derive(Clone, Debug, Serialize)]
+pub struct Page {
+    title: String,
+    recipe: String,
+    metric: String,
+    small_is_best: bool,
+    keys: Vec<String>,
+    trials: Vec<Shown>,
+    done: usize,
+    /// Keys with their share of the metric's variance, largest first.
+    importance: Vec<(String, f64)>,
+    best: Option<String>,
+    /// The best trial's resolved recipe.
+    best_recipe: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Shown {
+    number: usize,
+    state: &'static str,
+    /// In the order of the page's keys.
+    values: Vec<String>,
+    value: Option<f64>,
+    error: Option<String>,
+    steps: Vec<u64>,
+    losses: Vec<f64>,
+    validation_steps: Vec<u64>,
+    validation_losses: Vec<f64>,
+}
+
+impl Page {
+    /// The page of a sweep; curves are read from the trials' run folders, where there are some.
+    pub fn of(data: &Data) -> Page {
+        let trials: Vec<Shown> = data.trials.iter().map(|trial| shown(trial, &data.keys)).collect();
+        let results: Vec<(&[String], f64)> = trials
+            .iter()
+            .filter(|trial| trial.state == "done")
+            .filter_map(|trial| Some((trial.values.as_slice(), trial.value?)))
+            .collect();
+        let shares = (0..data.keys.len()).map(|at| importance::share(&results, at));
+        let mut importance: Vec<(String, f64)> = data.keys.iter().cloned().zip(shares).collect();
+        importance.sort_by(|one, other| other.1.total_cmp(&one.1).then(one.0.cmp(&other.0)));
+        let best = data.trials.first().filter(|trial| trial.state == "done");
+        let recipe = best.and_then(|trial| RunRecord::read(&trial.folder).ok());
+        Page {
+            title: data.name.clone(),
+            recipe: data.recipe.clone(),
+            metric: data.metric.clone(),
+            small_is_best: data.small_is_best,
+            keys: data.keys.clone(),
+            done: results.len(),
+            importance,
+            best: data.best.clone(),
+            best_recipe: recipe.map(|record| record.recipe).unwrap_or_default(),
+            trials,
+        }
+    }
+}
+
+fn shown(trial: &Trial, keys: &[String]) -> Shown {
+    let training = RunRecord::read(&trial.folder)
+        .ok()
+        .and_then(|record| record.trainings.into_iter().next_back());
+    let training = training.unwrap_or_default();
+    let stride = training.steps.len().div_ceil(MAX_POINTS).max(1);
+    let steps = || training.steps.iter().step_by(stride);
+    Shown {
+        number: trial.number,
+        state: trial.state,
+        values: keys.iter().map(|key| trial.values.get(key).cloned().unwrap_or_default()).collect(),
+        value: trial.value,
+        error: trial.error.clone(),
+        steps: steps().map(|step| step.step).collect(),
+        losses: steps().map(|step| step.reduced_train_loss).collect(),
+        validation_steps: training.validations.iter().map(|one| one.step).collect(),
+        validation_losses: training.validations.iter().map(|one| one.val_loss).collect(),
+    }
+}
+
+/// The page as HTML.
+pub fn render(page: &Page) -> Result<String, Error> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
+    environment.set_syntax(syntax);
+    environment.add_filter("quantity", numbers::quantity);
+    // The name ends in `.html`, which is what turns escaping on.
+    environment.add_template(FILE, TEMPLATE)?;
+    let values = context! { page => Serde(page), style => STYLE, script => SCRIPT };
+    Ok(environment.get_template(FILE)?.render(values)?)
+}
