@@ -7,7 +7,6 @@ use crate::checkpoint::native;
 use crate::checkpoint::piecewise::{self, Owned};
 use crate::checkpoint::reshard::{model_file, optimizer_file};
 use crate::checkpoint::writer::{Draft, Written};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -48,7 +47,8 @@ pub fn save(
 fn pieces(trainer: &Trainer, folder: &Path) -> Result<Vec<Written>, native::Error> {
     let Trainer { mesh, model, optimizer, .. } = trainer;
     let (weights, owned) = (model.weights(), optimizer.owned());
-    let all: [Range<usize>; 1] = [0..weights.holding().length()];
+    let everything = 0..weights.holding().length();
+    let all = [everything];
     // Replicas that have the same write once; each writes what only it has.
     let is_shared = owned == all;
     let (first, writes_own) = (mesh.at.data == 0, mesh.at.data == 0 || !is_shared);

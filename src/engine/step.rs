@@ -156,9 +156,8 @@ impl Trainer {
             let batch = next(number).map_err(|source| Error::Data { step, source })?;
             let noise = Noise { seed: self.settings.seed, step: done };
             let is_last = number + 1 == micro_batches;
-            let mut finished = |place| match is_last {
-                true => gradient_sums.finished(place, model.weights()),
-                false => Ok(()),
+            let mut finished = |place| {
+                if is_last { gradient_sums.finished(place, model.weights()) } else { Ok(()) }
             };
             sums.add(&batch, learn(model, &batch, (noise, scale), &mut finished)?);
         }

@@ -124,10 +124,11 @@ pub fn train(run: Run<'_>, sink: &dyn Sink, stop: &AtomicBool) -> Result<Finishe
 }
 
 /// The failure as it is told: which rank it was, unless all ranks see the same.
-pub fn first_failure(failure: Failure<Error>) -> Error {
-    match failure.cause {
-        Cause::Error(error) if failure.degrees.world_size() == 1 || error.is_everywhere() => error,
-        _ => Error::Rank(Box::new(failure)),
+pub fn first_failure(failure: Box<Failure<Error>>) -> Error {
+    let Failure { rank, at, degrees, cause } = *failure;
+    match cause {
+        Cause::Error(error) if degrees.world_size() == 1 || error.is_everywhere() => error,
+        cause => Error::Rank(Box::new(Failure { rank, at, degrees, cause })),
     }
 }
 

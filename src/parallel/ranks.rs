@@ -62,9 +62,10 @@ pub enum Cause<E: std::error::Error + 'static> {
 pub fn run<R: Send, E: std::error::Error + Send>(
     degrees: &Degrees,
     work: impl Fn(Mesh) -> Result<R, E> + Sync,
-) -> Result<Vec<R>, Failure<E>> {
-    let failure =
-        |rank, cause| Failure { rank, at: coordinates(degrees, rank), degrees: *degrees, cause };
+) -> Result<Vec<R>, Box<Failure<E>>> {
+    let failure = |rank, cause| {
+        Box::new(Failure { rank, at: coordinates(degrees, rank), degrees: *degrees, cause })
+    };
     let ranks = degrees.world_size();
     if ranks == 1 {
         return match work(Mesh::single()) {

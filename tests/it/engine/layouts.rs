@@ -117,7 +117,7 @@ fn train(
     case: &Case,
     steps: u64,
     before: impl Fn(&Mesh, u64, usize) + Sync,
-) -> Result<Vec<Vec<[f64; 2]>>, Failure<step::Error>> {
+) -> Result<Vec<Vec<[f64; 2]>>, Box<Failure<step::Error>>> {
     run(&case.degrees, |mesh| {
         let mut trainer = trainer(architecture, case, &mesh)?;
         let (data, replica) = (case.degrees.data, mesh.at.data);

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Runs `work` on four ranks that stand on the tensor axis.
 fn four<R: Send>(
     work: impl Fn(&dyn Group) -> Result<R> + Sync,
-) -> std::result::Result<Vec<R>, Failure<Error>> {
+) -> std::result::Result<Vec<R>, Box<Failure<Error>>> {
     run(&degrees(1, 1, 4), |mesh| work(&*mesh.tensor))
 }
 

@@ -116,7 +116,8 @@ fn gradients(architecture: &Architecture, layout: &Degrees) -> (f64, Vec<f64>) {
     let loss = ranks[0].0;
     for (rank, (own, holding, gradients)) in ranks.iter().enumerate() {
         assert!((own - loss).abs() < 1e-12 * loss, "rank {rank} sees another loss");
-        let all = [0..holding.length()];
+        let everything = 0..holding.length();
+        let all = [everything];
         // What several ranks hold must be the same on all of them.
         let mut before = whole.clone();
         holding.put(&all, gradients, &mut whole);
