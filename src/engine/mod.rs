@@ -8,6 +8,7 @@ pub mod journal;
 pub mod loss_scale;
 pub mod optimizer;
 pub mod peak;
+pub mod pipeline;
 pub mod reduction;
 pub mod saving;
 pub mod schedule;

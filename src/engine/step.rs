@@ -6,14 +6,14 @@
 use super::census;
 use super::loss_scale::{LossScaler, Verdict};
 use super::optimizer::{OptimizerState, StepSettings};
+use super::pipeline::{Learning, Stage};
 use super::reduction::GradientSums;
 use super::schedule::learning_rate;
 use crate::data::feed;
 use crate::data::microbatch::MicroBatch;
 use crate::kernels::reduce;
 use crate::model::Model;
-use crate::model::batch::{Batch, Noise, Targets};
-use crate::model::trunk::Finished;
+use crate::model::batch::{Batch, Noise};
 use crate::parallel::mesh::Mesh;
 use crate::spec::optimization::{LossScale, Optimizer};
 
@@ -151,16 +151,13 @@ impl Trainer {
         let Trainer { model, sums: gradient_sums, .. } = self;
         reduce::clear(model.weights().gradients())?;
         gradient_sums.begin();
-        let mut sums = Sums::default();
-        for number in 0..micro_batches {
-            let batch = next(number).map_err(|source| Error::Data { step, source })?;
-            let noise = Noise { seed: self.settings.seed, step: done };
-            let is_last = number + 1 == micro_batches;
-            let mut finished = |place| {
-                if is_last { gradient_sums.finished(place, model.weights()) } else { Ok(()) }
-            };
-            sums.add(&batch, learn(model, &batch, (noise, scale), &mut finished)?);
-        }
+        let batches = (0..micro_batches).map(&mut next).collect::<Result<Vec<_>, _>>();
+        let batches = batches.map_err(|source| Error::Data { step, source })?;
+        let noise = Noise { seed: self.settings.seed, step: done };
+        let learning = Learning { noise, gradient_scale: scale };
+        let stage = Stage { model, mesh: &self.mesh };
+        let mut finished = |place| gradient_sums.finished(place, model.weights());
+        let sums = Sums::of(&batches, stage.learn(&batches, learning, &mut finished)?);
         gradient_sums.finish(model.weights())?;
         let (sums, squares) = self.over_all_ranks(&sums)?;
         let outcome = self.outcome((step, updates), &sums, squares.sqrt() / scale)?;
@@ -248,7 +245,7 @@ impl Trainer {
 }
 
 /// Sums over the micro-batches of a step.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sums {
     loss: f64,
     tokens: u64,
@@ -256,27 +253,13 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, batch: &MicroBatch, loss: f64) {
-        self.loss += loss;
-        self.tokens += batch.len() as u64;
-        self.learned_tokens += batch.learned_count() as u64;
+    fn of(batches: &[MicroBatch], loss: f64) -> Sums {
+        let total = |count: fn(&MicroBatch) -> usize| {
+            batches.iter().map(|batch| count(batch) as u64).sum::<u64>()
+        };
+        let (tokens, learned_tokens) = (total(MicroBatch::len), total(MicroBatch::learned_count));
+        Sums { loss, tokens, learned_tokens }
     }
-}
-
-/// Adds the gradients of one micro-batch, `scale` times those of the loss; gives the sum of its loss.
-fn learn(
-    model: &Model,
-    batch: &MicroBatch,
-    (noise, scale): (Noise, f64),
-    finished: &mut Finished<'_>,
-) -> Result<f64, candle_core::Error> {
-    let (places, labels) = targets(batch);
-    let targets = Targets { places: &places, labels: &labels, gradient_scale: scale };
-    // Without a target the sum is empty, and so is its gradient.
-    if places.is_empty() {
-        return Ok(0.0);
-    }
-    model.learn_and_tell(&view(batch), &targets, noise, finished)
 }
 
 /// The micro-batch as the model takes it.

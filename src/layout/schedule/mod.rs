@@ -118,15 +118,30 @@ impl Step {
     }
 }
 
+/// What a schedule depends on; every number is at least 1, but there may be no micro-batch.
 #[derive(Clone, Copy, Debug)]
-struct Pipeline {
-    stages: usize,
-    chunks: usize,
-    micro_batches: usize,
+pub struct Pipeline {
+    /// Stages.
+    pub stages: usize,
+    /// Model chunks of each; 1 where there is one stage.
+    pub chunks: usize,
+    /// Micro-batches of a step.
+    pub micro_batches: usize,
 }
 
 impl Pipeline {
-    fn operations(&self, stage: usize) -> Vec<Operation> {
+    /// Forward passes alone on `stage`, as an evaluation needs them.
+    pub fn forwards(&self, stage: usize) -> Vec<Operation> {
+        let mut operations = Vec::new();
+        let tasks = self.tasks(false).into_iter();
+        for task in tasks.filter(|task| task.micro_batch < self.micro_batches) {
+            self.forward(stage, task, &mut operations);
+        }
+        operations
+    }
+
+    /// Forward and backward passes on `stage`.
+    pub fn operations(&self, stage: usize) -> Vec<Operation> {
         let mut operations = Vec::new();
         for step in self.order(stage) {
             match step {

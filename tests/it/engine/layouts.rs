@@ -161,8 +161,10 @@ fn case_single() -> Case {
 #[test]
 fn every_layout_gives_the_numbers_of_one_rank() {
     for tensor in [1, 2, 4] {
-        for data in [1, 2] {
-            agrees(&llama_8(), &case(tensor, 1, data));
+        for pipeline in [1, 2, 4] {
+            for data in [1, 2] {
+                agrees(&llama_8(), &case(tensor, pipeline, data));
+            }
         }
     }
 }
@@ -181,6 +183,21 @@ fn sequence_parallelism_and_a_distributed_optimizer_change_nothing() {
     let selective = Case { recompute: Recompute::Selective, ..sequence(case(2, 1, 2)) };
     agrees(&llama_8(), &selective);
     agrees(&gpt_8(), &Case { recompute: Recompute::Uniform(3), ..case(4, 1, 1) });
+}
+
+#[test]
+fn pipelines_change_nothing() {
+    let chunks = |chunks: usize, mut case: Case| {
+        case.degrees.virtual_pipeline = chunks;
+        case
+    };
+    agrees(&gpt_8(), &case(1, 2, 1));
+    agrees(&gpt_8(), &chunks(2, case(1, 2, 1)));
+    agrees(&gpt_8(), &chunks(2, case(1, 4, 1)));
+    agrees(&llama_8(), &chunks(4, case(1, 2, 2)));
+    agrees(&gpt_8(), &Case { micro_batch_size: 2, packed: false, ..case(1, 4, 2) });
+    let full = Case { recompute: Recompute::Uniform(2), ..chunks(2, case(2, 2, 1)) };
+    agrees(&gpt_8(), &full);
 }
 
 /// Replicas hold the same bits after a step, sharded or not, and the distributed optimizer gives the
