@@ -12,6 +12,7 @@ use crate::parallel::ranks::{self, Cause, Failure};
 use crate::spec::backend::Backend;
 use crate::spec::event::{Event, Sink};
 use crate::spec::job::TrainJob;
+use crate::spec::optimization::Degrees;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -159,11 +160,13 @@ pub fn check_is_built(job: &TrainJob) -> Result<(), Error> {
 
 /// Everything that `job` asks for and only later versions can do.
 pub fn not_built(job: &TrainJob) -> Vec<NotBuilt> {
-    let stages = job.trainer.degrees.pipeline;
-    let split = (stages > 1).then(|| NotBuilt {
-        how: format!("with {stages} pipeline stages"),
+    let Degrees { pipeline, virtual_pipeline: chunks, .. } = job.trainer.degrees;
+    let layers = job.model.architecture.num_layers;
+    let uneven = !layers.is_multiple_of(pipeline * chunks) || (chunks > 1 && pipeline == 1);
+    let split = uneven.then(|| NotBuilt {
+        how: format!("of {layers} layers on {pipeline} × {chunks} unequal parts of a pipeline"),
         key: "model.pipeline_model_parallel_size",
-        help: "set model.pipeline_model_parallel_size to 1",
+        help: "choose a model.pipeline_model_parallel_size that divides the layers",
     });
     split.into_iter().collect()
 }

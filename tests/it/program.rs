@@ -170,16 +170,21 @@ fn several_devices_give_the_losses_of_one() {
     let desk = Desk::new();
     desk.run(&["tiny.yaml"], 0);
     let one = desk.numbers("runs/tiny/metrics.jsonl");
-    let split = ["model.tensor_model_parallel_size=2", "model.sequence_parallel=true"];
-    desk.run(&["tiny.yaml", "trainer.devices=4", split[0], split[1]], 0);
-    assert!(desk.states().iter().any(|stage| *stage == ("generate".into(), "run".into())));
-    let four = desk.numbers("runs/tiny/metrics.jsonl");
-    assert_eq!(one.len(), four.len());
-    for (one, four) in one.iter().zip(&four) {
-        let [one, four] = [one, four].map(|line| serde_json::from_str::<Value>(line).unwrap());
-        for (key, one) in one.as_object().unwrap() {
-            let (one, four) = (one.as_f64().unwrap(), four[key].as_f64().unwrap());
-            assert!((one - four).abs() <= 1e-4 * one.abs(), "{key}: {one} and {four}");
+    let layouts = [
+        ["model.pipeline_model_parallel_size=2", "model.micro_batch_size=1"],
+        ["model.tensor_model_parallel_size=2", "model.sequence_parallel=true"],
+    ];
+    for split in layouts {
+        desk.run(&["tiny.yaml", "trainer.devices=4", split[0], split[1]], 0);
+        assert!(desk.states().iter().any(|stage| *stage == ("generate".into(), "run".into())));
+        let four = desk.numbers("runs/tiny/metrics.jsonl");
+        assert_eq!(one.len(), four.len());
+        for (one, four) in one.iter().zip(&four) {
+            let [one, four] = [one, four].map(|line| serde_json::from_str::<Value>(line).unwrap());
+            for (key, one) in one.as_object().unwrap() {
+                let (one, four) = (one.as_f64().unwrap(), four[key].as_f64().unwrap());
+                assert!((one - four).abs() <= 1e-4 * one.abs(), "{key}: {one} and {four}");
+            }
         }
     }
     let checkpoint = desk.path("runs/tiny/checkpoints/train/checkpoint");

@@ -11,13 +11,14 @@ use sft_run::engine::optimizer::OptimizerState;
 use sft_run::engine::reduction::GradientSums;
 use sft_run::engine::step::{self, Settings, Trainer};
 use sft_run::layout::holding::Holding;
+use sft_run::layout::memory::{Workload, of_stage};
 use sft_run::model::Model;
 use sft_run::model::formats::Formats;
 use sft_run::model::weights::{Weights, start_values};
 use sft_run::parallel::mesh::Mesh;
 use sft_run::parallel::ranks::{Cause, Failure, run};
 use sft_run::spec::architecture::{Architecture, Normalization, PositionEmbedding};
-use sft_run::spec::optimization::{Degrees, Recompute};
+use sft_run::spec::optimization::{Degrees, Precision, Recompute};
 use std::ops::Range;
 
 /// Sequences of a step.
@@ -198,6 +199,71 @@ fn pipelines_change_nothing() {
     agrees(&gpt_8(), &Case { micro_batch_size: 2, packed: false, ..case(1, 4, 2) });
     let full = Case { recompute: Recompute::Uniform(2), ..chunks(2, case(2, 2, 1)) };
     agrees(&gpt_8(), &full);
+}
+
+/// The most that each rank keeps for its backward passes, when every sequence is full and learned
+/// whole, with what the plan says of its stage.
+fn kept_and_planned(architecture: &Architecture, case: &Case) -> Vec<(u64, u64)> {
+    let workload = Workload {
+        architecture,
+        seq_length: SEQ_LENGTH,
+        micro_batch_size: case.micro_batch_size,
+        micro_batches: GLOBAL_BATCH / (case.micro_batch_size * case.degrees.data),
+        degrees: case.degrees,
+        precision: Precision::Fp32,
+        megatron_amp_o2: false,
+        distributed_optimizer: case.distributed,
+        recompute: case.recompute,
+    };
+    let full = |number: u64| {
+        let stream = Stream::new(9, &format!("full/{number}"));
+        let ids: Vec<u32> =
+            (0..=SEQ_LENGTH as u64).map(|at| (stream.word(at) % 29) as u32).collect();
+        let mut sequence = Sequence::new();
+        sequence.push_sample(&ids, &[true; SEQ_LENGTH + 1]);
+        (number, sequence)
+    };
+    run(&case.degrees, |mesh| {
+        let mut trainer = trainer(architecture, case, &mesh)?;
+        let (data, replica) = (case.degrees.data, mesh.at.data);
+        let share = Share::new(GLOBAL_BATCH, case.micro_batch_size, data, replica).unwrap();
+        let next = |number| {
+            let sequences: Vec<_> = share.numbers(0, number).map(full).collect();
+            Ok(MicroBatch::assemble(&sequences, SEQ_LENGTH))
+        };
+        trainer.step(0, share.micro_batches(), next)?;
+        assert_eq!(trainer.model.meter().now(), 0);
+        let planned = of_stage(&workload, mesh.at.pipeline).activations;
+        Ok::<_, step::Error>((trainer.model.meter().peak(), planned))
+    })
+    .unwrap()
+}
+
+#[test]
+fn every_rank_keeps_what_the_plan_says() {
+    let with = |chunks: usize, sequence: bool, mut case: Case| {
+        (case.degrees.virtual_pipeline, case.degrees.sequence) = (chunks, sequence);
+        case
+    };
+    let layouts = [
+        with(1, false, case(1, 2, 1)),
+        with(1, true, case(2, 4, 1)),
+        with(2, false, case(1, 2, 2)),
+        with(2, true, case(2, 4, 1)),
+        with(4, false, case(4, 2, 1)),
+        with(1, true, case(4, 1, 2)),
+        Case { micro_batch_size: 2, ..with(1, true, case(2, 2, 1)) },
+    ];
+    let again = [Recompute::None, Recompute::Selective, Recompute::Uniform(2), Recompute::Block(1)];
+    for layout in layouts {
+        for recompute in again {
+            let case = Case { recompute, ..layout };
+            for (rank, (kept, planned)) in kept_and_planned(&gpt_8(), &case).iter().enumerate() {
+                let off = (*kept as f64 - *planned as f64).abs() / *planned as f64;
+                assert!(off < 0.05, "{case:?}: rank {rank} keeps {kept}, planned {planned}");
+            }
+        }
+    }
 }
 
 /// Replicas hold the same bits after a step, sharded or not, and the distributed optimizer gives the

@@ -209,8 +209,9 @@ fn what_later_versions_do_is_refused_by_its_key() {
         assert_eq!(error.to_string(), message);
     };
     refused(
-        |job| job.trainer.degrees.pipeline = 2,
-        "training with 2 pipeline stages is not built: set model.pipeline_model_parallel_size to 1",
+        |job| job.trainer.degrees.pipeline = 4,
+        "training of 2 layers on 4 × 1 unequal parts of a pipeline is not built: \
+         choose a model.pipeline_model_parallel_size that divides the layers",
     );
     refused(
         |job| job.model.micro_batch_size = 3,
