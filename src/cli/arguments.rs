@@ -150,6 +150,39 @@ pub struct PlanArguments {
     /// Print the graph of stages instead
     #[arg(long, value_enum, value_name = "FORM")]
     pub graph: Option<GraphForm>,
+    /// Print the pipeline schedule of each training instead
+    #[arg(long, conflicts_with = "graph")]
+    pub schedule: bool,
+    /// Print layouts and micro-batch sizes that fit instead, best first
+    #[arg(long, conflicts_with_all = ["graph", "schedule"])]
+    pub suggest: bool,
+    /// Memory of a device, such as 80GiB (else that of this machine's)
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub device_memory: Option<u64>,
+}
+
+/// Bytes from a number with an optional unit: `80GiB`, `80GB`, `1.5TiB`, `85899345920`.
+fn size(text: &str) -> Result<u64, String> {
+    let units = [
+        ("KiB", 1_u64 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+        ("B", 1),
+    ];
+    let unit = units.iter().find(|(unit, _)| text.ends_with(unit));
+    let (number, factor) = unit
+        .map_or((text, 1), |(unit, factor)| (text[..text.len() - unit.len()].trim_end(), *factor));
+    let number: f64 = number.parse().map_err(|_| "write a size such as 80GiB".to_owned())?;
+    if !(number * factor as f64 >= 1.0 && number.is_finite()) {
+        return Err("write a size above 0, such as 80GiB".to_owned());
+    }
+    #[expect(clippy::cast_sign_loss, reason = "it is above 0")]
+    Ok((number * factor as f64) as u64)
 }
 
 /// Languages for drawings.

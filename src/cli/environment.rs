@@ -173,8 +173,16 @@ fn cpu_model() -> Option<String> {
 
 /// The machine's memory, for people.
 pub fn memory() -> Option<String> {
+    memory_bytes().map(crate::report::numbers::bytes)
+}
+
+/// Bytes of memory that this process may use: the machine's, or less where a control group says so.
+pub fn memory_bytes() -> Option<u64> {
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let limit = group.and_then(|text| text.trim().parse::<u64>().ok());
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(crate::report::numbers::bytes(kilobytes * 1024))
+    let machine = kilobytes.checked_mul(1024)?;
+    Some(limit.map_or(machine, |limit| limit.min(machine)))
 }

@@ -66,10 +66,23 @@ pub(super) fn recipe(
 
 /// Reads, checks and plans the recipe.
 pub(super) fn plan(session: &Session, arguments: &RecipeArguments) -> Result<Opened, Failure> {
+    plan_for(session, arguments, None)
+}
+
+/// [`plan`] for devices with `memory` bytes; without it, for those of this machine.
+pub(super) fn plan_for(
+    session: &Session,
+    arguments: &RecipeArguments,
+    memory: Option<u64>,
+) -> Result<Opened, Failure> {
     let (checked, _) = recipe(session, arguments)?;
     let store =
         Store::open(&cache_folder(session, arguments.cache_dir.as_deref(), checked.folder()));
-    let facts = runner::facts(&plan::wanted(&checked), &store)?;
+    let mut facts = runner::facts(&plan::wanted(&checked), &store)?;
+    facts.host_memory = memory.or_else(environment::memory_bytes);
+    let on_gpu = checked.recipe().trainer.on_gpu();
+    let gpu = || environment::gpus().and_then(|gpus| gpus.memory).filter(|_| on_gpu);
+    facts.gpu_memory = memory.or_else(gpu);
     let plan = plan::compile(&checked, &facts)?;
     let lock = lock_path(&arguments.recipe);
     let changed = !arguments.overrides.is_empty()

@@ -12,6 +12,7 @@ use super::recompute::{Group, Keep, groups};
 use super::schedule::peak_live;
 use crate::spec::architecture::Architecture;
 use crate::spec::optimization::{Degrees, Precision, Recompute};
+use serde::Serialize;
 
 /// What memory depends on.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +38,7 @@ pub struct Workload<'a> {
 }
 
 /// Memory of one device, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DeviceMemory {
     /// Number of parameters on the device (a count, not bytes).
     pub parameters: u64,

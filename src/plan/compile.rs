@@ -1,6 +1,7 @@
 //! A checked recipe to a sealed plan.
 
 use super::draft::Draft;
+use super::estimate::{self, workload};
 use super::header::Header;
 use super::jobs;
 use super::lacks;
@@ -9,12 +10,11 @@ use super::outside::{self, Facts};
 use super::shape;
 use super::stage::{Backend, Source, Stage};
 use super::{Around, Plan};
-use crate::layout::memory::{Workload, per_device};
+use crate::layout::memory::per_device;
 use crate::layout::parameters;
 use crate::recipe::problem::{Problem, sort};
 use crate::recipe::{CheckedRecipe, NamedStage};
-use crate::spec::job::{Job, TrainJob};
-use crate::spec::optimization::OptimizerName;
+use crate::spec::job::Job;
 use crate::spec::recipe;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -108,24 +108,10 @@ fn header(named: &NamedStage, stage: &Stage, facts: &Facts) -> Option<Header> {
         parameters: parameters::element_count(&job.model.architecture) as u64,
         vocabulary_known: shape::vocab_size(model, facts).is_some(),
         bytes_per_device: memory.total(),
+        memory,
+        cluster: estimate::cluster(trainer, facts),
         sequences: None,
     })
-}
-
-fn workload(job: &TrainJob) -> Workload<'_> {
-    let degrees = job.trainer.degrees;
-    let per_pass = (job.model.micro_batch_size * degrees.data).max(1);
-    Workload {
-        architecture: &job.model.architecture,
-        seq_length: job.model.encoder_seq_length,
-        micro_batch_size: job.model.micro_batch_size,
-        micro_batches: (job.model.global_batch_size / per_pass).max(1),
-        degrees,
-        precision: job.trainer.precision,
-        megatron_amp_o2: job.model.megatron_amp_o2,
-        distributed_optimizer: job.model.optim.name == OptimizerName::DistributedFusedAdam,
-        recompute: job.model.recompute,
-    }
 }
 
 /// `explicit_log_dir`, or `exp_dir/name/version`; without an `exp_dir` it is `runs`.

@@ -1,5 +1,8 @@
 //! The first lines of a plan: layout, batch, size and length of the training.
 
+use super::estimate::parts;
+use crate::layout::fit::Cluster;
+use crate::layout::memory::DeviceMemory;
 use crate::spec::optimization::Degrees;
 use serde::Serialize;
 use std::fmt;
@@ -31,6 +34,11 @@ pub struct Header {
     pub vocabulary_known: bool,
     /// Bytes on the fullest device, by formula.
     pub bytes_per_device: u64,
+    /// Its parts.
+    pub memory: DeviceMemory,
+    /// The devices, when their memory is known.
+    #[serde(skip)]
+    pub cluster: Option<Cluster>,
     /// Training sequences, once the data has been cut into them.
     pub sequences: Option<u64>,
 }
@@ -61,12 +69,10 @@ impl fmt::Display for Header {
         let bytes = bytes(self.bytes_per_device);
         write!(formatter, "   about {bytes} on each {}", self.device_kind)?;
         write!(formatter, "   {} steps of at most {} tokens", self.steps, self.step_tokens())?;
-        match (self.sequences, self.epochs()) {
-            (Some(sequences), Some(epochs)) => {
-                write!(formatter, ", {epochs:.2} epochs of {sequences} sequences")
-            }
-            _ => Ok(()),
+        if let (Some(sequences), Some(epochs)) = (self.sequences, self.epochs()) {
+            write!(formatter, ", {epochs:.2} epochs of {sequences} sequences")?;
         }
+        write!(formatter, "\n{}", parts(&self.memory))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a run of the plan would need and does not have.
 
+use super::estimate::too_large;
 use super::outside::{self, Facts};
 use super::stage::Missing;
 use crate::recipe::{CheckedRecipe, NamedStage};
@@ -35,6 +36,9 @@ pub(super) fn missing<'a>(
         found.extend(data(stage));
         found.extend(tokenizer(recipe, stage));
         found.extend(checkpoint(recipe, stage, (job, facts)));
+        if let Job::Train(job) = job {
+            found.extend(too_large(job, &stage.settings.trainer, facts));
+        }
         found.extend(facts.refusals.map(|refusals| refusals(job)).unwrap_or_default());
     }
     let mut once: Vec<Missing> = Vec::new();

@@ -4,6 +4,7 @@ pub mod around;
 mod compile;
 mod draft;
 pub mod draw;
+mod estimate;
 pub mod fingerprint;
 mod graph;
 pub mod header;
@@ -11,8 +12,10 @@ mod jobs;
 mod lacks;
 mod origins;
 mod outside;
+pub mod schedule;
 mod shape;
 mod stage;
+pub mod suggest;
 
 pub use around::Around;
 pub use compile::compile;

@@ -32,6 +32,10 @@ pub struct Facts {
     pub gpus: usize,
     /// Whether this build has code for GPUs.
     pub built_for_gpus: bool,
+    /// Bytes of one GPU's memory, when it is known.
+    pub gpu_memory: Option<u64>,
+    /// Bytes of this machine's memory, when it is known.
+    pub host_memory: Option<u64>,
     /// What of a job this build of the program cannot do; none refuses nothing.
     pub refusals: Option<fn(&Job) -> Vec<Missing>>,
     /// Why a load stage cannot use the checkpoint at a path, if it cannot; none refuses nothing.

@@ -32,7 +32,15 @@ pub fn facts(wanted: &Wanted, store: &Store) -> Result<Facts, Error> {
     let gpus = if wanted.gpus { stages::devices::usable_gpus() } else { 0 };
     let built_for_gpus = stages::devices::built_for_gpus();
     let (refusals, checkpoint) = (Some(refusals as _), Some(checkpoint as _));
-    Ok(Facts { digests, vocab_size, gpus, built_for_gpus, refusals, checkpoint })
+    Ok(Facts {
+        digests,
+        vocab_size,
+        gpus,
+        built_for_gpus,
+        refusals,
+        checkpoint,
+        ..Facts::default()
+    })
 }
 
 /// What of a job the stages of this build cannot do.

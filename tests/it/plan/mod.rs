@@ -1,5 +1,6 @@
 //! The plan: fingerprints, order, reasons, the cache and the lock, walked with stand-ins for stages.
 
+mod estimates;
 mod fingerprints;
 mod fixture;
 mod graphs;
