@@ -172,7 +172,7 @@ fn several_devices_give_the_losses_of_one() {
     let one = desk.numbers("runs/tiny/metrics.jsonl");
     let layouts = [
         ["model.pipeline_model_parallel_size=2", "model.micro_batch_size=1"],
-        ["model.tensor_model_parallel_size=2", "model.sequence_parallel=true"],
+        ["model.tensor_model_parallel_size=2", "+model.sequence_parallel=true"],
     ];
     for split in layouts {
         desk.run(&["tiny.yaml", "trainer.devices=4", split[0], split[1]], 0);
