@@ -82,7 +82,7 @@ impl Opened {
                 Opened {
                     format,
                     layout: Some(opened.layout),
-                    tokenizer: Ok(nemo_tokenizer(opened.tokenizer)),
+                    tokenizer: Ok(nemo_tokenizer(&opened.tokenizer)),
                     content: foreign(opened.reader),
                 }
             }
@@ -168,7 +168,7 @@ fn hugging_face_tokenizer(folder: &Path) -> Option<Carried> {
 }
 
 /// The tokenizer files of an archive, by what they are.
-fn nemo_tokenizer(files: BTreeMap<String, Vec<u8>>) -> Option<Carried> {
+fn nemo_tokenizer(files: &BTreeMap<String, Vec<u8>>) -> Option<Carried> {
     let get = |name: &str| files.get(name).cloned();
     if let (Some(vocabulary), Some(merges)) =
         (get("tokenizer.vocab_file"), get("tokenizer.merge_file"))

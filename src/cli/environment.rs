@@ -125,7 +125,7 @@ pub fn driver() -> Option<String> {
     Some(format!("{}, runs CUDA up to {}", after("Driver Version:")?, after("CUDA Version:")?))
 }
 
-/// The NVLinks of the first GPU; none when it has none.
+/// The `NVLinks` of the first GPU; none when it has none.
 pub fn nvlink() -> Option<String> {
     let output =
         Command::new("nvidia-smi").args(["nvlink", "--status", "-i", "0"]).output().ok()?;

@@ -3,7 +3,7 @@
 //! The gradient buffer is cut into buckets of equal length. As soon as the last micro-batch has
 //! added all gradients of a bucket, the replicas begin to add theirs up; layers finish in reverse
 //! order, so buckets fill from the end. With a distributed optimizer (ZeRO-1: Rajbhandari et al.
-//! 2020, "ZeRO", section 5.1) each replica gets its share of every bucket's sum, changes these
+//! 2020, "`ZeRO`", section 5.1) each replica gets its share of every bucket's sum, changes these
 //! parameters, and gathers the others' afterwards.
 //!
 //! Two more sums come before: over the tensor ranks for parameters of the residual stream where

@@ -109,6 +109,7 @@ pub const METRICS_FILE: &str = "metrics.jsonl";
 pub const CHECKPOINT_FOLDER: &str = "checkpoint";
 
 /// Trains on all ranks, to the end, or to the end of the step in which `stop` is set.
+#[expect(clippy::needless_pass_by_value, reason = "a run is trained once")]
 pub fn train(run: Run<'_>, sink: &dyn Sink, stop: &AtomicBool) -> Result<Finished, Error> {
     check_is_built(run.job)?;
     let begin = Begin::open(&run)?;

@@ -137,12 +137,11 @@ impl Attention {
     pub(super) fn backward(&self, saved: &Saved, pass: &Pass<'_>, dy: &Tensor) -> Result<Tensor> {
         let geometry = &self.geometry;
         let again;
-        let core = match &saved.core {
-            Some(core) => core,
-            None => {
-                again = self.core(&saved.qkv, pass)?;
-                &again
-            }
+        let core = if let Some(core) = &saved.core {
+            core
+        } else {
+            again = self.core(&saved.qkv, pass)?;
+            &again
         };
         let d_context = self.dense.backward(&core.context, dy)?;
         let (starts, dropout) = (pass.batch.starts, self.dropout(pass));

@@ -149,6 +149,7 @@ pub struct LoadStage {
 }
 
 impl LoadStage {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
     fn is_default(&self) -> bool {
         *self == LoadStage::default()
     }

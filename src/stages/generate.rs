@@ -94,15 +94,12 @@ pub fn run(
     stop: &AtomicBool,
 ) -> Result<Outcome, super::Error> {
     let model = folders.input("model")?;
-    let speaker = match job.model.tokenizer {
-        Some(kind) => {
-            let tokenizer = Tokenizer::load(kind, &folders.inputs).map_err(Error::from)?;
-            Speaker::new(model, folders.backend, tokenizer)?
-        }
-        None => {
-            let data = folders.inputs.get("data").map(PathBuf::as_path);
-            Speaker::open(model, folders.backend, data)?
-        }
+    let speaker = if let Some(kind) = job.model.tokenizer {
+        let tokenizer = Tokenizer::load(kind, &folders.inputs).map_err(Error::from)?;
+        Speaker::new(model, folders.backend, tokenizer)?
+    } else {
+        let data = folders.inputs.get("data").map(PathBuf::as_path);
+        Speaker::open(model, folders.backend, data)?
     };
     let prompts = match folders.inputs.get("prompts") {
         Some(path) => read_prompts(path)?,

@@ -38,12 +38,11 @@ pub fn chosen(numbers: &BTreeMap<String, f64>, metric: &str) -> Result<f64, Stri
     }
     let end = format!(".{metric}");
     let mut found = numbers.iter().filter(|(name, _)| name.ends_with(&end));
-    match (found.next(), found.next()) {
-        (Some((_, value)), None) => Ok(*value),
-        _ => {
-            let names: Vec<&str> = numbers.keys().map(String::as_str).collect();
-            Err(format!("the run has no metric `{metric}`; it has: {}", names.join(", ")))
-        }
+    if let (Some((_, value)), None) = (found.next(), found.next()) {
+        Ok(*value)
+    } else {
+        let names: Vec<&str> = numbers.keys().map(String::as_str).collect();
+        Err(format!("the run has no metric `{metric}`; it has: {}", names.join(", ")))
     }
 }
 

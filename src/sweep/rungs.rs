@@ -1,6 +1,6 @@
 //! Which trials go on: asynchronous successive halving (ASHA), decided in the order of the trials.
 //!
-//! Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys 2020), in its
+//! Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning" (`MLSys` 2020), in its
 //! stopping form. A trial at a rung is held against the trials *before it* that reached the rung,
 //! not against those that happen to be there already: so what goes on does not depend on timing,
 //! and a sweep that is run again, or killed and resumed, ends with the same trials.

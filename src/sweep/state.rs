@@ -60,7 +60,9 @@ impl State {
     pub fn new(header: Header, lines: &[Line]) -> State {
         let trials = vec![Trial::default(); header.trials];
         let mut state = State { header, trials };
-        lines.iter().for_each(|line| state.take(line));
+        for line in lines {
+            state.take(line);
+        }
         state
     }
 

@@ -84,6 +84,7 @@ pub struct Patch {
 
 impl Patch {
     /// The same numbers, the other way.
+    #[must_use]
     pub fn inverse(self) -> Patch {
         let (rows, columns) =
             if self.transposed { (self.columns, self.rows) } else { (self.rows, self.columns) };

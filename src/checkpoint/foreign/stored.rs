@@ -124,6 +124,7 @@ pub struct Stored {
 
 impl Stored {
     /// A row-major tensor at the beginning of `bytes`.
+    #[expect(clippy::needless_pass_by_value, reason = "the tensor takes its shape over")]
     pub fn row_major(number: Number, shape: Vec<usize>, bytes: Piece) -> Result<Stored, String> {
         let mut stride = Some(1_usize);
         let mut strides = vec![0; shape.len()];

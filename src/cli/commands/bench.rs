@@ -90,7 +90,9 @@ fn bookkeeping(opened: &Opened) -> Result<f64, Failure> {
     let board = TensorBoard::new(folder.path(), 1);
     let sink = Tee(vec![&folder, &board]);
     let started = Instant::now();
-    steps.into_iter().for_each(|metrics| sink.emit(Event::Step(metrics)));
+    for metrics in steps {
+        sink.emit(Event::Step(metrics));
+    }
     seconds += started.elapsed().as_secs_f64();
     folder.check()?;
     Ok(seconds / STEPS as f64)

@@ -68,9 +68,9 @@ pub fn play(schedule: &Schedule, costs: Costs, places: usize) -> Result<Play, St
     let mut queues: BTreeMap<(usize, usize, Payload), Queue> = BTreeMap::new();
     loop {
         let mut moved = false;
-        for stage in 0..count {
-            while let Some(operation) = schedule.stages[stage].get(players[stage].next) {
-                if !players[stage].act(stage, operation, costs, (&mut queues, places)) {
+        for (stage, player) in players.iter_mut().enumerate() {
+            while let Some(operation) = schedule.stages[stage].get(player.next) {
+                if !player.act(stage, operation, costs, (&mut queues, places)) {
                     break;
                 }
                 moved = true;

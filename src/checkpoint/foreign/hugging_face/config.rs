@@ -49,7 +49,7 @@ impl Config {
             ffn_hidden_size: self.size("n_inner", 4 * hidden)?,
             num_attention_heads: heads,
             num_query_groups: heads,
-            kv_channels: self.divided("n_embd", hidden, heads)?,
+            kv_channels: Self::divided("n_embd", hidden, heads)?,
             max_position_embeddings: self.size("n_positions", 1024)?,
             position_embedding_type: PositionEmbedding::LearnedAbsolute,
             normalization: Normalization::Layernorm,
@@ -72,9 +72,10 @@ impl Config {
             (self.size("hidden_size", 4096)?, self.size("num_attention_heads", 32)?);
         let positions = self.size("max_position_embeddings", 2048)?;
         let groups = if self.given("num_key_value_heads") { default_groups } else { heads };
-        let head_width = match self.given("head_dim") {
-            true => self.size("head_dim", 0)?,
-            false => self.divided("hidden_size", hidden, heads)?,
+        let head_width = if self.given("head_dim") {
+            self.size("head_dim", 0)?
+        } else {
+            Self::divided("hidden_size", hidden, heads)?
         };
         Ok(Architecture {
             num_layers: self.size("num_hidden_layers", 32)?,
@@ -113,13 +114,14 @@ impl Config {
             ffn_hidden_size: self.size("intermediate_size", 24576)?,
             num_attention_heads: heads,
             num_query_groups: heads,
-            kv_channels: self.divided("hidden_size", hidden, heads)?,
+            kv_channels: Self::divided("hidden_size", hidden, heads)?,
             max_position_embeddings: self.size("max_position_embeddings", 2048)?,
             position_embedding_type: PositionEmbedding::Rope,
             rotary_percentage: share,
-            rotary_base: match self.given("rotary_emb_base") {
-                true => self.number("rotary_emb_base", 10_000.0)?,
-                false => self.rotary("rope_theta", 10_000.0)?,
+            rotary_base: if self.given("rotary_emb_base") {
+                self.number("rotary_emb_base", 10_000.0)?
+            } else {
+                self.rotary("rope_theta", 10_000.0)?
             },
             seq_len_interpolation_factor: self.interpolation()?,
             normalization: Normalization::Layernorm,
@@ -206,7 +208,7 @@ impl Config {
         }
     }
 
-    fn divided(&self, key: &str, size: usize, heads: usize) -> Result<usize, String> {
+    fn divided(key: &str, size: usize, heads: usize) -> Result<usize, String> {
         let even = heads > 0 && size.is_multiple_of(heads);
         even.then(|| size / heads)
             .ok_or_else(|| format!("its {key} of {size} does not divide among {heads} heads"))

@@ -96,7 +96,7 @@ fn weights(
     }
     let mut header = Value::Object(header).to_string();
     // Tensors begin at a multiple of eight.
-    while header.len() % 8 != 0 {
+    while !header.len().is_multiple_of(8) {
         header.push(' ');
     }
     let written = |path| Error::io("write", path);

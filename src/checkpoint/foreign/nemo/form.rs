@@ -109,7 +109,7 @@ impl Share<'_> {
                     let row = block * rows / blocks + self.rank * piece;
                     let ours = Own { name: own, row, column: 0 };
                     if separate {
-                        let mark = if block == 0 { "dense_h_to_4h." } else { "dense_h_to_4h_2." };
+                        let mark = ["dense_h_to_4h.", "dense_h_to_4h_2."][block.min(1)];
                         form.equal(&key.replace("dense_h_to_4h.", mark), &shape(piece), ours);
                     } else {
                         form.block((key, block * piece, 0), ours, [piece, width]);

@@ -83,7 +83,7 @@ impl<'a> Machine<'a> {
         match instruction {
             b'(' => self.marks.push(self.stack.len()),
             b'0' => _ = self.pop()?,
-            b'1' => _ = self.to_mark()?,
+            b'1' => _ = self.take_to_mark()?,
             b'2' => {
                 let top = self.top()?;
                 self.stack.push(top);
@@ -92,15 +92,15 @@ impl<'a> Machine<'a> {
             b']' | 0x8f => self.push(Value::List(Vec::new()))?,
             b'}' => self.push(Value::Dict(Vec::new()))?,
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.take_to_mark()?;
                 self.push(Value::Tuple(items))?;
             }
             b'l' | 0x91 => {
-                let items = self.to_mark()?;
+                let items = self.take_to_mark()?;
                 self.push(Value::List(items))?;
             }
             b'd' => {
-                let items = self.to_mark()?;
+                let items = self.take_to_mark()?;
                 self.push(Value::Dict(pairs(&items)?))?;
             }
             0x85..=0x87 => {
@@ -115,7 +115,7 @@ impl<'a> Machine<'a> {
                 self.extend(vec![item])?;
             }
             b'e' | 0x90 => {
-                let items = self.to_mark()?;
+                let items = self.take_to_mark()?;
                 self.extend(items)?;
             }
             b's' => {
@@ -124,7 +124,7 @@ impl<'a> Machine<'a> {
                 self.put(vec![(key, value)])?;
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.take_to_mark()?;
                 self.put(pairs(&items)?)?;
             }
             _ => return Ok(false),
@@ -236,6 +236,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "an arm among arms that may fail")]
     fn shared(&mut self, id: Id) -> Result<bool> {
         self.stack.push(id);
         Ok(true)
@@ -254,7 +255,7 @@ impl<'a> Machine<'a> {
         Ok(top)
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Id>> {
+    fn take_to_mark(&mut self) -> Result<Vec<Id>> {
         let mark = self.marks.pop().filter(|mark| *mark <= self.stack.len());
         Ok(self.stack.split_off(mark.ok_or(Error::Damaged("a mark is missing"))?))
     }
@@ -322,7 +323,7 @@ impl<'a> Machine<'a> {
 }
 
 fn pairs(items: &[Id]) -> Result<Vec<(Id, Id)>> {
-    if items.len() % 2 != 0 {
+    if !items.len().is_multiple_of(2) {
         return Err(Error::Damaged("a key has no value"));
     }
     Ok(items.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
