@@ -126,6 +126,7 @@ pub fn train(run: Run<'_>, sink: &dyn Sink, stop: &AtomicBool) -> Result<Finishe
 }
 
 /// The failure as it is told: which rank it was, unless all ranks see the same.
+#[expect(clippy::boxed_local, reason = "it comes in a box")]
 pub fn first_failure(failure: Box<Failure<Error>>) -> Error {
     let Failure { rank, at, degrees, cause } = *failure;
     match cause {

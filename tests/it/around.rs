@@ -52,7 +52,7 @@ fn event_files_hold_every_number_and_are_set_aside_with_their_run() {
     assert!(count("val_loss") >= 3 && count("generate/samples") == 1);
     // The same run again trains nothing: the file stays the only one.
     desk.run(&words, 0);
-    assert_eq!(files(), [file.clone()]);
+    assert_eq!(files(), std::slice::from_ref(&file));
     desk.run(&[&words[..], &["trainer.max_steps=3"]].concat(), 0);
     assert!(desk.path("runs/tiny/run_0").join(&file).is_file());
 }

@@ -6,6 +6,8 @@
     clippy::panic,
     reason = "a test fails by a panic, in its helpers too"
 )]
+#![expect(clippy::disallowed_methods, reason = "tests write files as anybody does")]
+#![expect(clippy::single_range_in_vec_init, reason = "lists of ranges, some of one")]
 #![expect(clippy::float_cmp, reason = "equal bits are what many tests demand")]
 
 // The source tree keeps the rules that src/ARCHITECTURE.md states.

@@ -145,6 +145,7 @@ impl Hub {
     }
 
     /// Puts `x` down for a call; whoever comes last carries it out.
+    #[expect(clippy::too_many_arguments, reason = "all that a call is")]
     pub(super) fn join(
         &self,
         key: RoundKey,

@@ -202,11 +202,12 @@ const LLAMA: &str = "num_layers: 4\nhidden_size: 32\nffn_hidden_size: 48\nnum_at
     activation: fast-swiglu\nbias: false\nshare_embeddings_and_output_weights: false\n\
     hidden_dropout: 0.0\nattention_dropout: 0.0\nffn_dropout: 0.0\n";
 
+type Spell = fn(&str) -> String;
+
 #[test]
 fn every_spelling_and_order_of_nemo_is_read() {
     let expected = tensors(&fixture("llama"));
     let plain = form::Cut { tensor: 2, pipeline: 2, legacy_order: false, separate_gate: false };
-    type Spell = fn(&str) -> String;
     let cases: [(form::Cut, Spell, &str); 5] = [
         (plain, |name| names::theirs(name, true), ""),
         (plain, |name| names::theirs(name, false).replacen("model.", "model.module.", 1), ""),

@@ -169,7 +169,7 @@ fn overflowing_steps_are_skipped_and_count_for_nothing_but_the_data() {
     assert!((3..9).contains(&skipped), "{found:?}");
     // The first overflow is forgiven, each further one halves.
     for (step, (scale, ..)) in found[..=skipped].iter().enumerate() {
-        let halvings = step.saturating_sub(1) as i32;
+        let halvings = i32::try_from(step.saturating_sub(1)).unwrap();
         assert_eq!(*scale, native_amp_init_scale * 0.5_f64.powi(halvings));
     }
     // The schedule waits for the first step that counts.

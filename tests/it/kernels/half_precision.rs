@@ -28,6 +28,7 @@ fn assert_rounded(half: &Tensor, wide: &Tensor) {
 
 /// Runs `work` on the half-precision tensors and on the f32 ones; every result of the first is the
 /// second's, rounded, and of the format that `formats` names.
+#[expect(clippy::needless_pass_by_value, reason = "as it is called")]
 #[track_caller]
 fn check<const N: usize, const M: usize>(
     inputs: [[Tensor; 2]; N],

@@ -219,9 +219,9 @@ fn ranks_that_wait_for_each_other_are_told_so() {
             if mesh.rank < 2 { (&mesh.tensor, &mesh.data) } else { (&mesh.data, &mesh.tensor) };
         let odd = mesh.rank % 2 == 1;
         if odd {
-            second.barrier()?
+            second.barrier()?;
         } else {
-            first.barrier()?
+            first.barrier()?;
         }
         if odd { first.barrier() } else { second.barrier() }
     });
