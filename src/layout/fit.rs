@@ -50,7 +50,7 @@ struct Machine {
     far: f64,
 }
 
-/// About an H100 with NVLink 4 and 400 Gbit/s a device to other machines, in bf16.
+/// About an H100 with `NVLink` 4 and 400 Gbit/s a device to other machines, in bf16.
 const GPU: Machine = Machine { operations: 4e14, near: 3e11, far: 4e10 };
 /// About a core and its memory.
 const CPU: Machine = Machine { operations: 5e10, near: 5e9, far: 1e9 };

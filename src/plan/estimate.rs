@@ -150,12 +150,12 @@ fn changes<'a>(workload: &Workload<'a>) -> Vec<(String, Workload<'a>)> {
         if model.num_query_groups.is_multiple_of(tensor * factor) {
             let degrees = Degrees { tensor: tensor * factor, data, ..base.degrees };
             let set = format!("model.tensor_model_parallel_size={}", degrees.tensor);
-            changes.push((set, Workload { degrees, micro_batches, ..base }));
+            changes.push((set, Workload { micro_batches, degrees, ..base }));
         }
         if model.num_layers.is_multiple_of(pipeline * factor * virtual_pipeline) {
             let degrees = Degrees { pipeline: pipeline * factor, data, ..base.degrees };
             let set = format!("model.pipeline_model_parallel_size={}", degrees.pipeline);
-            changes.push((set, Workload { degrees, micro_batches, ..base }));
+            changes.push((set, Workload { micro_batches, degrees, ..base }));
         }
     }
     changes

@@ -176,7 +176,7 @@ impl Suggestions {
                 "no layout of these devices fits: take more devices, or shorter sequences\n",
             ),
             Some(best) if best.overrides.is_empty() => {
-                text.push_str("the recipe has the best one\n")
+                text.push_str("the recipe has the best one\n");
             }
             Some(best) => text.push_str(&format!("to get 1: {}\n", best.overrides.join(" "))),
         }
