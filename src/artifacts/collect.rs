@@ -2,11 +2,21 @@
 
 use super::guard::Claim;
 use super::lock::Lock;
-use super::store::{Error, Store, disk};
+use super::store::{Error, PARTIAL, Store, disk};
 use crate::base::digest::{Digest, files_below};
+use crate::spec::job::RESUME_FOLDER;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+/// How [`Store::collect`] works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collect {
+    /// Only say what would go.
+    pub dry: bool,
+    /// Remove interrupted training too that the next run would go on with.
+    pub partial: bool,
+}
 
 /// What [`Store::collect`] removed, or would remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,13 +29,16 @@ pub struct Collected {
     pub kept: usize,
     /// Folders that another process works on; they stay too.
     pub busy: Vec<String>,
+    /// Interrupted training that stays because a run can go on with it.
+    pub resumable: Vec<String>,
 }
 
 impl Store {
     /// Removes every artifact that is not in `keep`, and interrupted work that nobody works on.
     ///
-    /// With `dry`, only says what would go. Interrupted work on a fingerprint in `keep` stays.
-    pub fn collect(&self, keep: &BTreeSet<Digest>, dry: bool) -> Result<Collected, Error> {
+    /// Interrupted work on a fingerprint in `keep` stays, and so does training that has saved a
+    /// checkpoint, unless `how` says otherwise.
+    pub fn collect(&self, keep: &BTreeSet<Digest>, how: Collect) -> Result<Collected, Error> {
         let mut collected = Collected::default();
         for (kind, entry) in self.entries()? {
             // What a replacement left behind when it was cut short.
@@ -37,9 +50,14 @@ impl Store {
                 collected.kept += 1;
                 continue;
             }
-            self.remove(&format!("{kind}/{entry}"), fingerprint, dry, &mut collected)?;
+            let name = format!("{kind}/{entry}");
+            if kind == PARTIAL && !how.partial && self.can_go_on(fingerprint) {
+                collected.resumable.push(name);
+                continue;
+            }
+            self.remove(&name, fingerprint, how.dry, &mut collected)?;
         }
-        if !dry {
+        if !how.dry {
             self.save()?;
         }
         Ok(collected)
@@ -65,6 +83,12 @@ impl Store {
         let stem = lock.file_stem().unwrap_or_default().to_string_lossy();
         let whole = Digest::of_bytes(lock.as_os_str().as_encoded_bytes()).short();
         self.root().join("last").join(format!("{stem}-{whole}.json"))
+    }
+
+    /// Whether interrupted work on `fingerprint` has saved something to go on from.
+    fn can_go_on(&self, fingerprint: Digest) -> bool {
+        let saved = self.partial(fingerprint).join("output").join(RESUME_FOLDER);
+        saved.read_dir().is_ok_and(|mut entries| entries.next().is_some())
     }
 
     /// Every folder two levels down: the kind, or `partial`, and the name.

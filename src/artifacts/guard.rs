@@ -1,11 +1,12 @@
-//! One process at a time makes the artifact of a fingerprint: OS file locks that name their holder.
+//! One process at a time makes an artifact or writes a run folder: OS file locks that name their
+//! holder.
 
 use crate::base::digest::Digest;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
-/// The right to make one artifact; given up when dropped, by the system when the process dies.
+/// The right to write something; given up when dropped, by the system when the process dies.
 #[derive(Debug)]
 pub struct Guard {
     /// Holds the system's lock as long as it is open.
@@ -22,12 +23,16 @@ pub enum Claim {
 }
 
 /// Asks for the right to make `fingerprint`, without waiting; `holder` is what others will read.
-///
-/// The files in `folder` are never removed: a process that waits for one has it open, and a second
-/// file of the same name would be a second lock.
 pub(super) fn claim(folder: &Path, fingerprint: Digest, holder: &str) -> io::Result<Claim> {
     fs::create_dir_all(folder)?;
-    let path = folder.join(fingerprint.to_string());
+    claim_file(&folder.join(fingerprint.to_string()), holder)
+}
+
+/// Asks for the right that the lock file at `path` stands for, without waiting; its folder exists.
+///
+/// The file is never removed: a process that waits for it has it open, and a second file of the
+/// same name would be a second lock.
+pub fn claim_file(path: &Path, holder: &str) -> io::Result<Claim> {
     let mut options = OpenOptions::new();
     let mut file = options.read(true).write(true).create(true).truncate(false).open(path)?;
     match file.try_lock() {

@@ -8,8 +8,8 @@ pub mod record;
 mod stat_cache;
 pub mod store;
 
-pub use collect::Collected;
-pub use guard::{Claim, Guard};
+pub use collect::{Collect, Collected};
+pub use guard::{Claim, Guard, claim_file};
 pub use lock::{Lock, LockedInput, LockedStage, Standing};
 pub use record::{FileRecord, Record};
 pub use store::{Artifact, Error, Found, Made, Store, Work};

@@ -53,6 +53,9 @@ pub(super) fn disk<T>(result: io::Result<T>, what: &'static str, path: &Path) ->
     result.map_err(|error| Error::Disk { what, path: path.to_owned(), error })
 }
 
+/// The folder of work that is going on or was interrupted.
+pub(super) const PARTIAL: &str = "partial";
+
 /// The store in one folder.
 #[derive(Debug)]
 pub struct Store {
@@ -155,6 +158,7 @@ impl Store {
         }
         let continues = output.exists();
         disk(fs::create_dir_all(&output), "make", &output)?;
+        disk(atomic_file::remove_leftovers(&output), "clear", &output)?;
         Ok(Work {
             store: self,
             kind: kind.to_owned(),
@@ -171,7 +175,7 @@ impl Store {
     }
 
     pub(super) fn partial(&self, fingerprint: Digest) -> PathBuf {
-        self.root.join("partial").join(fingerprint.to_string())
+        self.root.join(PARTIAL).join(fingerprint.to_string())
     }
 
     pub(super) fn stats(&self) -> MutexGuard<'_, StatCache> {
@@ -236,6 +240,8 @@ impl Work<'_> {
 
     /// Makes the finished folder an artifact; one that stood there before is replaced.
     pub fn commit(self, made: Made) -> Result<Artifact, Error> {
+        // Nobody writes there any more: what still has a temporary name was given up.
+        disk(atomic_file::remove_leftovers(&self.output), "clear", &self.output)?;
         let files = self.files()?;
         let record = Record {
             version: record::VERSION,

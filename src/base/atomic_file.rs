@@ -44,14 +44,90 @@ pub fn rename_folder(from: &Path, to: &Path) -> io::Result<()> {
     sync_folder(to.parent().unwrap_or(Path::new("")))
 }
 
+/// Begins folder `to` under a temporary name with the files of folder `from`, which lie in it
+/// directly: hard links where the file system can. [`rename_folder`] finishes it.
+pub fn begin_copy(from: &Path, to: &Path) -> io::Result<PathBuf> {
+    let partial = with_ending(to, PARTIAL);
+    if partial.exists() {
+        fs::remove_dir_all(&partial)?;
+    }
+    fs::create_dir_all(&partial)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let copy = partial.join(entry.file_name());
+        if fs::hard_link(entry.path(), &copy).is_err() {
+            // Another file system, or one without hard links: a copy does as well.
+            fs::copy(entry.path(), &copy)?;
+            File::open(&copy)?.sync_all()?;
+        }
+    }
+    sync_folder(&partial)?;
+    Ok(partial)
+}
+
+/// Removes a folder; when that is cut short, what is left of it has no name any more.
+pub fn remove_folder(path: &Path) -> io::Result<()> {
+    let doomed = with_ending(path, ".old.partial");
+    fs::rename(path, &doomed)?;
+    fs::remove_dir_all(&doomed)
+}
+
 /// Makes the names in `folder` durable; a path without parts is the current folder.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     let here = folder.as_os_str().is_empty();
     File::open(if here { Path::new(".") } else { folder })?.sync_all()
 }
 
+/// Removes what interrupted writes left below `folder`: files that [`write_with`] had begun, and
+/// folders that had not got their name yet ([`PARTIAL`]). Nobody else may be writing there.
+pub fn remove_leftovers(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let (path, is_folder) = (entry.path(), entry.file_type()?.is_dir());
+        match (is_leftover(&entry.file_name().to_string_lossy()), is_folder) {
+            (true, true) => fs::remove_dir_all(&path)?,
+            (true, false) => fs::remove_file(&path)?,
+            (false, true) => remove_leftovers(&path)?,
+            (false, false) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Ending of the name of a folder that is still being written.
+pub const PARTIAL: &str = ".partial";
+
+fn is_leftover(name: &str) -> bool {
+    let numbered = name.rsplit_once(".partial-");
+    let process =
+        |(_, id): (_, &str)| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
+    name.ends_with(PARTIAL) || numbered.is_some_and(process)
+}
+
 fn partial_name(path: &Path) -> PathBuf {
+    with_ending(path, &format!("{PARTIAL}-{}", std::process::id()))
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".partial-{}", std::process::id()));
+    name.push(ending);
     path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_of_interrupted_writes_go_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["a.partial-12", "b/c.partial-3", "d.partial/e", "keep/f.partial-x", "g.json"] {
+            write(&path(name), b"x").unwrap();
+        }
+        remove_leftovers(folder.path()).unwrap();
+        assert!(path("keep/f.partial-x").exists() && path("g.json").exists());
+        let gone = ["a.partial-12", "b/c.partial-3", "d.partial"];
+        assert!(gone.iter().all(|name| !path(name).exists()));
+    }
 }

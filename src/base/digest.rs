@@ -44,11 +44,6 @@ impl Digest {
         Digest(*hasher.finalize().as_bytes())
     }
 
-    /// The hash of a file or of a folder, whichever `path` is.
-    pub fn of_path(path: &Path) -> io::Result<Digest> {
-        if path.is_dir() { Digest::of_folder(path) } else { Digest::of_file(path) }
-    }
-
     /// The first 8 digits, for people.
     pub fn short(&self) -> String {
         self.to_string()[..8].to_owned()

@@ -3,6 +3,7 @@
 pub mod atomic_file;
 pub mod canonical_json;
 pub mod digest;
+pub mod file_pattern;
 pub mod mapped_file;
 pub mod python_text;
 pub mod seed;

@@ -72,6 +72,8 @@ pub struct Training {
     /// Hash of the sequences of the next step, against which the data is held when training goes
     /// on; none at the end.
     pub next_batch: Option<Digest>,
+    /// The number by which checkpoints of this training are ranked, if they are.
+    pub score: Option<f64>,
     /// The loss scale of fp16.
     pub loss_scale: Option<LossScale>,
 }

@@ -10,6 +10,7 @@ pub mod native;
 pub mod piecewise;
 pub mod opened;
 pub mod reshard;
+pub mod snapshot;
 pub mod source;
 pub mod whole;
 pub mod writer;

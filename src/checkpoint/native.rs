@@ -9,7 +9,7 @@ use crate::base::mapped_file::MappedFile;
 use crate::layout::slice::{Overlap, Slice, overlaps};
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -25,8 +25,8 @@ pub struct Checkpoint {
     manifest: Manifest,
     facts: BTreeMap<String, TensorFacts>,
     files: BTreeMap<String, PieceFile>,
-    /// Pieces, by file and key, whose bytes have been held against their hash.
-    verified: Mutex<BTreeSet<(String, String)>>,
+    /// Of each piece, by file and key, whether its bytes have been held against their hash.
+    verified: BTreeMap<(String, String), Mutex<bool>>,
 }
 
 /// An opened file of pieces.
@@ -58,7 +58,10 @@ impl Checkpoint {
             (name.clone(), TensorFacts { shape: entry.shape.clone(), dtype: entry.dtype })
         };
         let facts = manifest.tensors.iter().map(fact).collect();
-        let verified = Mutex::default();
+        let pieces = manifest.tensors.values().flat_map(|tensor| &tensor.pieces);
+        let verified = pieces
+            .map(|piece| ((piece.file.clone(), piece.key.clone()), Mutex::default()))
+            .collect();
         let checkpoint = Checkpoint { folder, manifest, facts, files, verified };
         checkpoint.pieces().try_for_each(|piece| checkpoint.place(piece).map(drop))?;
         Ok(checkpoint)
@@ -108,8 +111,10 @@ impl Checkpoint {
     }
 
     fn verify_piece(&self, name: &str, piece: &PieceEntry) -> Result<(), Error> {
-        let id = (piece.file.clone(), piece.key.clone());
-        if self.verified.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
+        let known = self.verified.get(&(piece.file.clone(), piece.key.clone()));
+        // Others who want the piece wait here, so that it is hashed once.
+        let mut known = known.map(|known| known.lock().unwrap_or_else(PoisonError::into_inner));
+        if known.as_ref().is_some_and(|known| **known) {
             return Ok(());
         }
         let tensor = &self.manifest.tensors[name];
@@ -128,7 +133,9 @@ impl Checkpoint {
                 piece.file
             )));
         }
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        if let Some(known) = &mut known {
+            **known = true;
+        }
         Ok(())
     }
 

@@ -1,15 +1,15 @@
-//! What one rank reads and writes of a checkpoint: the pieces that it holds.
+//! What one rank reads and copies of a checkpoint: the pieces that it holds.
 
 use super::error::Error;
 use super::manifest::Kind;
+use super::snapshot::FileSnapshot;
 use super::source::{Source, read_f32};
-use super::writer::{PieceSpec, PieceWriter, Written};
+use super::writer::PieceSpec;
 use crate::layout::holding::{Holding, Part};
 use crate::layout::slice::Slice;
 use candle_core::Tensor;
 use safetensors::Dtype;
 use std::ops::Range;
-use std::path::Path;
 
 /// Elements `owned` of the buffer of `kind` that a rank with `holding` has, end to end; padding is
 /// zeros.
@@ -46,40 +46,29 @@ pub struct Owned<'a> {
     pub ranges: &'a [Range<usize>],
 }
 
-/// Writes file `name` in `folder` with what this rank counts ([`Part::counts`]) of these elements,
-/// in fp32; none when there is nothing.
-pub fn write(
-    folder: &Path,
-    name: &str,
+/// File `name` with a copy of what this rank counts ([`Part::counts`]) of these elements, in fp32;
+/// none when there is nothing.
+pub fn copy(
+    name: String,
     holding: &Holding,
     owned: &[Owned<'_>],
-) -> Result<Option<Written>, Error> {
-    let mut specs = Vec::new();
-    let mut sources = Vec::new();
+) -> Result<Option<FileSnapshot>, Error> {
+    let mut pieces = Vec::new();
     for owned in owned {
         let mut before = 0;
         for range in owned.ranges {
             for part in holding.parts().iter().filter(|part| part.counts) {
                 let Some((slice, here)) = stored(part, range) else { continue };
                 let start = before + part.range.start + here.start - range.start;
-                sources.push((owned.values, start..start + here.len()));
+                let values = owned.values.narrow(0, start, here.len())?.to_vec1()?;
                 let name = owned.kind.name(&part.parameter.name);
                 let shape = part.parameter.stored_shape();
-                specs.push(PieceSpec { name, shape, dtype: Dtype::F32, slice });
+                pieces.push((PieceSpec { name, shape, dtype: Dtype::F32, slice }, values));
             }
             before += range.len();
         }
     }
-    if specs.is_empty() {
-        return Ok(None);
-    }
-    let mut writer = PieceWriter::create(folder, name, specs)?;
-    for (buffer, range) in sources {
-        let values: Vec<f32> = buffer.narrow(0, range.start, range.len())?.to_vec1()?;
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        writer.write(&bytes)?;
-    }
-    writer.finish().map(Some)
+    Ok((!pieces.is_empty()).then_some(FileSnapshot { name, pieces }))
 }
 
 /// The elements of `part` that lie in `range` of the buffers, counted in the part.

@@ -10,7 +10,9 @@ use crate::layout::parameters::{Parameter, table};
 use crate::layout::pieces::{Piece, written, written_shards};
 use crate::spec::architecture::Architecture;
 use crate::spec::optimization::Degrees;
+use rayon::prelude::*;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// Bytes that are read and written at a time.
 const BAND: usize = 32 << 20;
@@ -25,7 +27,7 @@ pub fn reshard(
     source: &dyn Source,
     target: &Path,
     mut header: Header,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<u64, Error> {
     if let Some(reason) = problem(&header.architecture, &header.layout) {
         return Err(Error::unusable(source.path(), reason));
@@ -36,13 +38,16 @@ pub fn reshard(
     let files = files(source, &table, &header.layout)?;
     let total = files.iter().flat_map(|file| &file.specs).map(|spec| spec.size() as u64).sum();
     let draft = Draft::begin(target)?;
-    let mut done = 0;
-    let mut tell = |bytes: usize| {
-        done += bytes as u64;
-        progress(done, total);
+    let told = Mutex::new((0, progress));
+    let tell = |bytes: usize| {
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.0 += bytes as u64;
+        let done = told.0;
+        (told.1)(done, total);
     };
-    let copy = |file: File<'_>| file.copy(source, draft.folder(), &mut tell);
-    let written = files.into_iter().map(copy).collect::<Result<Vec<_>, Error>>()?;
+    // Files side by side: while one waits for the disk, another is read and hashed.
+    let copy = |file: File<'_>| file.copy(source, draft.folder(), &tell);
+    let written = files.into_par_iter().map(copy).collect::<Result<Vec<_>, Error>>()?;
     draft.commit(header, written)
 }
 
@@ -131,7 +136,7 @@ impl File<'_> {
         self,
         source: &dyn Source,
         folder: &Path,
-        tell: &mut dyn FnMut(usize),
+        tell: &(dyn Fn(usize) + Sync),
     ) -> Result<Written, Error> {
         let File { name, specs, pieces } = self;
         let mut writer = PieceWriter::create(folder, &name, specs.clone())?;

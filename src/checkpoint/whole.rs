@@ -6,8 +6,8 @@ use super::native::{Checkpoint, Error};
 use super::opened::Opened;
 use super::piecewise::{self, Owned};
 use super::reshard::{model_file, optimizer_file};
+use super::snapshot::Snapshot;
 use super::source::{Source, read_f32};
-use super::writer::Draft;
 use crate::layout::parameters::table;
 use crate::layout::slice::Slice;
 use crate::model::Model;
@@ -87,17 +87,17 @@ pub fn save_state(target: &Path, state: &State<'_>, progress: Progress) -> Resul
         layout: Degrees::SINGLE,
         training: training.clone(),
     };
-    let draft = Draft::begin(target)?;
     let holding = model.weights().holding();
     let all: Vec<_> = std::iter::once(0..holding.length()).collect();
     let of = |kind, values| Owned { kind, values, ranges: &all };
     let weights = [of(Kind::Weight, *parameters)];
-    let mut files = vec![piecewise::write(draft.folder(), &model_file(0), holding, &weights)?];
+    let mut files = vec![piecewise::copy(model_file(0), holding, &weights)?];
     if let Some([first, second]) = *moments {
         let moments = [of(Kind::FirstMoment, first), of(Kind::SecondMoment, second)];
-        files.push(piecewise::write(draft.folder(), &optimizer_file(0), holding, &moments)?);
+        files.push(piecewise::copy(optimizer_file(0), holding, &moments)?);
     }
-    draft.commit(header, files.into_iter().flatten().collect()).map(drop)
+    let files = files.into_iter().flatten().collect();
+    Snapshot { header, files }.write(target).map(drop)
 }
 
 fn read(source: &dyn Source, architecture: &Architecture, kind: Kind) -> Result<Vec<f32>, Error> {
@@ -178,7 +178,7 @@ mod tests {
         let second = (model.weights().values() * 3.0).unwrap();
         let progress = Progress { step: 7, consumed_samples: 56 };
         let (job, next_batch) = (serde_json::json!({"a": 1.5e-300}), None);
-        let training = Training { seed: 3, job, next_batch, loss_scale: None };
+        let training = Training { seed: 3, job, next_batch, score: None, loss_scale: None };
         let state = State {
             model: &model,
             parameters: model.weights().values(),

@@ -10,8 +10,10 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
 
 /// A piece that a file will hold.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +56,32 @@ pub struct PieceWriter {
     /// Bytes of the piece at hand that have come.
     done: usize,
     size: u64,
+    flusher: Option<Flusher>,
+}
+
+/// Sends what was written to the disk while more is being written, so that the end need not wait
+/// for all of it.
+#[derive(Debug)]
+struct Flusher {
+    wakes: SyncSender<()>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+/// Bytes between two wakes of the flusher.
+const FLUSH_EVERY: u64 = 64 << 20;
+
+impl Flusher {
+    fn start(file: &File) -> io::Result<Flusher> {
+        let file = file.try_clone()?;
+        let (wakes, woken) = sync_channel::<()>(1);
+        let thread = thread::spawn(move || woken.iter().try_for_each(|()| file.sync_data()));
+        Ok(Flusher { wakes, thread })
+    }
+
+    fn finish(self) -> io::Result<()> {
+        drop(self.wakes);
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
 }
 
 impl PieceWriter {
@@ -67,7 +95,8 @@ impl PieceWriter {
         file.write_all(&header).map_err(Error::io("write", &path))?;
         let (hashes, hasher) = (Vec::new(), Hasher::default());
         let size = header.len() as u64;
-        Ok(PieceWriter { path, file, keys, pieces, hashes, hasher, done: 0, size })
+        let (done, flusher) = (0, None);
+        Ok(PieceWriter { path, file, keys, pieces, hashes, hasher, done, size, flusher })
     }
 
     /// Takes the next bytes (little-endian, row-major); they belong to one piece.
@@ -80,7 +109,22 @@ impl PieceWriter {
         self.file.write_all(bytes).map_err(Error::io("write", &self.path))?;
         self.hasher.update(bytes);
         self.done += bytes.len();
+        let before = self.size;
         self.size += bytes.len() as u64;
+        if before / FLUSH_EVERY < self.size / FLUSH_EVERY {
+            self.flush().map_err(Error::io("write", &self.path))?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flusher = match self.flusher.take() {
+            Some(flusher) => flusher,
+            None => Flusher::start(&self.file)?,
+        };
+        // A full channel means that it is at it; an error that it has seen comes out at the end.
+        let _ = flusher.wakes.try_send(());
+        self.flusher = Some(flusher);
         Ok(())
     }
 
@@ -90,7 +134,9 @@ impl PieceWriter {
         if self.hashes.len() < self.pieces.len() {
             return Err(Error::unusable(&self.path, "fewer bytes came than were declared"));
         }
-        self.file.sync_all().map_err(Error::io("write", &self.path))?;
+        let flushed = self.flusher.take().map_or(Ok(()), Flusher::finish);
+        let synced = flushed.and_then(|()| self.file.sync_all());
+        synced.map_err(Error::io("write", &self.path))?;
         let file = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let pieces = self.keys.into_iter().zip(self.pieces).zip(self.hashes);
         let pieces = pieces.map(|((key, piece), hash)| (key, piece, hash)).collect();
@@ -143,9 +189,9 @@ pub struct Draft {
 
 impl Draft {
     /// Where the files of checkpoint `target` are put while it is made.
-    pub fn folder_for(target: &Path) -> PathBuf {
+    fn folder_for(target: &Path) -> PathBuf {
         let mut name = target.file_name().unwrap_or_default().to_os_string();
-        name.push(PARTIAL);
+        name.push(atomic_file::PARTIAL);
         target.with_file_name(name)
     }
 
@@ -178,9 +224,6 @@ impl Draft {
         Ok(manifest.files.values().sum::<u64>() + text.len() as u64)
     }
 }
-
-/// Ending of the temporary name.
-pub const PARTIAL: &str = ".partial";
 
 fn manifest(header: Header, files: Vec<Written>) -> Manifest {
     let mut tensors: BTreeMap<String, TensorEntry> = BTreeMap::new();

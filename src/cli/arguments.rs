@@ -366,6 +366,9 @@ pub struct GcArguments {
     /// Say what would be removed, remove nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Remove interrupted training too, which a run could go on with
+    #[arg(long)]
+    pub partial: bool,
 }
 
 /// `schema`.

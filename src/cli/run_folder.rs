@@ -1,6 +1,7 @@
 //! The run folder while a run goes on: `metrics.jsonl`, `events.jsonl`, and what earlier runs left.
 
 use super::environment;
+use crate::artifacts::{Claim, Guard, claim_file};
 use crate::base::atomic_file;
 use crate::report::metrics_jsonl::{self, Line, MetricsLog};
 use crate::report::tensorboard;
@@ -13,6 +14,9 @@ use std::sync::{Mutex, PoisonError};
 
 /// The file that says which recipe a run folder belongs to.
 pub(super) const RECIPE: &str = "recipe.resolved.yaml";
+
+/// The file that the process that writes a run folder holds locked.
+const RUNNING: &str = ".running";
 
 /// The run folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +32,18 @@ pub enum Error {
     /// Its metrics.
     #[error(transparent)]
     Metrics(#[from] metrics_jsonl::Error),
+    /// Another run writes into it.
+    #[error(
+        "the run folder `{}` is in use by {holder}: wait for it to end, or give this run a folder \
+         of its own (exp_manager.explicit_log_dir, or name and version)",
+        path.display()
+    )]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+        /// Who holds it.
+        holder: String,
+    },
 }
 
 /// A run folder that events are written into.
@@ -35,6 +51,7 @@ pub enum Error {
 pub struct RunFolder {
     path: PathBuf,
     state: Mutex<State>,
+    _guard: Guard,
 }
 
 #[derive(Debug)]
@@ -56,10 +73,20 @@ struct TimedEvent<'event> {
 impl RunFolder {
     /// Opens the folder at `path` for a run of `recipe` (its resolved text).
     ///
+    /// It is this process's alone until it is dropped; others are told `holder`.
     /// What a run of another recipe left there is moved to `run_0`, `run_1`, … inside, as NeMo does.
-    pub fn open(path: &Path, recipe: &str, trainings: usize) -> Result<RunFolder, Error> {
+    pub fn open(
+        path: &Path,
+        recipe: &str,
+        trainings: usize,
+        holder: &str,
+    ) -> Result<RunFolder, Error> {
         let file = |path: PathBuf| move |source| Error::File { path, source };
         fs::create_dir_all(path).map_err(file(path.into()))?;
+        let guard = match claim_file(&path.join(RUNNING), holder).map_err(file(path.into()))? {
+            Claim::Mine(guard) => guard,
+            Claim::Theirs(holder) => return Err(Error::Busy { path: path.into(), holder }),
+        };
         if holds_another_recipe(path, recipe) {
             set_aside(path).map_err(file(path.into()))?;
         }
@@ -69,7 +96,7 @@ impl RunFolder {
         let opened = OpenOptions::new().append(true).create(true).open(&events);
         let metrics = MetricsLog::open(&path.join("metrics.jsonl"), trainings > 1)?;
         let state = State { metrics, events: opened.map_err(file(events))?, error: None };
-        Ok(RunFolder { path: path.into(), state: Mutex::new(state) })
+        Ok(RunFolder { path: path.into(), state: Mutex::new(state), _guard: guard })
     }
 
     /// The folder.
@@ -169,11 +196,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn two_runs_never_write_into_one_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |holder| RunFolder::open(folder.path(), "a: 1\n", 1, holder);
+        let first = open("process 1: sft-run a.yaml").unwrap();
+        let error = open("process 2").unwrap_err().to_string();
+        assert!(error.contains("is in use by process 1: sft-run a.yaml: wait"), "{error}");
+        drop(first);
+        assert!(open("process 2").is_ok());
+    }
+
+    #[test]
     fn another_recipe_sets_the_old_run_aside() {
         let folder = tempfile::tempdir().unwrap();
         for recipe in ["lr: 1\n", "lr: 1\n", "lr: 2\n", "lr: 3\n"] {
             fs::create_dir_all(folder.path().join("data")).unwrap();
-            let run = RunFolder::open(folder.path(), recipe, 1).unwrap();
+            let run = RunFolder::open(folder.path(), recipe, 1, "process 1: a").unwrap();
             run.emit(Event::Note { text: recipe.to_owned() });
             run.check().unwrap();
         }

@@ -9,6 +9,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
+/// What the lines that were kept end with.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Last {
+    /// Loss of the last logged step.
+    pub train_loss: Option<f64>,
+    /// Loss of the last validation.
+    pub validation_loss: Option<f64>,
+}
+
 /// The open files.
 #[derive(Debug)]
 pub struct Journal {
@@ -18,8 +27,8 @@ pub struct Journal {
 
 impl Journal {
     /// Opens the file at `path` and the trace beside it with what they say of the first `steps`
-    /// steps; the rest is cut off.
-    pub fn open(path: &Path, steps: u64) -> io::Result<Journal> {
+    /// steps; the rest is cut off. Gives the last losses that stay.
+    pub fn open(path: &Path, steps: u64) -> io::Result<(Journal, Last)> {
         let kept = if path.exists() {
             kept_lines(&fs::read_to_string(path)?, steps)
         } else {
@@ -27,10 +36,8 @@ impl Journal {
         };
         atomic_file::write(path, kept.as_bytes())?;
         let lines = OpenOptions::new().append(true).open(path)?;
-        Ok(Journal {
-            lines,
-            trace: TraceFile::open(&path.with_file_name(step_trace::FILE), steps)?,
-        })
+        let trace = TraceFile::open(&path.with_file_name(step_trace::FILE), steps)?;
+        Ok((Journal { lines, trace }, last(&kept)))
     }
 
     /// Adds what every step came to, whether it is logged or not.
@@ -76,6 +83,19 @@ fn kept_lines(text: &str, steps: u64) -> String {
     text.split_inclusive('\n').filter(|line| line.ends_with('\n')).filter(is_kept).collect()
 }
 
+fn last(lines: &str) -> Last {
+    #[derive(Deserialize)]
+    struct Losses {
+        reduced_train_loss: Option<f64>,
+        val_loss: Option<f64>,
+    }
+    let read = lines.lines().filter_map(|line| serde_json::from_str::<Losses>(line).ok());
+    read.fold(Last::default(), |last, line| Last {
+        train_loss: line.reduced_train_loss.or(last.train_loss),
+        validation_loss: line.val_loss.or(last.validation_loss),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,7 +118,7 @@ mod tests {
     fn lines_after_the_checkpoint_are_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let mut journal = Journal::open(&path, 0).unwrap();
+        let mut journal = Journal::open(&path, 0).unwrap().0;
         for number in 1..=4 {
             journal.step(&step(number)).unwrap();
         }
@@ -106,7 +126,9 @@ mod tests {
             .validation(&ValidationMetrics { step: 2, consumed_samples: 16, val_loss: 1.0 })
             .unwrap();
         journal.lines.write_all(b"{\"step\": 2, \"half a li").unwrap();
-        let mut journal = Journal::open(&path, 2).unwrap();
+        let (mut journal, last) = Journal::open(&path, 2).unwrap();
+        let (train_loss, validation_loss) = (Some(1.5), Some(1.0));
+        assert_eq!(last, Last { train_loss, validation_loss });
         journal.step(&step(3)).unwrap();
         let steps: Vec<u64> = fs::read_to_string(&path)
             .unwrap()
@@ -120,7 +142,7 @@ mod tests {
     fn a_line_is_the_event_as_json() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        Journal::open(&path, 0).unwrap().step(&step(1)).unwrap();
+        Journal::open(&path, 0).unwrap().0.step(&step(1)).unwrap();
         let line = fs::read_to_string(&path).unwrap();
         assert_eq!(serde_json::from_str::<StepMetrics>(&line).unwrap(), step(1));
     }

@@ -1,50 +1,134 @@
-//! A run's checkpoints: every rank writes its pieces, the first one makes a checkpoint of them.
+//! A run's checkpoints: every rank copies its pieces, and a thread of the first rank's writes them
+//! while training goes on, one checkpoint at a time.
 
+use super::keeping::Placing;
 use super::step::Trainer;
-use super::training::{CHECKPOINT_FOLDER, Error, io_error};
-use crate::checkpoint::manifest::{Header, Kind};
-use crate::checkpoint::native;
+use super::training::Error as TrainError;
+use crate::base::atomic_file;
+use crate::checkpoint::manifest::Kind;
+use crate::checkpoint::native::Error;
 use crate::checkpoint::piecewise::{self, Owned};
 use crate::checkpoint::reshard::{model_file, optimizer_file};
-use crate::checkpoint::writer::{Draft, Written};
+use crate::checkpoint::snapshot::{FileSnapshot, Snapshot};
+use crate::spec::event::{Event, Sink};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-/// Folder of the checkpoints that an interrupted run goes on from.
-pub const RESUME_FOLDER: &str = "resume";
+/// Checkpoints for resuming that are kept: one more than the newest, should that be damaged.
+const KEPT: usize = 2;
 
-/// Files that ranks have written, by rank.
-pub type Files = Mutex<Vec<(usize, Written)>>;
-
-/// Writes checkpoint `target` together with all other ranks, of which each calls this; the first one
-/// gives the header.
-pub fn save(
-    trainer: &Trainer,
-    target: &Path,
-    header: Option<Header>,
-    files: &Files,
-) -> Result<(), Error> {
-    let mesh = &trainer.mesh;
-    let draft = match header {
-        Some(header) => Some((Draft::begin(target)?, header)),
-        None => None,
-    };
-    mesh.world.barrier()?;
-    let written = pieces(trainer, &Draft::folder_for(target))?;
-    let entries = written.into_iter().map(|written| (mesh.rank, written));
-    files.lock().unwrap_or_else(PoisonError::into_inner).extend(entries);
-    mesh.world.barrier()?;
-    if let Some((draft, header)) = draft {
-        let mut all = std::mem::take(&mut *files.lock().unwrap_or_else(PoisonError::into_inner));
-        all.sort_by_key(|(rank, _)| *rank);
-        draft.commit(header, all.into_iter().map(|(_, written)| written).collect())?;
-    }
-    // Nobody goes on before the checkpoint has its name: the next one may take the place of this.
-    Ok(mesh.world.barrier()?)
+/// Writes checkpoints beside the training.
+#[derive(Debug, Default)]
+pub struct Saver {
+    in_flight: Option<JoinHandle<Result<Event, Error>>>,
 }
 
-/// This rank's files.
-fn pieces(trainer: &Trainer, folder: &Path) -> Result<Vec<Written>, native::Error> {
+/// A checkpoint to be written.
+#[derive(Debug)]
+pub struct Saving {
+    /// The state.
+    pub snapshot: Snapshot,
+    /// The checkpoint's folder; one that stands there is replaced.
+    pub target: PathBuf,
+    /// When training stopped for it.
+    pub began: Instant,
+    /// Where it is kept beside, if it is.
+    pub keep: Option<Placing>,
+}
+
+impl Saver {
+    /// Waits for the checkpoint before, if it is not written yet.
+    ///
+    /// Called before the state is copied, so that at most one copy is in memory.
+    pub fn wait(&mut self, sink: &dyn Sink) -> Result<(), Error> {
+        match self.in_flight.take() {
+            Some(thread) => joined(thread).map(|event| sink.emit(event)),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells of the checkpoint in the making, if it is done.
+    pub fn poll(&mut self, sink: &dyn Sink) -> Result<(), Error> {
+        if self.in_flight.as_ref().is_some_and(JoinHandle::is_finished) {
+            return self.wait(sink);
+        }
+        Ok(())
+    }
+
+    /// Begins to write a checkpoint and lets training go on; [`wait`](Saver::wait) comes first.
+    ///
+    /// When it is whole, only the newest two in its folder are kept.
+    pub fn start(&mut self, saving: Saving) {
+        let pause = saving.began.elapsed();
+        self.in_flight = Some(thread::spawn(move || {
+            let event = saving.write(Some(pause))?;
+            let folder = saving.target.parent().unwrap_or(Path::new("."));
+            keep_newest(folder).map_err(io_error(folder))?;
+            Ok(event)
+        }));
+    }
+}
+
+impl Drop for Saver {
+    fn drop(&mut self) {
+        if let Some(thread) = self.in_flight.take() {
+            // Training has failed of something else; the checkpoint is worth its time all the same.
+            let _ = joined(thread);
+        }
+    }
+}
+
+fn joined(thread: JoinHandle<Result<Event, Error>>) -> Result<Event, Error> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+impl Saving {
+    /// Writes the checkpoint; training stood still for `pause`, or until it is written.
+    pub fn write(&self, pause: Option<Duration>) -> Result<Event, Error> {
+        let target = &self.target;
+        if target.exists() {
+            atomic_file::remove_folder(target).map_err(io_error(target))?;
+        }
+        let bytes = self.snapshot.write(target)?;
+        if let Some(placing) = &self.keep {
+            placing.carry_out(target).map_err(io_error(target))?;
+        }
+        let took = self.began.elapsed();
+        Ok(Event::Saved {
+            step: self.snapshot.header.progress.step,
+            pause: pause.unwrap_or(took).as_secs_f64(),
+            seconds: took.as_secs_f64(),
+            bytes,
+        })
+    }
+}
+
+/// Copies of pieces, by rank, on their way to the first one.
+pub type Copies = Mutex<Vec<(usize, FileSnapshot)>>;
+
+/// Copies the pieces of all ranks, of which each calls this; the first one gets all of them.
+pub fn collect(
+    trainer: &Trainer,
+    copies: &Copies,
+) -> Result<Option<Vec<FileSnapshot>>, TrainError> {
+    let mesh = &trainer.mesh;
+    let own = pieces(trainer)?.into_iter().map(|file| (mesh.rank, file));
+    copies.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
+    mesh.world.barrier()?;
+    if mesh.rank > 0 {
+        return Ok(None);
+    }
+    // No rank can copy again before the first one has taken part in a step.
+    let mut all = std::mem::take(&mut *copies.lock().unwrap_or_else(PoisonError::into_inner));
+    all.sort_by_key(|(rank, _)| *rank);
+    Ok(Some(all.into_iter().map(|(_, file)| file).collect()))
+}
+
+/// What this rank's files will hold.
+fn pieces(trainer: &Trainer) -> Result<Vec<FileSnapshot>, Error> {
     let Trainer { mesh, model, optimizer, .. } = trainer;
     let (weights, owned) = (model.weights(), optimizer.owned());
     let everything = 0..weights.holding().length();
@@ -61,35 +145,34 @@ fn pieces(trainer: &Trainer, folder: &Path) -> Result<Vec<Written>, native::Erro
     let moments =
         [of(Kind::FirstMoment, first_moment, owned), of(Kind::SecondMoment, second_moment, owned)];
     let moments = if writes_own { &moments[..] } else { &[] };
-    let write = |name: String, owned: &[Owned<'_>]| {
-        piecewise::write(folder, &name, weights.holding(), owned)
-    };
-    let model = write(model_file(mesh.rank), parameters.as_slice())?;
-    Ok(model.into_iter().chain(write(optimizer_file(mesh.rank), moments)?).collect())
+    let copy = |name, owned: &[Owned<'_>]| piecewise::copy(name, weights.holding(), owned);
+    let model = copy(model_file(mesh.rank), parameters.as_slice())?;
+    Ok(model.into_iter().chain(copy(optimizer_file(mesh.rank), moments)?).collect())
 }
 
-/// The checkpoint of this output folder that is furthest on.
-pub fn newest_checkpoint(output: &Path) -> Result<Option<PathBuf>, Error> {
-    let finished = output.join(CHECKPOINT_FOLDER);
-    if finished.exists() {
-        return Ok(Some(finished));
-    }
-    Ok(checkpoints(&output.join(RESUME_FOLDER))?.pop())
-}
-
-/// Whole checkpoints in `folder`, by step.
-pub fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    if !folder.exists() {
-        return Ok(Vec::new());
-    }
+/// Finished checkpoints in `folder`, oldest first; their names order them.
+pub fn checkpoints(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for entry in folder.read_dir().map_err(io_error(folder))? {
-        let path = entry.map_err(io_error(folder))?.path();
-        // A folder still being written is called `step-N.partial`.
-        if path.extension().is_none() {
-            found.push(path);
+    if folder.exists() {
+        for entry in folder.read_dir()? {
+            let path = entry?.path();
+            // A folder still being written has an ending.
+            if path.extension().is_none() {
+                found.push(path);
+            }
         }
     }
     found.sort();
     Ok(found)
+}
+
+fn keep_newest(folder: &Path) -> io::Result<()> {
+    let mut found = checkpoints(folder)?;
+    found.truncate(found.len().saturating_sub(KEPT));
+    found.iter().try_for_each(|path| atomic_file::remove_folder(path))
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { action: "write", path, source }
 }

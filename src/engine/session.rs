@@ -2,30 +2,36 @@
 //!
 //! All ranks go the same way; the first one writes the journal and tells the events.
 
-use super::journal::Journal;
-use super::saving::{self, Files, RESUME_FOLDER, checkpoints};
+use super::journal::{Journal, Last};
+use super::keeping::Keeper;
+use super::resuming;
+use super::saving::{self, Copies, Saver, Saving};
 use super::state::{Begin, share};
 use super::step::{Outcome, Trainer};
 use super::training::{CHECKPOINT_FOLDER, Error, Finished, METRICS_FILE, Run, io_error};
 use super::validation;
 use crate::checkpoint::manifest::{Header, Progress, Training};
+use crate::checkpoint::snapshot::Snapshot;
 use crate::data::feed::Feed;
 use crate::data::sampler::Share;
 use crate::parallel::mesh::Mesh;
 use crate::spec::event::{Event, Sink, StepMetrics, ValidationMetrics};
-use std::path::Path;
+use crate::spec::job::{Monitor, RESUME_FOLDER};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// A run under way.
 pub(super) struct Session<'a> {
     run: &'a Run<'a>,
-    files: &'a Files,
+    copies: &'a Copies,
     trainer: Trainer,
     share: Share,
     data: Feed,
     validation: Option<Feed>,
     progress: Progress,
+    /// Where this process began.
+    first_step: u64,
     /// The first rank's.
     teller: Option<Teller<'a>>,
     train_loss: Option<f64>,
@@ -35,6 +41,8 @@ pub(super) struct Session<'a> {
 /// Where numbers go.
 struct Teller<'a> {
     journal: Journal,
+    saver: Saver,
+    keeper: Option<Keeper>,
     sink: &'a dyn Sink,
 }
 
@@ -43,28 +51,31 @@ impl<'a> Session<'a> {
     pub(super) fn open(
         run: &'a Run<'a>,
         begin: &Begin,
-        files: &'a Files,
+        copies: &'a Copies,
         (mesh, sink): (Mesh, &'a dyn Sink),
     ) -> Result<Session<'a>, Error> {
         let progress = begin.progress;
-        let teller = if mesh.rank == 0 {
+        let (mut teller, mut last) = (None, Last::default());
+        if mesh.rank == 0 {
             let path = run.output.join(METRICS_FILE);
-            let journal = Journal::open(&path, progress.step).map_err(io_error(&path))?;
-            Some(Teller { journal, sink })
-        } else {
-            None
-        };
+            let opened = Journal::open(&path, progress.step).map_err(io_error(&path))?;
+            let keeper = Keeper::open(run.job, run.output, begin.resumed());
+            let (keeper, saver) = (keeper.map_err(io_error(run.output))?, Saver::default());
+            last = opened.1;
+            teller = Some(Teller { journal: opened.0, saver, keeper, sink });
+        }
         Ok(Session {
             run,
-            files,
+            copies,
             trainer: begin.trainer(run.job, &mesh)?,
             share: share(run.job, &mesh)?,
             data: run.data.clone(),
             validation: run.validation.clone(),
             progress,
+            first_step: progress.step,
             teller,
-            train_loss: None,
-            validation_loss: None,
+            train_loss: last.train_loss,
+            validation_loss: last.validation_loss,
         })
     }
 
@@ -82,6 +93,9 @@ impl<'a> Session<'a> {
             let stopping = self.anybody(stop.load(Ordering::Relaxed))?;
             if step < last && (stopping || (every > 0 && step.is_multiple_of(every))) {
                 self.save_for_resuming()?;
+            }
+            if let Some(Teller { saver, sink, .. }) = &mut self.teller {
+                if stopping { saver.wait(*sink)? } else { saver.poll(*sink)? }
             }
             if step < last && stopping {
                 return Err(Error::Stopped { step });
@@ -111,7 +125,7 @@ impl<'a> Session<'a> {
     fn report(&mut self, outcome: &Outcome, seconds: f64) -> Result<(), Error> {
         let Progress { step, consumed_samples } = self.progress;
         let trainer = &self.run.job.trainer;
-        let Some(Teller { journal, sink }) = &mut self.teller else { return Ok(()) };
+        let Some(Teller { journal, sink, .. }) = &mut self.teller else { return Ok(()) };
         let metrics = StepMetrics {
             step,
             consumed_samples,
@@ -143,7 +157,7 @@ impl<'a> Session<'a> {
         let val_loss = validation::loss(&self.trainer, feed, sequences, micro)?;
         self.validation_loss = Some(val_loss);
         let Progress { step, consumed_samples } = self.progress;
-        let Some(Teller { journal, sink }) = &mut self.teller else { return Ok(()) };
+        let Some(Teller { journal, sink, .. }) = &mut self.teller else { return Ok(()) };
         let metrics = ValidationMetrics { step, consumed_samples, val_loss };
         let path = self.run.output.join(METRICS_FILE);
         journal.validation(&metrics).map_err(io_error(&path))?;
@@ -151,29 +165,33 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Saves the state under the step's number; the one before goes when the new one is whole.
+    /// Saves the state under the step's number, beside the training.
     fn save_for_resuming(&mut self) -> Result<(), Error> {
-        let folder = self.run.output.join(RESUME_FOLDER);
-        let before = checkpoints(&folder)?;
-        self.save(&folder.join(format!("step-{:08}", self.progress.step)))?;
-        if self.trainer.mesh.rank == 0 {
-            for path in before {
-                std::fs::remove_dir_all(&path).map_err(io_error(&path))?;
-            }
+        let name = format!("step-{:08}", self.progress.step);
+        let saving = self.saving(self.run.output.join(RESUME_FOLDER).join(name))?;
+        if let (Some(saving), Some(Teller { saver, .. })) = (saving, &mut self.teller) {
+            saver.start(saving);
         }
         Ok(())
     }
 
-    fn save(&mut self, target: &Path) -> Result<(), Error> {
-        if let Some(Teller { journal, .. }) = &self.teller {
+    /// A copy of the state of all ranks, which the first one gets, after everything that was logged
+    /// has reached the disk.
+    fn saving(&mut self, target: PathBuf) -> Result<Option<Saving>, Error> {
+        let began = Instant::now();
+        if let Some(Teller { journal, saver, sink, .. }) = &mut self.teller {
+            saver.wait(*sink)?;
             let path = self.run.output.join(METRICS_FILE);
             journal.sync().map_err(io_error(&path))?;
         }
-        let header = match self.trainer.mesh.rank {
-            0 => Some(self.header()?),
-            _ => None,
-        };
-        saving::save(&self.trainer, target, header, self.files)
+        // The others wait too, so that at most one copy is in memory.
+        self.trainer.mesh.world.barrier()?;
+        let Some(files) = saving::collect(&self.trainer, self.copies)? else { return Ok(None) };
+        let header = self.header()?;
+        let score = header.training.as_ref().and_then(|training| training.score);
+        let keeper = self.teller.as_mut().and_then(|teller| teller.keeper.as_mut());
+        let keep = keeper.and_then(|keeper| keeper.offer(self.progress, score?));
+        Ok(Some(Saving { snapshot: Snapshot { header, files }, target, began, keep }))
     }
 
     /// What the checkpoint is, apart from its tensors.
@@ -188,14 +206,14 @@ impl<'a> Session<'a> {
 
     /// What a checkpoint made now says of the training.
     fn training(&mut self) -> Result<Training, Error> {
-        let Session { run: Run { job, .. }, progress, .. } = *self;
-        let goes_on = progress.step < job.trainer.max_steps;
-        let from = progress.consumed_samples;
-        let numbers = from..from + job.model.global_batch_size as u64;
-        let next_batch = goes_on.then(|| self.data.digest(numbers)).transpose()?;
-        let (seed, loss_scale) = (job.model.seed, self.trainer.loss_scale());
-        let job = serde_json::to_value(job).unwrap_or_default();
-        Ok(Training { seed, job, next_batch, loss_scale })
+        let job = self.run.job;
+        let score = match job.stage.keep.as_ref().map(|keep| keep.monitor) {
+            Some(Monitor::ValLoss) => self.validation_loss,
+            Some(Monitor::ReducedTrainLoss) => self.train_loss,
+            None => None,
+        };
+        let training = resuming::training(job, self.progress, score, &mut self.data)?;
+        Ok(Training { loss_scale: self.trainer.loss_scale(), ..training })
     }
 
     /// The end: the last checkpoint takes the place of those for going on.
@@ -203,11 +221,18 @@ impl<'a> Session<'a> {
         let target = self.run.output.join(CHECKPOINT_FOLDER);
         // All ranks look before the first one writes.
         let exists = self.anybody(target.exists())?;
-        if !exists {
-            self.save(&target)?;
+        // The best of a run that was killed just before its end may stand there.
+        if self.progress.step > self.first_step || !exists {
+            let saving = self.saving(target.clone())?;
+            if let (Some(saving), Some(Teller { sink, .. })) = (saving, &self.teller) {
+                sink.emit(saving.write(None)?);
+            }
+        }
+        if let Some(Teller { keeper: Some(keeper), .. }) = &self.teller {
+            keeper.put_best(&target).map_err(io_error(&target))?;
         }
         let resume = self.run.output.join(RESUME_FOLDER);
-        if self.trainer.mesh.rank == 0 && resume.exists() {
+        if self.teller.is_some() && resume.exists() {
             std::fs::remove_dir_all(&resume).map_err(io_error(&resume))?;
         }
         let Session { progress, train_loss, validation_loss, .. } = self;

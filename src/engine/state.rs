@@ -4,7 +4,7 @@ use super::devices;
 use super::loss_scale::LossScaler;
 use super::optimizer::OptimizerState;
 use super::reduction::GradientSums;
-use super::saving::newest_checkpoint;
+use super::resuming;
 use super::step::{Settings, Trainer};
 use super::training::{Error, Run};
 use crate::checkpoint::manifest::{Kind, Progress};
@@ -17,6 +17,7 @@ use crate::model::formats::Formats;
 use crate::model::weights::Weights;
 use crate::parallel::mesh::Mesh;
 use crate::spec::backend::Backend;
+use crate::spec::event::Sink;
 use crate::spec::job::TrainJob;
 use crate::spec::optimization::OptimizerName;
 use candle_core::{Device, Tensor};
@@ -35,9 +36,13 @@ pub struct Begin {
 
 impl Begin {
     /// The start of `run`, or where an interrupted one left off.
-    pub fn open(run: &Run<'_>) -> Result<Begin, Error> {
-        let begin = match newest_checkpoint(run.output)? {
-            Some(path) => Begin::going_on(run.job, &path),
+    pub fn open(run: &Run<'_>, sink: &dyn Sink) -> Result<Begin, Error> {
+        let begin = match resuming::newest(run.output, sink)? {
+            Some(checkpoint) => {
+                let batch = run.job.model.global_batch_size as u64;
+                resuming::check_data(&checkpoint, &mut run.data.clone(), batch)?;
+                Begin::after(run.job, checkpoint)
+            }
             None => Begin::at(run.job, run.start),
         };
         Ok(begin?.on(run.backend))
@@ -45,16 +50,22 @@ impl Begin {
 
     /// Where the run that wrote the checkpoint at `path` left off.
     pub fn going_on(job: &TrainJob, path: &Path) -> Result<Begin, Error> {
-        let begin = Begin::at(job, path)?;
-        let progress = begin.checkpoint.manifest().header.progress;
-        Ok(Begin { resumes: true, progress, ..begin })
+        Begin::after(job, Checkpoint::open(path)?)
+    }
+
+    fn after(job: &TrainJob, checkpoint: Checkpoint) -> Result<Begin, Error> {
+        let progress = checkpoint.manifest().header.progress;
+        Ok(Begin { resumes: true, progress, ..Begin::from(job, checkpoint)? })
     }
 
     /// The start of a run from the weights of the checkpoint at `path`.
     pub fn at(job: &TrainJob, path: &Path) -> Result<Begin, Error> {
-        let checkpoint = Checkpoint::open(path)?;
+        Begin::from(job, Checkpoint::open(path)?)
+    }
+
+    fn from(job: &TrainJob, checkpoint: Checkpoint) -> Result<Begin, Error> {
         let found = &checkpoint.manifest().header.architecture;
-        whole::check_shape(path, found, &job.model.architecture)?;
+        whole::check_shape(checkpoint.folder(), found, &job.model.architecture)?;
         let (backend, progress) = (Backend::Cpu, Progress::default());
         Ok(Begin { backend, checkpoint, resumes: false, progress })
     }
@@ -63,6 +74,11 @@ impl Begin {
     #[must_use]
     pub fn on(self, backend: Backend) -> Begin {
         Begin { backend, ..self }
+    }
+
+    /// The checkpoint that an interrupted run goes on from, if one does.
+    pub fn resumed(&self) -> Option<&Checkpoint> {
+        Some(&self.checkpoint).filter(|_| self.resumes)
     }
 
     /// The state of the rank of `mesh`.

@@ -40,6 +40,15 @@ pub enum Error {
     /// The next step's data cannot be read.
     #[error(transparent)]
     Data(#[from] feed::Error),
+    /// The checkpoint was to go on with other sequences.
+    #[error(
+        "the data of step {step} is not what the interrupted training was to read next: \
+         start over with --no-cache"
+    )]
+    OtherData {
+        /// The step.
+        step: u64,
+    },
     /// The optimizer's state cannot be made.
     #[error("cannot make the optimizer's state")]
     Tensor(#[from] candle_core::Error),
@@ -97,9 +106,9 @@ pub struct Run<'a> {
 pub struct Finished {
     /// Where training stands.
     pub progress: Progress,
-    /// Loss of the last step of this process; none when there was nothing left to do.
+    /// Loss of the last step that was logged.
     pub train_loss: Option<f64>,
-    /// The last validation's loss in this process, if there was one.
+    /// The last validation's loss, if there was one.
     pub validation_loss: Option<f64>,
 }
 
@@ -112,13 +121,13 @@ pub const CHECKPOINT_FOLDER: &str = "checkpoint";
 #[expect(clippy::needless_pass_by_value, reason = "a run is trained once")]
 pub fn train(run: Run<'_>, sink: &dyn Sink, stop: &AtomicBool) -> Result<Finished, Error> {
     check_is_built(run.job)?;
-    let begin = Begin::open(&run)?;
+    let begin = Begin::open(&run, sink)?;
     if begin.resumes {
         sink.emit(Event::Resumed { step: begin.progress.step });
     }
-    let files = Mutex::default();
+    let copies = Mutex::default();
     let finished = ranks::run(&run.job.trainer.degrees, |mesh| {
-        let mut session = Session::open(&run, &begin, &files, (mesh, sink))?;
+        let mut session = Session::open(&run, &begin, &copies, (mesh, sink))?;
         session.go_on(stop)?;
         session.finish()
     });

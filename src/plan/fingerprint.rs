@@ -3,6 +3,7 @@
 use super::stage::Stage;
 use crate::base::canonical_json;
 use crate::base::digest::Digest;
+use crate::spec::job::Job;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -42,8 +43,14 @@ fn of_version(stage: &Stage, inputs: &BTreeMap<String, Digest>, version: u32) ->
     Digest::of_bytes(canonical_json::to_string(&to_value(&fingerprint)).as_bytes())
 }
 
-/// The job's settings without the name of its kind.
+/// The job's settings without the name of its kind, and without those that decide nothing of what
+/// comes out ([`TrainJob::decisive`](crate::spec::job::TrainJob::decisive)).
 pub fn settings(stage: &Stage) -> Value {
+    match &stage.job {
+        Job::Train(job) => return job.decisive(),
+        Job::Shard(job) => return job.decisive(),
+        _ => {}
+    }
     match to_value(&stage.job) {
         Value::Object(map) => map.into_iter().next().map(|(_, job)| job).unwrap_or_default(),
         other => other,
@@ -58,7 +65,7 @@ fn to_value(value: &impl Serialize) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::job::{Job, ShardJob, ShardModel, ShardStage};
+    use crate::spec::job::{ShardJob, ShardModel, ShardStage};
 
     fn stage() -> Stage {
         let job = Job::Shard(ShardJob {

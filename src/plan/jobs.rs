@@ -46,7 +46,7 @@ pub(super) fn job(
             },
             stage: LoadStage { strict: settings.strict.unwrap_or(true) },
         }),
-        Stage::Train(settings) => Job::Train(train(stage, settings, facts)?),
+        Stage::Train(settings) => Job::Train(train(recipe, stage, settings, facts)?),
         Stage::Evaluate(settings) => Job::Evaluate(EvaluateJob {
             stage: EvaluateStage {
                 split: settings.split.unwrap_or(Split::Test),
@@ -132,6 +132,7 @@ fn format(task: &recipe::Task) -> Format {
 }
 
 fn train(
+    recipe: &CheckedRecipe,
     stage: &NamedStage,
     settings: &recipe::Train,
     facts: &Facts,
@@ -164,7 +165,10 @@ fn train(
             log_every_n_steps: trainer.log_every_n_steps.unwrap_or(1),
         },
         // CheckedRecipe::stages has filled it in.
-        stage: TrainStage { checkpoint_every: settings.checkpoint_every.unwrap_or(0) },
+        stage: TrainStage {
+            checkpoint_every: settings.checkpoint_every.unwrap_or(0),
+            keep: recipe.recipe().exp_manager.kept(),
+        },
     })
 }
 

@@ -22,10 +22,10 @@ pub(super) fn checkpoint(
     if holds(&place, &artifact.record) {
         return Ok(place);
     }
-    let partial = folder.join(format!(".{stage}.partial-{}", std::process::id()));
-    if partial.exists() {
-        fs::remove_dir_all(&partial)?;
-    }
+    fs::create_dir_all(&folder)?;
+    // The run folder is this process's alone, so these are a killed one's.
+    atomic_file::remove_leftovers(&folder)?;
+    let partial = folder.join(format!(".{stage}{}", atomic_file::PARTIAL));
     for name in artifact.record.files.keys().filter(|name| !is_measured(name)) {
         let (from, to) = (artifact.output.join(name), partial.join(name));
         fs::create_dir_all(to.parent().unwrap_or(&partial))?;
@@ -36,10 +36,14 @@ pub(super) fn checkpoint(
     }
     let record = serde_json::to_vec_pretty(&artifact.record)?;
     atomic_file::write(&partial.join("artifact.json"), &record)?;
+    let old = folder.join(format!(".{stage}.old{}", atomic_file::PARTIAL));
     if place.exists() {
-        fs::remove_dir_all(&place)?;
+        fs::rename(&place, &old)?;
     }
     atomic_file::rename_folder(&partial, &place)?;
+    if old.exists() {
+        fs::remove_dir_all(&old)?;
+    }
     Ok(place)
 }
 

@@ -58,6 +58,17 @@ pub enum Event {
         /// Steps done.
         step: u64,
     },
+    /// A checkpoint is whole on the disk.
+    Saved {
+        /// Steps done in it.
+        step: u64,
+        /// Seconds that training stood still for it.
+        pause: f64,
+        /// Seconds until it was on the disk, most of them beside training.
+        seconds: f64,
+        /// Its bytes.
+        bytes: u64,
+    },
     /// An optimizer step is done.
     Step(StepMetrics),
     /// A validation is done.

@@ -12,6 +12,10 @@ use super::metric::MetricName;
 use super::optimization::{Degrees, LossScaling, Optimizer, Precision, Recompute};
 pub use super::rows::{Format, RowSource, Split, SplitRule, Task};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Folder in the output of interrupted work that holds what the work goes on from.
+pub const RESUME_FOLDER: &str = "resume";
 
 /// A stage's work.
 #[expect(clippy::large_enum_variant, reason = "a plan holds a handful of them")]
@@ -273,6 +277,73 @@ pub struct TrainTrainer {
 pub struct TrainStage {
     /// Steps between checkpoints for resuming; 0 keeps only the last.
     pub checkpoint_every: u64,
+    /// Which of them are kept beside the last; none when the recipe asks for none.
+    #[serde(default)]
+    pub keep: Option<Keep>,
+}
+
+/// Checkpoints that are kept beside the last (`exp_manager.checkpoint_callback_params`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keep {
+    /// The best so many; -1 keeps all.
+    pub save_top_k: i64,
+    /// What ranks them.
+    pub monitor: Monitor,
+    /// Whether more of it is better.
+    pub more_is_better: bool,
+    /// Their names, a pattern of [`crate::base::file_pattern`].
+    pub filename: String,
+    /// Make the best one the result, in place of the last.
+    pub save_best_model: bool,
+}
+
+/// A number by which checkpoints are ranked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Monitor {
+    /// The last validation's loss.
+    ValLoss,
+    /// The last step's loss.
+    ReducedTrainLoss,
+}
+
+impl Monitor {
+    /// What recipes call it.
+    pub fn named(name: &str) -> Option<Monitor> {
+        match name {
+            "val_loss" | "validation_loss" => Some(Monitor::ValLoss),
+            "reduced_train_loss" | "train_loss" => Some(Monitor::ReducedTrainLoss),
+            _ => None,
+        }
+    }
+}
+
+impl TrainJob {
+    /// The settings that decide what comes out, as JSON: without those that only say when
+    /// something is logged, or saved for resuming.
+    pub fn decisive(&self) -> Value {
+        let mut settings = serde_json::to_value(self).unwrap_or_default();
+        let mut leave_out = |section: &str, key: &str| {
+            settings[section].as_object_mut().and_then(|map| map.remove(key));
+        };
+        leave_out("trainer", "log_every_n_steps");
+        if self.stage.keep.is_none() {
+            leave_out("stage", "checkpoint_every");
+        }
+        settings
+    }
+}
+
+impl ShardJob {
+    /// The settings that decide what comes out, as JSON: the seed only orders what is packed.
+    pub fn decisive(&self) -> Value {
+        let mut settings = serde_json::to_value(self).unwrap_or_default();
+        if !self.stage.packing {
+            settings["model"].as_object_mut().and_then(|map| map.remove("seed"));
+        }
+        settings
+    }
 }
 
 /// Inputs: `model` (a checkpoint), `data` (a tokenize output). Output: `metrics.json`, `samples.jsonl`.

@@ -14,7 +14,7 @@ pub use crate::engine::bench::{Report, Steps};
 
 /// Writes what a train stage writes of a step, `steps` times, into `folder`.
 pub fn journal(folder: &Path, steps: &[StepMetrics]) -> io::Result<()> {
-    let mut journal = Journal::open(&folder.join(METRICS_FILE), 0)?;
+    let (mut journal, _) = Journal::open(&folder.join(METRICS_FILE), 0)?;
     for metrics in steps {
         journal.trace(metrics)?;
         journal.step(metrics)?;

@@ -86,7 +86,7 @@ fn bookkeeping(opened: &Opened) -> Result<f64, Failure> {
     let started = Instant::now();
     bench::journal(scratch.path(), &steps).map_err(failed)?;
     let mut seconds = started.elapsed().as_secs_f64();
-    let folder = RunFolder::open(&scratch.path().join("run"), "", 1)?;
+    let folder = RunFolder::open(&scratch.path().join("run"), "", 1, "sft-run bench")?;
     let board = TensorBoard::new(folder.path(), 1);
     let sink = Tee(vec![&folder, &board]);
     let started = Instant::now();

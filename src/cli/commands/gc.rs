@@ -1,6 +1,6 @@
 //! `sft-run gc`: removes stage outputs that nothing refers to.
 
-use crate::artifacts::{Lock, Store};
+use crate::artifacts::{Collect, Lock, Store};
 use crate::cli::arguments::GcArguments;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
@@ -43,7 +43,8 @@ pub(in crate::cli) fn run(session: &Session, arguments: &GcArguments) -> Result<
             keep.extend(lock.stages.values().map(|stage| stage.fingerprint));
         }
     }
-    let collected = store.collect(&keep, arguments.dry_run)?;
+    let collected =
+        store.collect(&keep, Collect { dry: arguments.dry_run, partial: arguments.partial })?;
     if session.terminal.json {
         let document = json!({
             "cache": root,
@@ -51,6 +52,7 @@ pub(in crate::cli) fn run(session: &Session, arguments: &GcArguments) -> Result<
             "bytes": collected.bytes,
             "kept": collected.kept,
             "busy": collected.busy,
+            "resumable": collected.resumable,
             "dry_run": arguments.dry_run,
         });
         session.terminal.result(&format!("{document:#}"));
@@ -63,6 +65,15 @@ pub(in crate::cli) fn run(session: &Session, arguments: &GcArguments) -> Result<
         .busy
         .iter()
         .map(|name| format!("  left {name}: another process uses it\n"))
+        .collect::<String>();
+    text += &collected
+        .resumable
+        .iter()
+        .map(|name| {
+            format!(
+                "  left {name}: an interrupted training goes on from it (--partial removes it)\n"
+            )
+        })
         .collect::<String>();
     let (count, kept) = (collected.removed.len(), collected.kept);
     text += &format!(

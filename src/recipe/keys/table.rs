@@ -33,8 +33,6 @@ const fn refused(under: &'static str, keys: &'static str) -> Group {
 
 const LIGHTNING: &str = "it sets up PyTorch Lightning, which is not used";
 const LOGGERS: &str = "nothing is sent anywhere; metrics.jsonl and report.html hold the numbers";
-const FINAL_WEIGHTS: &str =
-    "a train stage's output is its last step; the checkpoints before it serve resuming only";
 const NEMO_FILES: &str = "`.nemo` files are not written; checkpoints are safetensors";
 const OWN_PACE: &str =
     "it is about speed or memory in NeMo, never about results; our kernels choose by themselves";
@@ -87,15 +85,18 @@ pub(super) const GROUPS: &[Group] = &[
         "exp_manager",
         "explicit_log_dir exp_dir name version create_checkpoint_callback create_tensorboard_logger",
     ),
-    honoured("exp_manager.checkpoint_callback_params", "every_n_train_steps"),
-    no_effect(
+    honoured(
         "exp_manager.checkpoint_callback_params",
-        "monitor save_top_k mode save_best_model save_last every_n_epochs save_last_n_optim_states",
-        FINAL_WEIGHTS,
+        "every_n_train_steps monitor save_top_k mode filename save_best_model",
     ),
     no_effect(
         "exp_manager.checkpoint_callback_params",
-        "always_save_nemo save_nemo_on_train_end filename model_parallel_size",
+        "save_last every_n_epochs save_last_n_optim_states",
+        "the last checkpoint is always kept, they are counted in steps, and each has its optimizer state",
+    ),
+    no_effect(
+        "exp_manager.checkpoint_callback_params",
+        "always_save_nemo save_nemo_on_train_end model_parallel_size",
         NEMO_FILES,
     ),
     no_effect(

@@ -1,6 +1,7 @@
 //! Rules across settings; each names the numbers that do not fit.
 
 mod around;
+mod checkpoints;
 mod decoding;
 mod layout;
 mod numbers;
@@ -26,6 +27,7 @@ pub(super) fn check(recipe: &Recipe, stages: &[NamedStage], findings: &mut Findi
         numbers::check(trainer, model, findings);
         if matches!(stage.stage, Stage::Train(_)) {
             numbers::check_training(trainer, model, findings);
+            checkpoints::check(&recipe.exp_manager, trainer, findings);
         }
     }
     findings.in_overlay(None);

@@ -1,8 +1,11 @@
 //! What holds where a recipe is silent; the descriptions of the settings state the same values.
 
-use super::choice::{Accelerator, ActivationName, NormalizationName, PositionEmbeddingName};
+use super::choice::{
+    Accelerator, ActivationName, MonitorMode, NormalizationName, PositionEmbeddingName,
+};
 use super::{Amount, Data, Dataset, ExpManager, Model, Optim, Recipe, Sched, Trainer};
 use crate::spec::architecture::{Activation, Normalization, PositionEmbedding};
+use crate::spec::job::{Keep, Monitor};
 use crate::spec::optimization::{Degrees, LossScaling, Precision};
 
 impl Recipe {
@@ -173,6 +176,41 @@ impl ExpManager {
     /// Whether checkpoints are kept at all; NeMo keeps them when nothing is said.
     pub fn keeps_checkpoints(&self) -> bool {
         self.create_checkpoint_callback.unwrap_or(true)
+    }
+
+    /// The value that ranks checkpoints, as the recipe names it.
+    pub fn monitor(&self) -> &str {
+        let params = self.checkpoint_callback_params.as_ref();
+        params.and_then(|params| params.monitor.as_deref()).unwrap_or("val_loss")
+    }
+
+    /// Names of kept checkpoints; NeMo's default, with the step in place of the epoch.
+    pub fn checkpoint_filename(&self) -> String {
+        let params = self.checkpoint_callback_params.as_ref();
+        params.and_then(|params| params.filename.clone()).unwrap_or_else(|| {
+            let name = self.name.as_deref().unwrap_or("default");
+            format!("{name}--{{{}:.4f}}-{{step}}-{{consumed_samples}}", self.monitor())
+        })
+    }
+
+    /// How many of the best checkpoints are kept, if the recipe says so; -1 for all.
+    pub fn save_top_k(&self) -> Option<i64> {
+        let params =
+            self.checkpoint_callback_params.as_ref().filter(|_| self.keeps_checkpoints())?;
+        let best = (params.save_best_model == Some(true)).then_some(1);
+        params.save_top_k.or(best).filter(|count| *count != 0)
+    }
+
+    /// Which checkpoints are kept beside the last.
+    pub fn kept(&self) -> Option<Keep> {
+        let params = self.checkpoint_callback_params.as_ref()?;
+        Some(Keep {
+            save_top_k: self.save_top_k()?,
+            monitor: Monitor::named(self.monitor())?,
+            more_is_better: params.mode == Some(MonitorMode::Max),
+            filename: self.checkpoint_filename(),
+            save_best_model: params.save_best_model.unwrap_or(false),
+        })
     }
 
     /// Steps between checkpoints of stages that do not say it: with each validation, as NeMo saves

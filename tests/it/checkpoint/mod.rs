@@ -3,6 +3,7 @@
 mod foreign;
 mod native;
 mod reshard;
+mod speed;
 
 use sft_run::checkpoint::manifest::{Progress, Training};
 use sft_run::checkpoint::whole::{self, State};
@@ -62,7 +63,7 @@ fn save(target: &Path) {
     let first = (model.weights().values() * 2.0).unwrap();
     let second = (model.weights().values() * 3.0).unwrap();
     let job = serde_json::json!({"lr": 0.1});
-    let training = Training { seed: 3, job, next_batch: None, loss_scale: None };
+    let training = Training { seed: 3, job, next_batch: None, score: None, loss_scale: None };
     let progress = Progress { step: 3, consumed_samples: 24 };
     let parameters = model.weights().values();
     let moments = Some([&first, &second]);

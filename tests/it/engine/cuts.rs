@@ -42,6 +42,8 @@ fn packed_equals_unpacked_sample_by_sample() {
         let alone = (0..8).flat_map(|number| unpacked(&sequence(number))).flat_map(|sample| {
             log_probabilities(&model, &MicroBatch::assemble(&[(0, sample)], SEQ_LENGTH))
         });
+        let alone: Vec<f64> = alone.collect();
+        assert_eq!(packed.len(), alone.len());
         for (packed, alone) in packed.iter().zip(alone) {
             assert_close(*packed, alone, 1e-5, "log-probability");
         }
@@ -64,6 +66,7 @@ fn the_micro_batch_size_changes_neither_loss_nor_gradient() {
                 .sum();
             assert_close(loss, expected, 1e-5, "loss");
             let gradient: Vec<f32> = model.weights().gradients().to_vec1().unwrap();
+            assert_eq!(gradient.len(), expected_gradient.len());
             for (value, expected) in gradient.iter().zip(&expected_gradient) {
                 assert!((value - expected).abs() <= 1e-5 * largest, "{value} and {expected}");
             }
@@ -101,6 +104,7 @@ fn a_decoder_gives_the_logits_of_the_whole_text() {
                 .map(|row| (row, &texts[row][place..=place]))
                 .collect();
             let logits: Vec<Vec<f64>> = decoder.extend(&rows).unwrap().to_vec2().unwrap();
+            assert_eq!(rows.len(), logits.len());
             for ((row, _), logits) in rows.iter().zip(logits) {
                 last[*row] = logits;
             }
@@ -112,7 +116,9 @@ fn a_decoder_gives_the_logits_of_the_whole_text() {
         last.push(again[0].clone());
         let mut expected = expected;
         expected.push(expected[texts.len() - 1].clone());
+        assert_eq!(last.len(), expected.len());
         for (found, expected) in last.iter().zip(&expected) {
+            assert_eq!(found.len(), expected.len());
             for (found, expected) in found.iter().zip(expected) {
                 assert!((found - expected).abs() < 1e-10, "{found} and {expected}");
             }

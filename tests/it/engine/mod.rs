@@ -12,6 +12,8 @@ mod layouts;
 mod ranks;
 // The loop: validation, checkpoints, stopping, resuming to the bit, errors.
 mod training;
+// Damaged checkpoints, other data, what is kept.
+mod interruptions;
 // bf16, fp16, autocast and fp32 masters.
 mod precision;
 

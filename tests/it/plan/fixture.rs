@@ -76,7 +76,9 @@ pub(super) fn job_json(kind: &str) -> Value {
                 "degrees": {"data": 2, "pipeline": 2, "virtual_pipeline": 2, "tensor": 2,
                             "sequence": true},
                 "log_every_n_steps": 1},
-            "stage": {"checkpoint_every": 50}}}),
+            "stage": {"checkpoint_every": 50, "keep": {
+                "save_top_k": 2, "monitor": "val_loss", "more_is_better": false,
+                "filename": "{step}", "save_best_model": false}}}}),
         "evaluate" => json!({"evaluate": {"stage": {"split": "test", "task": "kind",
             "limit": 2500, "metrics": ["exact_match", "loss"], "gen_kwargs": generation}}}),
         "generate" => json!({"generate": {"model": {"tokenizer": "sentence_piece"}, "stage": {

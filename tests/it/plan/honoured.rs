@@ -18,9 +18,9 @@ struct Row {
     change: String,
     /// Settings beside it under which it matters, with `; ` between.
     under: &'static str,
-    /// Where the change shows: `STAGE` (its job), `STAGE<` (its inputs and backend), `@name`,
-    /// `@folder`, `@checkpoints`, `@around`, `@missing`, `@headers`, or `!` (an error that names
-    /// the key).
+    /// Where the change shows: `STAGE` (what decides its output), `STAGE*` (its job, which says when
+    /// something is logged and saved too), `STAGE<` (its inputs and backend), `@name`, `@folder`,
+    /// `@checkpoints`, `@around`, `@missing`, `@headers`, or `!` (an error that names the key).
     seen: &'static str,
 }
 
@@ -62,6 +62,7 @@ const BELOW: &str = "exp_manager: {explicit_log_dir: below}\n";
 const OTHER_TOKENIZE: &str = "stages.other={tokenize: {sources: [{rows: z.jsonl, split: test, tasks: [{name: kind, text: body}]}]}}";
 const FULL: &str =
     "model.activations_checkpoint_granularity=full; model.activations_checkpoint_num_layers=2";
+const KEPT: &str = "exp_manager.checkpoint_callback_params={save_top_k: 3}";
 const ROPE: &str = "model.position_embedding_type=rope";
 const TEXT: &str = "stages.tokenize.tokenize.sources.0.tasks=[{name: kind, text: body}]";
 const CHAT: &str =
@@ -90,7 +91,7 @@ const IN_SMALL: &[(&str, &str, &str)] = &[
     ("trainer.accelerator=gpu", "", "base<"),
     ("trainer.precision=bf16", "", "base"),
     ("trainer.max_steps=500", "", "base"),
-    ("trainer.log_every_n_steps=7", "", "base"),
+    ("trainer.log_every_n_steps=7", "", "base*"),
     ("trainer.val_check_interval=50", "", "base"),
     ("trainer.limit_val_batches=2", "", "base"),
     ("trainer.accumulate_grad_batches=2", "", "!"),
@@ -100,6 +101,11 @@ const IN_SMALL: &[(&str, &str, &str)] = &[
     ("exp_manager.name=other", "", "@folder"),
     ("exp_manager.version='9'", "", "@folder"),
     ("exp_manager.create_checkpoint_callback=false", "", "@checkpoints"),
+    ("exp_manager.checkpoint_callback_params.save_top_k=2", "", "base"),
+    ("exp_manager.checkpoint_callback_params.monitor=reduced_train_loss", KEPT, "base"),
+    ("exp_manager.checkpoint_callback_params.mode=max", KEPT, "base"),
+    ("exp_manager.checkpoint_callback_params.filename='{step}'", KEPT, "base"),
+    ("exp_manager.checkpoint_callback_params.save_best_model=true", KEPT, "base"),
     ("model.micro_batch_size=4", "", "base"),
     ("model.global_batch_size=64", "", "base"),
     ("model.restore_from_path=start", "", "load"),
@@ -201,7 +207,7 @@ const IN_SMALL: &[(&str, &str, &str)] = &[
     ("stages.load.load.strict=false", "", "load"),
     ("stages.base.train.data=again", "stages.again={shard: {data: tokenize}}", "base<"),
     ("stages.base.train.model=other", "stages.other={load: {}}", "base<"),
-    ("stages.base.train.checkpoint_every=7", "", "base"),
+    ("stages.base.train.checkpoint_every=7", "", "base*"),
     ("stages.tuned.train.with={trainer: {max_steps: 60}}", "", "tuned"),
     ("stages.evaluate.evaluate.model=base", "", "evaluate<"),
     ("stages.evaluate.evaluate.data=other", OTHER_TOKENIZE, "evaluate<"),
@@ -243,7 +249,7 @@ const IN_READY: &[(&str, &str, &str)] = &[
     (
         "exp_manager.checkpoint_callback_params.every_n_train_steps=7",
         "exp_manager.create_checkpoint_callback=true",
-        "train",
+        "train*",
     ),
     ("model.tensor_model_parallel_size=2", "", "train"),
     ("model.pipeline_model_parallel_size=4", "", "train"),
@@ -410,10 +416,12 @@ fn part(plan: &Plan, seen: &str) -> Json {
         "@missing" => json!(plan.missing()),
         "@headers" => json!(plan.headers()),
         _ => {
-            let name = seen.trim_end_matches('<');
+            let name = seen.trim_end_matches(['<', '*']);
             let stage = plan.stage(name).unwrap_or_else(|| panic!("no stage {name}"));
             let sources = || stage.inputs.iter().map(|(name, from)| (name, from.describe()));
-            if seen.ends_with('<') {
+            if seen.ends_with('*') {
+                serde_json::to_value(&stage.job).unwrap()
+            } else if seen.ends_with('<') {
                 json!([sources().collect::<BTreeMap<_, _>>(), stage.backend])
             } else {
                 fingerprint::settings(stage)

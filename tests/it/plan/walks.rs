@@ -2,13 +2,15 @@
 
 use super::fixture::*;
 use serde_json::json;
+use sft_run::artifacts::Collect;
 use sft_run::base::atomic_file;
-use sft_run::base::digest::files_below;
+use sft_run::base::digest::{Digest, files_below};
 use sft_run::plan::{Draft, Missing, Plan};
 use sft_run::runner::{self, Decision, Error, Reason};
 use sft_run::spec::event::{Event, Sink};
 use sft_run::spec::job::Job;
 use sft_run::stages::{self as real, Folders};
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -288,14 +290,32 @@ fn the_checkpoint_stands_in_the_run_folder() {
 }
 
 #[test]
+fn interrupted_training_is_collected_when_asked_for() {
+    let shop = Workshop::new();
+    let store = shop.store();
+    let names = [Digest::of_bytes(b"saved"), Digest::of_bytes(b"not saved")];
+    let file = |name: Digest, file: &str| {
+        store.root().join("partial").join(name.to_string()).join("output").join(file)
+    };
+    atomic_file::write(&file(names[0], "resume/step-00000002/manifest.json"), b"{}").unwrap();
+    atomic_file::write(&file(names[1], "metrics.jsonl"), b"").unwrap();
+    let keep = BTreeSet::new();
+    let collected = store.collect(&keep, Collect::default()).unwrap();
+    assert_eq!(collected.resumable, [format!("partial/{}", names[0])]);
+    assert_eq!(collected.removed, [format!("partial/{}", names[1])]);
+    let collected = store.collect(&keep, Collect { dry: false, partial: true }).unwrap();
+    assert_eq!(collected.removed, [format!("partial/{}", names[0])]);
+}
+
+#[test]
 fn what_no_recipe_used_last_is_collected() {
     let shop = Workshop::new();
     shop.run(&plan(&shop, 1e-4));
     let last = shop.run(&plan(&shop, 2e-4));
     let store = shop.store();
     let keep = store.used_by_last_runs().unwrap();
-    let would = store.collect(&keep, true).unwrap();
-    let did = store.collect(&keep, false).unwrap();
+    let would = store.collect(&keep, Collect { dry: true, partial: false }).unwrap();
+    let did = store.collect(&keep, Collect::default()).unwrap();
     assert_eq!(would, did);
     assert_eq!((did.removed.len(), did.kept), (3, 6));
     assert!(artifact(&last, "train").output.exists());

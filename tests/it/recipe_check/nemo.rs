@@ -8,6 +8,8 @@ use sft_run::recipe::problem::Problem;
 const FILES: &str = "model.data.train_ds.file_names=[a.jsonl]";
 const HELD_OUT: &str = "model.data.validation_ds.file_names=[b.jsonl]";
 const TEST: &str = "model.data.test_ds.file_names=[c.jsonl]";
+/// The recipe ranks checkpoints by a metric of generated text, which is not computed in training.
+const MONITOR: &str = "exp_manager.checkpoint_callback_params.monitor=val_loss";
 const NEMO: &str = "model.restore_from_path=base.nemo";
 
 fn problems(name: &str, overrides: &[&str]) -> Vec<Problem> {
@@ -33,7 +35,7 @@ fn nemo_configs_fail_on_refused_keys_only() {
         &["model.data.data_prefix=[1.0,shards/text_document]"],
         &["model.transformer_engine"],
     );
-    check("megatron_gpt_sft", &[NEMO, FILES, HELD_OUT], &[]);
+    check("megatron_gpt_sft", &[NEMO, FILES, HELD_OUT, MONITOR], &[]);
     let early = "exp_manager.create_early_stopping_callback";
     check(
         "megatron_gpt_finetuning_config",

@@ -1,0 +1,102 @@
+//! File names with values in them, as NeMo's checkpoints have: `gpt--{val_loss:.2f}-{step}`.
+
+/// A parsed pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePattern(Vec<Part>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    /// A value's name and how many digits follow its point; all of them when not said.
+    Value(String, Option<usize>),
+}
+
+impl FilePattern {
+    /// Reads a pattern; a fragment says what is wrong.
+    pub fn parse(text: &str) -> Result<FilePattern, String> {
+        if text.is_empty() || text.contains(['/', '\\', '\0']) || text.starts_with('.') {
+            return Err("it must name a folder, not a path".to_owned());
+        }
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            let (value, after) = after.split_once('}').ok_or("a `{` has no `}`".to_owned())?;
+            parts.push(Part::Text(before.to_owned()));
+            parts.push(value_part(value)?);
+            rest = after;
+        }
+        parts.push(Part::Text(rest.to_owned()));
+        Ok(FilePattern(parts))
+    }
+
+    /// Names of the values.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Value(name, _) => Some(name.as_str()),
+            Part::Text(_) => None,
+        })
+    }
+
+    /// The name: each value stands as `name=value`, as PyTorch Lightning writes it.
+    pub fn format(&self, value: impl Fn(&str) -> f64) -> String {
+        let part = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Value(name, Some(digits)) => format!("{name}={:.digits$}", value(name)),
+            Part::Value(name, None) => format!("{name}={}", value(name)),
+        };
+        self.0.iter().map(part).collect()
+    }
+}
+
+/// `val_loss:.2f`, `step`, `step:d`.
+fn value_part(text: &str) -> Result<Part, String> {
+    let (name, format) = text.split_once(':').unwrap_or((text, ""));
+    let digits = match format {
+        "" => None,
+        "d" => Some(0),
+        other => {
+            let digits = other.strip_prefix('.').and_then(|rest| rest.strip_suffix('f'));
+            let digits = digits.and_then(|digits| digits.parse::<usize>().ok());
+            let known = digits.filter(|digits| *digits <= 20);
+            Some(known.ok_or(format!("`{other}` is no format such as `.2f`"))?)
+        }
+    };
+    let plain =
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if plain {
+        Ok(Part::Value(name.to_owned(), digits))
+    } else {
+        Err(format!("`{{{text}}}` is no value"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_stand_with_their_names() {
+        let check = |pattern: &str, expected: &str| {
+            let pattern = FilePattern::parse(pattern).unwrap();
+            let value = |name: &str| if name == "step" { 100.0 } else { 2.306 };
+            assert_eq!(pattern.format(value), expected);
+        };
+        check("gpt--{val_loss:.2f}-{step}", "gpt--val_loss=2.31-step=100");
+        check("best", "best");
+        check("{step:d}{val_loss}", "step=100val_loss=2.306");
+    }
+
+    #[test]
+    fn what_cannot_be_a_name_is_refused() {
+        let check = |pattern: &str, expected: &str| {
+            let error = FilePattern::parse(pattern).unwrap_err();
+            assert!(error.contains(expected), "{pattern}: {error}");
+        };
+        check("../{step}", "not a path");
+        check("", "not a path");
+        check("a{step", "has no `}`");
+        check("{step:x}", "`x` is no format");
+        check("{}", "is no value");
+        check("{step:.99f}", "is no format");
+    }
+}
