@@ -1,6 +1,7 @@
 //! The command line.
 
 pub use super::sweep_arguments::SweepArguments;
+pub use super::text_arguments::{GenerateArguments, PreviewArguments};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -81,6 +82,8 @@ pub enum Command {
     Run(RunArguments),
     /// Show what a run would do and why
     Plan(PlanArguments),
+    /// Show the first samples as the model will see them: tokens, and which are learned
+    Preview(PreviewArguments),
     /// Check a recipe without reading its data
     Validate(RecipeArguments),
     /// Print a recipe's values
@@ -249,34 +252,6 @@ pub struct BenchArguments {
     /// The train stage, when there are several
     #[arg(long, value_name = "NAME")]
     pub stage: Option<String>,
-}
-
-/// `generate`.
-#[derive(Debug, Args)]
-pub struct GenerateArguments {
-    /// A run folder, a stage's output or a checkpoint
-    pub model: PathBuf,
-    /// What to continue (repeatable); without it, prompts are read from stdin, one a line
-    #[arg(short, long = "prompt", value_name = "TEXT")]
-    pub prompts: Vec<String>,
-    /// Most new tokens
-    #[arg(long, default_value_t = 64, value_name = "N")]
-    pub max_length: usize,
-    /// Sample at this temperature (without it the likeliest token is taken)
-    #[arg(long, value_name = "T")]
-    pub temperature: Option<f64>,
-    /// Sample among the K likeliest tokens; 0 for all
-    #[arg(long, default_value_t = 0, value_name = "K", requires = "temperature")]
-    pub top_k: usize,
-    /// Sample among the likeliest tokens that reach this probability; 1 for all
-    #[arg(long, default_value_t = 1.0, value_name = "P", requires = "temperature")]
-    pub top_p: f64,
-    /// Seed of the sampling
-    #[arg(long, default_value_t = 1234)]
-    pub seed: u64,
-    /// End a text here (repeatable)
-    #[arg(long = "end-string", value_name = "TEXT")]
-    pub end_strings: Vec<String>,
 }
 
 /// `convert`.

@@ -25,6 +25,7 @@ impl Collector {
             output: String::new(),
             facts: BTreeMap::new(),
             metrics: BTreeMap::new(),
+            intervals: BTreeMap::new(),
         };
         Collector(Mutex::new(plan.stages().iter().map(stage).collect()))
     }
@@ -40,15 +41,14 @@ impl Collector {
             stage.fingerprint = record.fingerprint.to_string();
             stage.output = done.artifact.output.display().to_string();
             stage.facts = record.facts.clone();
-            stage.metrics = metrics(&done.artifact.output);
         }
         stages
     }
 }
 
-/// `metrics.json` of an evaluate stage; empty for other kinds.
-fn metrics(output: &Path) -> BTreeMap<String, f64> {
-    let text = std::fs::read_to_string(output.join("metrics.json")).unwrap_or_default();
+/// `metrics.json` or `intervals.json` of an evaluate stage; empty for other kinds.
+fn numbers<T: serde::de::DeserializeOwned>(output: &str, name: &str) -> BTreeMap<String, T> {
+    let text = std::fs::read_to_string(Path::new(output).join(name)).unwrap_or_default();
     serde_json::from_str(&text).unwrap_or_default()
 }
 
@@ -66,6 +66,11 @@ impl Sink for Collector {
             Event::StageFinished { stage, seconds, .. } => at(stage, &|one| {
                 one.state = StageState::Run;
                 one.seconds = *seconds;
+            }),
+            Event::StageOutput { stage, output } => at(stage, &|one| {
+                one.output.clone_from(output);
+                one.metrics = numbers(output, "metrics.json");
+                one.intervals = numbers(output, "intervals.json");
             }),
             Event::StageFailed { stage, .. } => at(stage, &|one| one.state = StageState::Failed),
             _ => {}

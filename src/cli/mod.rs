@@ -21,6 +21,7 @@ mod signals;
 mod sweep_arguments;
 mod tensorboard;
 pub mod terminal;
+mod text_arguments;
 mod trials;
 
 use arguments::{Arguments, Command, TokenizerCommand};
@@ -76,6 +77,7 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit, Failure> {
     match command {
         Command::Run(arguments) => commands::run::run(session, arguments),
         Command::Plan(arguments) => commands::plan::run(session, arguments),
+        Command::Preview(arguments) => commands::preview::run(session, arguments),
         Command::Validate(arguments) => commands::validate::run(session, arguments),
         Command::Config(arguments) => commands::config::run(session, arguments),
         Command::Status(arguments) => commands::status::run(session, arguments),

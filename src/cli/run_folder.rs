@@ -90,6 +90,9 @@ impl RunFolder {
         if holds_another_recipe(path, recipe) {
             set_aside(path).map_err(file(path.into()))?;
         }
+        if path.join("failed").exists() {
+            fs::remove_dir_all(path.join("failed")).map_err(file(path.join("failed")))?;
+        }
         let recipe_path = path.join(RECIPE);
         atomic_file::write(&recipe_path, recipe.as_bytes()).map_err(file(recipe_path))?;
         let events = path.join("events.jsonl");
@@ -165,6 +168,7 @@ const OURS: &[&str] = &[
     RECIPE,
     "checkpoints",
     "events.jsonl",
+    "failed",
     "metrics.csv",
     "metrics.jsonl",
     "report.html",

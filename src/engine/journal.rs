@@ -123,7 +123,12 @@ mod tests {
             journal.step(&step(number)).unwrap();
         }
         journal
-            .validation(&ValidationMetrics { step: 2, consumed_samples: 16, val_loss: 1.0 })
+            .validation(&ValidationMetrics {
+                step: 2,
+                consumed_samples: 16,
+                val_loss: 1.0,
+                metrics: std::collections::BTreeMap::new(),
+            })
             .unwrap();
         journal.lines.write_all(b"{\"step\": 2, \"half a li").unwrap();
         let (mut journal, last) = Journal::open(&path, 2).unwrap();

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod census;
 pub mod devices;
+pub mod early_stopping;
 pub mod generation;
 pub mod journal;
 pub mod keeping;
@@ -20,3 +21,4 @@ pub mod state;
 pub mod step;
 pub mod training;
 pub mod validation;
+pub mod watch;

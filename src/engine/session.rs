@@ -2,6 +2,7 @@
 //!
 //! All ranks go the same way; the first one writes the journal and tells the events.
 
+use super::early_stopping::Patience;
 use super::journal::{Journal, Last};
 use super::keeping::Keeper;
 use super::resuming;
@@ -36,6 +37,8 @@ pub(super) struct Session<'a> {
     teller: Option<Teller<'a>>,
     train_loss: Option<f64>,
     validation_loss: Option<f64>,
+    /// The first rank's: it has the journal to remember by.
+    patience: Option<Patience<'a>>,
 }
 
 /// Where numbers go.
@@ -64,7 +67,11 @@ impl<'a> Session<'a> {
             last = opened.1;
             teller = Some(Teller { journal: opened.0, saver, keeper, sink });
         }
+        let rule = run.job.stage.early_stopping.as_ref().filter(|_| teller.is_some());
+        let path = run.output.join(METRICS_FILE);
+        let patience = rule.map(|rule| Patience::new(rule).replay(&path)).transpose();
         Ok(Session {
+            patience: patience.map_err(io_error(&path))?,
             run,
             copies,
             trainer: begin.trainer(run.job, &mesh)?,
@@ -84,7 +91,7 @@ impl<'a> Session<'a> {
         let trainer = &self.run.job.trainer;
         let (last, every) = (trainer.max_steps, self.run.job.stage.checkpoint_every);
         let interval = trainer.val_check_interval;
-        while self.progress.step < last {
+        while self.progress.step < last && !self.stops_early()? {
             self.step()?;
             let step = self.progress.step;
             if interval > 0 && (step.is_multiple_of(interval) || step == last) {
@@ -102,6 +109,19 @@ impl<'a> Session<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether early stopping ends the run here.
+    fn stops_early(&self) -> Result<bool, Error> {
+        if self.run.job.stage.early_stopping.is_none() {
+            return Ok(false);
+        }
+        let here = self.patience.as_ref().is_some_and(Patience::stops);
+        if let Some(Teller { sink, .. }) = self.teller.as_ref().filter(|_| here) {
+            let text = format!("stopped early after step {}", self.progress.step);
+            sink.emit(Event::Note { text });
+        }
+        self.anybody(here)
     }
 
     /// Whether it is so on any rank.
@@ -155,12 +175,23 @@ impl<'a> Session<'a> {
         let sequences = limit.map_or(count, |limit| count.min(limit.saturating_mul(global)));
         let micro = job.model.micro_batch_size;
         let val_loss = validation::loss(&self.trainer, feed, sequences, micro)?;
+        // Only the first rank measures; the others wait for it at the next step.
+        let watch = self.run.watch.filter(|_| self.teller.is_some());
+        let measured = watch.map(|watch| watch.measure(&self.trainer.model, self.progress.step));
+        let step = self.progress.step;
+        let measured = measured
+            .transpose()
+            .map_err(|source| Error::Watch { step, source })?
+            .unwrap_or_default();
         self.validation_loss = Some(val_loss);
         let Progress { step, consumed_samples } = self.progress;
         let Some(Teller { journal, sink, .. }) = &mut self.teller else { return Ok(()) };
-        let metrics = ValidationMetrics { step, consumed_samples, val_loss };
+        let metrics = ValidationMetrics { step, consumed_samples, val_loss, metrics: measured };
         let path = self.run.output.join(METRICS_FILE);
         journal.validation(&metrics).map_err(io_error(&path))?;
+        if let Some(patience) = &mut self.patience {
+            patience.see(&metrics);
+        }
         sink.emit(Event::Validation(metrics));
         Ok(())
     }

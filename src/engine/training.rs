@@ -4,6 +4,7 @@ use super::session::Session;
 use super::state::Begin;
 use super::step;
 use super::validation;
+use super::watch::Watch;
 use crate::checkpoint::manifest::Progress;
 use crate::checkpoint::native;
 use crate::data::feed::{self, Feed};
@@ -34,6 +35,14 @@ pub enum Error {
     /// A validation failed.
     #[error(transparent)]
     Validation(#[from] validation::Error),
+    /// The model cannot be measured.
+    #[error("cannot measure the model after step {step}")]
+    Watch {
+        /// Steps done.
+        step: u64,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A checkpoint cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] native::Error),
@@ -99,6 +108,8 @@ pub struct Run<'a> {
     pub data: Feed,
     /// The validation data, if it is looked at.
     pub validation: Option<Feed>,
+    /// Who measures the model at each validation, if anybody does.
+    pub watch: Option<&'a dyn Watch>,
 }
 
 /// Numbers of a finished run.
@@ -179,7 +190,13 @@ pub fn not_built(job: &TrainJob) -> Vec<NotBuilt> {
         key: "model.pipeline_model_parallel_size",
         help: "choose a model.pipeline_model_parallel_size that divides the layers",
     });
-    split.into_iter().collect()
+    let measures = job.stage.validate.is_some() && job.trainer.degrees.tensor > 1;
+    let measures = measures.then(|| NotBuilt {
+        how: "with generated answers between steps of a split model".to_owned(),
+        key: "model.tensor_model_parallel_size",
+        help: "remove `validate`, or set model.tensor_model_parallel_size to 1",
+    });
+    split.into_iter().chain(measures).collect()
 }
 
 pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> Error {

@@ -1,6 +1,7 @@
-//! Scores of one generated text against the expected one: exact match, token F1, length.
+//! Scores of one generated text: exact match, token F1, length, distinct n-grams, valid JSON.
 
 use super::bag::{Bag, f_measure};
+use serde::de::IgnoredAny;
 
 /// 1 when the texts are equal after stripping white space at both ends, else 0.
 pub fn exact_match(expected: &str, output: &str) -> f64 {
@@ -23,6 +24,24 @@ pub fn token_f1(expected: &str, output: &str) -> f64 {
 /// Number of characters (Unicode scalar values) of the text.
 pub fn length(output: &str) -> f64 {
     output.chars().count() as f64
+}
+
+/// The runs of `n` words of a text, split at white space and otherwise as they are, of which
+/// distinct-n counts the different ones (Li et al. 2016, "A diversity-promoting objective function
+/// for neural conversation models").
+pub fn word_runs(n: usize, output: &str) -> Vec<Vec<&str>> {
+    let words: Vec<&str> = output.split(is_space).filter(|word| !word.is_empty()).collect();
+    words.windows(n).map(<[&str]>::to_vec).collect()
+}
+
+/// 1 when the text is one JSON value (RFC 8259), white space around it allowed, else 0.
+pub fn json_valid(output: &str) -> f64 {
+    f64::from(u8::from(serde_json::from_str::<IgnoredAny>(output).is_ok()))
+}
+
+/// White space as the reference implementations (Python's `str.split`) have it.
+pub fn is_space(letter: char) -> bool {
+    letter.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&letter)
 }
 
 fn words(text: &str) -> Bag<String> {

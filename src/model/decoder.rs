@@ -64,9 +64,4 @@ impl<'a> Decoder<'a> {
     pub fn length(&self, row: usize) -> usize {
         self.lengths[row]
     }
-
-    /// The most tokens that a row can read.
-    pub fn capacity(&self) -> usize {
-        self.caches.first().map_or(0, Cache::capacity)
-    }
 }

@@ -55,7 +55,9 @@ fn stage(recipe: &CheckedRecipe, named: &NamedStage, facts: &Facts) -> Result<St
     let mut inputs: BTreeMap<String, Source> = BTreeMap::new();
     for (name, mut file) in outside::inputs(recipe, named) {
         file.digest = file.digest_by(|path| facts.digests.get(path).copied());
-        inputs.insert(name, Source::File(file));
+        if file.digest.is_some() || !outside::is_optional(&name) {
+            inputs.insert(name, Source::File(file));
+        }
     }
     for (name, stage) in named_inputs(&named.stage) {
         inputs.insert(name.to_owned(), Source::Stage(stage.to_owned()));
@@ -80,7 +82,9 @@ fn named_inputs(stage: &recipe::Stage) -> Vec<(&'static str, &str)> {
         recipe::Stage::Shard(shard) => vec![("data", &shard.data)],
         recipe::Stage::Train(train) => {
             let data = train.data.as_deref().map(|data| ("data", data));
-            data.into_iter().chain([("model", train.model.as_str())]).collect()
+            let validate = train.validate.as_ref();
+            let validate = validate.map(|validate| ("validate.data", validate.data.as_str()));
+            data.into_iter().chain([("model", train.model.as_str())]).chain(validate).collect()
         }
         recipe::Stage::Evaluate(evaluate) => {
             vec![("data", &evaluate.data), ("model", &evaluate.model)]

@@ -16,6 +16,7 @@ fn accepted(kind: &str, input: &str) -> &'static [&'static str] {
         ("shard" | "evaluate", "data") => &["tokenize"],
         ("generate", "data") => &["tokenize", "shard"],
         ("train", "data") => &["shard"],
+        ("train", "validate.data") => &["tokenize"],
         ("train" | "evaluate" | "generate", "model") => &["load", "train"],
         _ => &[],
     }

@@ -7,15 +7,15 @@ use crate::recipe::path::Path;
 use crate::recipe::problem::Problem;
 use crate::recipe::{CheckedRecipe, NamedStage};
 use crate::spec::job::{
-    DataSource, EvaluateJob, EvaluateStage, Format, GenerateJob, GenerateModel, GenerateStage, Job,
-    LoadJob, LoadModel, LoadStage, RowSource, ShardJob, ShardModel, ShardStage, Split, SplitRule,
-    Task, TokenizeJob, TokenizeModel, TokenizeStage, TokenizerKind, TrainData, TrainJob,
-    TrainModel, TrainStage, TrainTrainer,
+    DataSource, EarlyStopping, EvaluateJob, EvaluateStage, Format, GenerateJob, GenerateModel,
+    GenerateStage, Job, LoadJob, LoadModel, LoadStage, RowSource, ShardJob, ShardModel, ShardStage,
+    Split, SplitRule, Task, TokenizeJob, TokenizeModel, TokenizeStage, TokenizerKind, TrainData,
+    TrainJob, TrainModel, TrainStage, TrainTrainer,
 };
 use crate::spec::optimization::{Optimizer, OptimizerName, Precision, Schedule};
-use crate::spec::recipe::choice::{OptimizerChoice, ScheduleChoice, TruncationMethod};
+use crate::spec::recipe::choice::{MonitorMode, OptimizerChoice, ScheduleChoice, TruncationMethod};
 use crate::spec::recipe::stage::SplitChoice;
-use crate::spec::recipe::{self, DataPrefix, Stage, Trainer};
+use crate::spec::recipe::{self, DataPrefix, ExpManager, MetricChoice, Stage, Trainer};
 
 /// The job of `stage`.
 pub(super) fn job(
@@ -47,15 +47,9 @@ pub(super) fn job(
             stage: LoadStage { strict: settings.strict.unwrap_or(true) },
         }),
         Stage::Train(settings) => Job::Train(train(recipe, stage, settings, facts)?),
-        Stage::Evaluate(settings) => Job::Evaluate(EvaluateJob {
-            stage: EvaluateStage {
-                split: settings.split.unwrap_or(Split::Test),
-                task: settings.task.clone(),
-                limit: settings.limit,
-                metrics: settings.metrics.clone(),
-                gen_kwargs: generation(settings.gen_kwargs.as_ref(), stage),
-            },
-        }),
+        Stage::Evaluate(settings) => {
+            Job::Evaluate(EvaluateJob { stage: evaluation(settings, stage) })
+        }
         Stage::Generate(settings) => Job::Generate(GenerateJob {
             model: GenerateModel {
                 tokenizer: outside::tokenizer(model)
@@ -69,6 +63,27 @@ pub(super) fn job(
         }),
     };
     Ok(job)
+}
+
+fn evaluation(settings: &recipe::Evaluate, stage: &NamedStage) -> EvaluateStage {
+    EvaluateStage {
+        split: settings.split.unwrap_or(Split::Test),
+        task: settings.task.clone(),
+        limit: settings.limit,
+        metrics: settings.metrics.iter().filter_map(MetricChoice::filled).collect(),
+        gen_kwargs: generation(settings.gen_kwargs.as_ref(), stage),
+    }
+}
+
+/// NeMo's defaults: the validation loss, less is better, 0.001, ten validations.
+fn early_stopping(manager: &ExpManager) -> Option<EarlyStopping> {
+    let given = manager.early_stopping_callback_params.clone().unwrap_or_default();
+    manager.create_early_stopping_callback.filter(|wanted| *wanted).map(|_| EarlyStopping {
+        monitor: given.monitor.unwrap_or_else(|| "val_loss".to_owned()),
+        more_is_better: given.mode == Some(MonitorMode::Max),
+        min_delta: given.min_delta.unwrap_or(0.001),
+        patience: given.patience.unwrap_or(10),
+    })
 }
 
 fn generation(
@@ -168,6 +183,11 @@ fn train(
         stage: TrainStage {
             checkpoint_every: settings.checkpoint_every.unwrap_or(0),
             keep: recipe.recipe().exp_manager.kept(),
+            validate: settings
+                .validate
+                .as_ref()
+                .map(|validate| evaluation(&validate.as_evaluate(), stage)),
+            early_stopping: early_stopping(&recipe.recipe().exp_manager),
         },
     })
 }

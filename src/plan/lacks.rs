@@ -119,6 +119,7 @@ fn checkpoint(
 /// Files that do not exist, one entry for each key that names some.
 fn files(recipe: &CheckedRecipe, stage: &NamedStage, facts: &Facts) -> Vec<Missing> {
     let mut inputs = outside::inputs(recipe, stage);
+    inputs.retain(|name, _| !outside::is_optional(name));
     if needs_vocabulary(stage) {
         inputs.extend(outside::tokenizer_files(recipe.folder(), &stage.settings.model));
     }
@@ -174,6 +175,7 @@ fn noun(input: &str) -> &'static str {
         Some("prefix") => "token file",
         Some("tokenizer") => "tokenizer file",
         Some("checkpoint") => "checkpoint",
+        Some("metrics" | "validate") => "metric's file",
         _ => "file",
     }
 }
@@ -187,6 +189,7 @@ fn key(stage: &NamedStage, input: &str) -> String {
         (("prefix", _), _) => "model.data.data_prefix".to_owned(),
         (("tokenizer", file), _) => format!("model.tokenizer.{file}"),
         (("checkpoint", _), _) => "restore_from_path".to_owned(),
+        (("metrics" | "validate", _), Some(own)) => format!("{own}.{input}"),
         ((input, _), Some(own)) => format!("{own}.{input}_file"),
         ((input, _), None) => input.to_owned(),
     }

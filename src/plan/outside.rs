@@ -6,7 +6,7 @@ use crate::base::digest::Digest;
 use crate::recipe::{CheckedRecipe, NamedStage};
 use crate::spec::job::{Job, TokenizerKind};
 use crate::spec::recipe::choice::TokenizerLibrary;
-use crate::spec::recipe::{Model, Stage};
+use crate::spec::recipe::{MetricChoice, Model, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -75,8 +75,13 @@ pub(super) fn inputs(recipe: &CheckedRecipe, stage: &NamedStage) -> BTreeMap<Str
             named.extend(path.map(|path| ("checkpoint".to_owned(), path)));
             false
         }
-        Stage::Train(train) if train.data.is_none() => {
-            prefixes = blend(&stage.settings.model).unwrap_or_default();
+        Stage::Train(train) => {
+            if train.data.is_none() {
+                prefixes = blend(&stage.settings.model).unwrap_or_default();
+            }
+            if let Some(validate) = &train.validate {
+                named.extend(metric_files(&validate.metrics, "validate.metrics"));
+            }
             false
         }
         Stage::Generate(generate) => {
@@ -84,7 +89,11 @@ pub(super) fn inputs(recipe: &CheckedRecipe, stage: &NamedStage) -> BTreeMap<Str
             named.extend(path.map(|path| ("prompts".to_owned(), path)));
             !has_tokenizer(recipe, &generate.model)
         }
-        Stage::Shard(_) | Stage::Train(_) | Stage::Evaluate(_) => false,
+        Stage::Evaluate(evaluate) => {
+            named.extend(metric_files(&evaluate.metrics, "metrics"));
+            false
+        }
+        Stage::Shard(_) => false,
     };
     let folder = recipe.folder();
     let mut inputs: BTreeMap<_, _> =
@@ -96,6 +105,20 @@ pub(super) fn inputs(recipe: &CheckedRecipe, stage: &NamedStage) -> BTreeMap<Str
         inputs.insert(format!("prefix.{at}"), outside(folder, file.prefix, &[".bin", ".idx"]));
     }
     inputs
+}
+
+/// The files of metrics, below the input's name `under`.
+fn metric_files(metrics: &[MetricChoice], under: &str) -> Vec<(String, String)> {
+    let of = |(number, metric): (usize, &MetricChoice)| -> Vec<(String, String)> {
+        let files = metric.files().into_iter();
+        files.map(|(name, path)| (format!("{under}.{number}.{name}"), path.to_owned())).collect()
+    };
+    metrics.iter().enumerate().flat_map(of).collect()
+}
+
+/// Whether an input counts only where it exists: a word of a metric's command may be any word.
+pub(super) fn is_optional(input: &str) -> bool {
+    input.contains(".command.")
 }
 
 fn outside(folder: &Path, written: String, endings: &'static [&'static str]) -> Outside {

@@ -5,8 +5,8 @@ use crate::spec::job::Split;
 use crate::spec::metric::MetricName;
 use crate::spec::recipe::stage::SplitChoice;
 use crate::spec::recipe::{
-    Data, DataPrefix, Dataset, Evaluate, GenKwargs, Generate, Inference, Load, Model, Recipe,
-    Shard, Source, Stage, Task, Tokenize, Train, Trainer,
+    Data, DataPrefix, Dataset, Evaluate, GenKwargs, Generate, Inference, Load, MetricChoice, Model,
+    Recipe, Shard, Source, Stage, Task, Tokenize, Train, Trainer,
 };
 use serde_yaml::Value;
 use std::sync::Arc;
@@ -134,6 +134,7 @@ fn defaults(recipe: &Recipe) -> Vec<(String, Stage)> {
         data: rows.map(|_| "shard".to_owned()),
         model: "load".to_owned(),
         checkpoint_every: None,
+        validate: None,
         overlay: None,
     };
     let mut stages = Vec::new();
@@ -218,6 +219,7 @@ fn evaluate(data: &Data) -> Option<Evaluate> {
     let named = rows.metric.as_ref().and_then(|metric| metric.name.as_deref()).unwrap_or("loss");
     let mut metrics = vec![MetricName::Loss];
     metrics.extend(metric(named).filter(|metric| *metric != MetricName::Loss));
+    let metrics = metrics.into_iter().map(MetricChoice::Named).collect();
     Some(Evaluate {
         model: "train".to_owned(),
         data: "tokenize".to_owned(),

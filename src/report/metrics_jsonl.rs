@@ -227,8 +227,12 @@ mod tests {
     fn a_resumed_run_is_cut_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let validation =
-            Line::Validation(ValidationMetrics { step: 2, consumed_samples: 64, val_loss: 2.0 });
+        let validation = Line::Validation(ValidationMetrics {
+            step: 2,
+            consumed_samples: 64,
+            val_loss: 2.0,
+            metrics: std::collections::BTreeMap::new(),
+        });
         let mut killed = MetricsLog::open(&path, false).unwrap();
         killed.begin("train").unwrap();
         for line in [step(1), step(2), validation.clone(), step(3)] {

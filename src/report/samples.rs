@@ -5,7 +5,7 @@ use crate::spec::event::Sample;
 use serde_json::Value;
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The file's name in the run folder.
 pub const FILE: &str = "samples.jsonl";
@@ -13,15 +13,16 @@ pub const FILE: &str = "samples.jsonl";
 /// Writes `samples.jsonl` of `run_folder`: every line of each stage's file, in order, with the key
 /// `stage` put before the others.
 ///
-/// `stages` are pairs of a stage's name and its `samples.jsonl` or `generations.jsonl`.
-pub fn gather(run_folder: &Path, stages: &[(&str, &Path)]) -> io::Result<()> {
+/// `stages` are pairs of a stage's name and its `samples.jsonl` or `generations.jsonl`, or of `NAME,
+/// step N` and the samples of a validation.
+pub fn gather(run_folder: &Path, stages: &[(String, PathBuf)]) -> io::Result<()> {
     let texts: Vec<_> =
         stages.iter().map(|(_, path)| fs::read_to_string(path)).collect::<io::Result<_>>()?;
     atomic_file::write_with(&run_folder.join(FILE), |file| {
         for ((stage, _), text) in stages.iter().zip(&texts) {
             for line in text.lines() {
                 let rest = line.strip_prefix('{').ok_or_else(|| not_an_object(line))?;
-                writeln!(file, "{{\"stage\":{},{rest}", Value::from(*stage))?;
+                writeln!(file, "{{\"stage\":{},{rest}", Value::from(stage.as_str()))?;
             }
         }
         Ok(())

@@ -104,6 +104,9 @@ pub struct StageSummary {
     /// The content of `metrics.json`, for an evaluate stage.
     #[serde(default)]
     pub metrics: BTreeMap<String, f64>,
+    /// The content of its `intervals.json`: 95% intervals of the metrics.
+    #[serde(default)]
+    pub intervals: BTreeMap<String, [f64; 2]>,
 }
 
 /// What was done with a stage.

@@ -180,6 +180,7 @@ mod tests {
             output: String::new(),
             facts: std::collections::BTreeMap::new(),
             metrics: [("exact_match".to_owned(), number), ("samples".to_owned(), 2500.0)].into(),
+            intervals: std::collections::BTreeMap::new(),
         };
         let text = evaluations(&[of("untrained", 0.0004), of("evaluate", 0.5312)]);
         let row = text.lines().find(|line| line.contains("exact_match")).unwrap();
@@ -203,8 +204,12 @@ mod tests {
             learned_tokens: 5,
             tokens_per_second: step as f64,
         };
-        let validation =
-            |step, val_loss| ValidationMetrics { step, consumed_samples: step, val_loss };
+        let validation = |step, val_loss| ValidationMetrics {
+            step,
+            consumed_samples: step,
+            val_loss,
+            metrics: std::collections::BTreeMap::new(),
+        };
         let training = Training {
             stage: String::new(),
             steps: (1..=20).map(step).collect(),
@@ -226,6 +231,9 @@ mod tests {
             task: None,
             scores: std::collections::BTreeMap::new(),
             tokens: 2,
+            token_ids: Vec::new(),
+            logprob: Vec::new(),
+            full_logprob: Vec::new(),
         };
         let text = samples(&[&sample], 80);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");

@@ -1,4 +1,5 @@
-//! Puts a train stage's checkpoint where people look for it: `checkpoints/STAGE` in the run folder.
+//! Puts what people look for into the run folder: `checkpoints/STAGE` of a train stage, `failed/STAGE`
+//! of an evaluation that failed.
 
 use crate::artifacts::record::is_measured;
 use crate::artifacts::{Artifact, Record};
@@ -43,6 +44,25 @@ pub(super) fn checkpoint(
     atomic_file::rename_folder(&partial, &place)?;
     if old.exists() {
         fs::remove_dir_all(&old)?;
+    }
+    Ok(place)
+}
+
+/// Folder of the run folder in which failed evaluations keep what they had computed.
+const FAILED: &str = "failed";
+
+/// Copies the files in `output` to `failed/STAGE` of `run_folder`, in place of earlier ones, and
+/// gives that folder.
+pub(super) fn failed(output: &Path, run_folder: &Path, stage: &str) -> io::Result<PathBuf> {
+    let place = run_folder.join(FAILED).join(stage);
+    if place.exists() {
+        fs::remove_dir_all(&place)?;
+    }
+    fs::create_dir_all(&place)?;
+    for (name, path) in crate::base::digest::files_below(output)? {
+        let target = place.join(name);
+        fs::create_dir_all(target.parent().unwrap_or(&place))?;
+        fs::copy(&path, &target)?;
     }
     Ok(place)
 }

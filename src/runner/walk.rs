@@ -140,6 +140,7 @@ impl Walk<'_> {
         }
         self.new.stages.insert(stage.name.clone(), locked(stage, &artifact));
         self.outputs.insert(stage.name.clone(), artifact.clone());
+        self.output(stage, &artifact.output);
         let checkpoint = self.publish(stage, &artifact)?;
         let (name, kind) = (stage.name.clone(), stage.job.kind());
         Ok(Done { stage: name, kind, decision, seconds, artifact, checkpoint })
@@ -209,6 +210,9 @@ impl Walk<'_> {
             Err(error) => {
                 let stopped = matches!(error, stages::Error::Stopped(_));
                 if !stage.continues() {
+                    if !stopped {
+                        self.keep_failed(stage, work.output())?;
+                    }
                     work.discard()?;
                 }
                 return Err(if stopped {
@@ -322,6 +326,27 @@ impl Walk<'_> {
                 false
             }
         }
+    }
+
+    fn output(&self, stage: &Stage, output: &std::path::Path) {
+        let (stage, output) = (stage.name.clone(), output.display().to_string());
+        self.sink.emit(Event::StageOutput { stage, output });
+    }
+
+    /// Keeps what a failed evaluation had computed, in the run folder: generating again is dear.
+    fn keep_failed(&self, stage: &Stage, output: &std::path::Path) -> Result<(), Error> {
+        let Some(folder) = self.settings.run_folder.filter(|_| stage.job.kind() == "evaluate")
+        else {
+            return Ok(());
+        };
+        let kept = publish::failed(output, folder, &stage.name);
+        let kept = kept.map_err(|error| Error::Publish {
+            stage: stage.name.clone(),
+            folder: folder.to_owned(),
+            error,
+        })?;
+        self.output(stage, &kept);
+        Ok(())
     }
 
     fn note(&self, text: String) {

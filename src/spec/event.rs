@@ -1,7 +1,7 @@
 //! What happens during a run, as one ordered stream of plain data.
 
 use super::generation::StopReason;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
 /// Something that happened inside a stage or around it.
@@ -34,6 +34,13 @@ pub enum Event {
         seconds: f64,
         /// Numbers to show (`samples`, `exact_match`, …).
         facts: BTreeMap<String, f64>,
+    },
+    /// Where a stage's output lies; of a stage that failed, what it had computed till then.
+    StageOutput {
+        /// The stage's name.
+        stage: String,
+        /// The folder.
+        output: String,
     },
     /// A stage failed.
     StageFailed {
@@ -115,6 +122,29 @@ pub struct ValidationMetrics {
     pub consumed_samples: u64,
     /// Loss per learned token over the validation batches, in nats.
     pub val_loss: f64,
+    /// Metrics of generated answers by their names in the log: `val_metrics/avg_NAME`.
+    #[serde(flatten, deserialize_with = "of_metrics")]
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// What the names of validation metrics begin with, as trlx logs them.
+pub const VALIDATION_METRIC: &str = "val_metrics/avg_";
+
+/// The keys of a line that are validation metrics; other keys are somebody else's.
+fn of_metrics<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, f64>, D::Error> {
+    let all: BTreeMap<String, serde_json::Value> = BTreeMap::deserialize(deserializer)?;
+    let ours = all.into_iter().filter(|(name, _)| name.starts_with(VALIDATION_METRIC));
+    Ok(ours.filter_map(|(name, value)| Some((name, value.as_f64()?))).collect())
+}
+
+impl ValidationMetrics {
+    /// A value that can be watched: `val_loss`, or a metric by its name in the log.
+    pub fn value(&self, name: &str) -> Option<f64> {
+        let metric = || self.metrics.get(name).copied();
+        if name == "val_loss" { Some(self.val_loss) } else { metric() }
+    }
 }
 
 /// A prompt, what was expected and what came; one line of `samples.jsonl` and `generations.jsonl`.
@@ -133,6 +163,15 @@ pub struct Sample {
     pub stop_reason: StopReason,
     /// Number of generated tokens.
     pub tokens: usize,
+    /// The generated tokens.
+    #[serde(default)]
+    pub token_ids: Vec<u32>,
+    /// The log-probability that the model gave to each of them (`compute_logprob`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logprob: Vec<f64>,
+    /// The log-probabilities of the whole vocabulary at each of them (`all_probs`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub full_logprob: Vec<Vec<f64>>,
     /// The sample's own scores by metric name (`exact_match`: 1 is a hit).
     #[serde(default)]
     pub scores: BTreeMap<String, f64>,

@@ -25,8 +25,13 @@ pub struct Generation {
     pub max_length: usize,
     /// Texts that end the output; they are left out of it.
     pub end_strings: Vec<String>,
-    /// Whether the prompt starts with the beginning-of-sequence token.
-    pub add_bos: bool,
+    /// Whether prompts start with the beginning-of-sequence token; none where they do as the
+    /// samples did that the model learned from.
+    pub add_bos: Option<bool>,
+    /// Give the log-probability of every new token.
+    pub compute_logprob: bool,
+    /// Give the log-probabilities of all tokens at every new one.
+    pub all_probs: bool,
     /// Seed of the sampling streams (one per prompt).
     pub seed: u64,
     /// Prompts decoded together.

@@ -8,7 +8,7 @@
 
 use super::architecture::Architecture;
 use super::generation::Generation;
-use super::metric::MetricName;
+use super::metric::Metric;
 use super::optimization::{Degrees, LossScaling, Optimizer, Precision, Recompute};
 pub use super::rows::{Format, RowSource, Split, SplitRule, Task};
 use serde::{Deserialize, Serialize};
@@ -280,6 +280,13 @@ pub struct TrainStage {
     /// Which of them are kept beside the last; none when the recipe asks for none.
     #[serde(default)]
     pub keep: Option<Keep>,
+    /// What is measured at each validation, on samples of input `validate.data`; its metrics' files
+    /// are inputs `validate.metrics.N.…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validate: Option<EvaluateStage>,
+    /// When training stops before its last step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<EarlyStopping>,
 }
 
 /// Checkpoints that are kept beside the last (`exp_manager.checkpoint_callback_params`).
@@ -346,7 +353,22 @@ impl ShardJob {
     }
 }
 
-/// Inputs: `model` (a checkpoint), `data` (a tokenize output). Output: `metrics.json`, `samples.jsonl`.
+/// When training stops before its last step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EarlyStopping {
+    /// The value watched: `val_loss` or `val_metrics/avg_NAME`.
+    pub monitor: String,
+    /// Whether more of it is better.
+    pub more_is_better: bool,
+    /// Least change that counts as better.
+    pub min_delta: f64,
+    /// Validations in a row without a better value after which training stops.
+    pub patience: u64,
+}
+
+/// Inputs: `model` (a checkpoint), `data` (a tokenize output), `metrics.N.…` (files of metric N).
+/// Output: `metrics.json`, `intervals.json`, `samples.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluateJob {
@@ -365,7 +387,7 @@ pub struct EvaluateStage {
     /// At most so many samples, taken in the order of their hashes; none for all.
     pub limit: Option<usize>,
     /// What is computed.
-    pub metrics: Vec<MetricName>,
+    pub metrics: Vec<Metric>,
     /// How answers are generated.
     pub gen_kwargs: Generation,
 }

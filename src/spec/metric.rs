@@ -1,4 +1,4 @@
-//! Names of the metrics that the evaluation computes.
+//! The metrics that the evaluation computes: those with a name, and those that a recipe makes.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,9 +29,97 @@ pub enum MetricName {
     Rouge2,
     /// Mean number of generated characters.
     Length,
+    /// BLEU over all samples, from 0 to 100 (sacreBLEU: `13a`, one reference, `exp` smoothing).
+    Bleu,
+    /// chrF over all samples, from 0 to 100 (sacreBLEU: characters in runs of 1 to 6, beta 2).
+    Chrf,
+    /// F1 of each label, averaged over the labels; texts stripped of outer white space are labels.
+    #[serde(rename = "macro_f1")]
+    MacroF1,
+    /// Different words of all outputs divided by all words (Li et al. 2016).
+    #[serde(rename = "distinct_1")]
+    Distinct1,
+    /// Different pairs of neighbouring words divided by all pairs (Li et al. 2016).
+    #[serde(rename = "distinct_2")]
+    Distinct2,
+    /// Different runs of three words divided by all runs (Li et al. 2016).
+    #[serde(rename = "distinct_3")]
+    Distinct3,
+    /// Share of generations that are one JSON value.
+    JsonValid,
+}
+
+/// A metric with everything it needs to know; files are inputs of the stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Share of generations in which a regular expression is found.
+    Regex {
+        /// The metric's name.
+        name: String,
+        /// The expression, in the syntax of Rust's `regex`.
+        regex: String,
+    },
+    /// Mean of a minijinja expression over `prompt`, `expected` and `output`.
+    Expression {
+        /// The metric's name.
+        name: String,
+        /// The expression; it gives a number, or true (1) or false (0).
+        expression: String,
+    },
+    /// Mean sentiment by a list of words, between -1 and 1; input `metrics.N.lexicon`.
+    Lexicon {
+        /// The metric's name.
+        name: String,
+    },
+    /// Mean of another program's scores; words that name files are inputs `metrics.N.command.M`.
+    Program {
+        /// The metric's name.
+        name: String,
+        /// The program and its arguments.
+        command: Vec<String>,
+        /// Longest wait for the next score, in seconds.
+        timeout: f64,
+    },
+    /// One by name.
+    #[serde(untagged)]
+    Named(MetricName),
+}
+
+impl Metric {
+    /// The name as it stands in `metrics.json`.
+    pub fn name(&self) -> &str {
+        match self {
+            Metric::Named(name) => name.name(),
+            Metric::Regex { name, .. }
+            | Metric::Expression { name, .. }
+            | Metric::Lexicon { name }
+            | Metric::Program { name, .. } => name,
+        }
+    }
 }
 
 impl MetricName {
+    /// All of them.
+    pub const ALL: [MetricName; 16] = [
+        MetricName::Loss,
+        MetricName::Perplexity,
+        MetricName::TokenAccuracy,
+        MetricName::ExactMatch,
+        MetricName::TokenF1,
+        MetricName::RougeL,
+        MetricName::Rouge1,
+        MetricName::Rouge2,
+        MetricName::Length,
+        MetricName::Bleu,
+        MetricName::Chrf,
+        MetricName::MacroF1,
+        MetricName::Distinct1,
+        MetricName::Distinct2,
+        MetricName::Distinct3,
+        MetricName::JsonValid,
+    ];
+
     /// The name as it stands in a recipe and in `metrics.json`.
     pub fn name(self) -> &'static str {
         match self {
@@ -44,6 +132,13 @@ impl MetricName {
             MetricName::Rouge1 => "rouge_1",
             MetricName::Rouge2 => "rouge_2",
             MetricName::Length => "length",
+            MetricName::Bleu => "bleu",
+            MetricName::Chrf => "chrf",
+            MetricName::MacroF1 => "macro_f1",
+            MetricName::Distinct1 => "distinct_1",
+            MetricName::Distinct2 => "distinct_2",
+            MetricName::Distinct3 => "distinct_3",
+            MetricName::JsonValid => "json_valid",
         }
     }
 

@@ -214,7 +214,7 @@ fn save(carried: &Carried, folder: &Path) -> Result<Ends, Error> {
         let text = format!("{{\"tokenizer_class\": \"{class}\"}}\n");
         atomic_file::write(&path, text.as_bytes()).map_err(wrong(&path))?;
     }
-    Ok(Ends { bos: tokenizer.bos(), eos: tokenizer.eos(), pad: tokenizer.pad() })
+    Ok(Ends { bos: tokenizer.bos(), eos: tokenizer.eos(), pad: tokenizer.special().pad })
 }
 
 fn put(carried: &Carried, folder: &Path) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! The generate stage, and text from a checkpoint for the command of the same name.
 
-use super::evaluate::{lines, progress};
+pub use super::conversation::Message;
+use super::evaluation::{lines, progress};
 use super::{Folders, Outcome, convert};
 use crate::base::atomic_file;
 use crate::checkpoint::native;
@@ -8,6 +9,7 @@ use crate::checkpoint::opened::Opened;
 use crate::data::tokenizer::{self, Tokenizer};
 pub use crate::engine::generation::Update;
 use crate::engine::generation::{Generated, Listener, Session, SessionError, batch};
+use crate::model::Model;
 use crate::spec::backend::Backend;
 use crate::spec::event::{Event, Sample, Sink};
 use crate::spec::generation::Generation;
@@ -49,6 +51,15 @@ pub enum Error {
     /// The tokenizer in another program's checkpoint cannot be opened.
     #[error("the tokenizer in the checkpoint cannot be used")]
     Carried(#[source] Box<convert::Error>),
+    /// There is no template for turns.
+    #[error(
+        "the model's tokenizer brings no chat template: train with a tokenizer folder that holds \
+         chat_template.jinja or tokenizer_config.json, or give --prompt"
+    )]
+    NoChatTemplate,
+    /// The template cannot be used.
+    #[error("the chat template fails: {0}")]
+    ChatTemplate(String),
     /// There is nothing to do.
     #[error("there are no prompts: set `prompts` of the stage to a list of texts or to a file")]
     NoPrompts,
@@ -126,7 +137,10 @@ pub fn run(
 
 /// A checkpoint with its tokenizer, ready to continue prompts.
 #[derive(Debug)]
-pub struct Speaker(Session);
+pub struct Speaker {
+    pub(super) model: Model,
+    pub(super) tokenizer: Tokenizer,
+}
 
 impl Speaker {
     /// Opens the checkpoint at `model`: a stage's output folder, or the checkpoint folder in it.
@@ -149,7 +163,10 @@ impl Speaker {
     }
 
     fn new(model: &Path, backend: Backend, tokenizer: Tokenizer) -> Result<Speaker, Error> {
-        Ok(Speaker(Session::new(super::load_model(model, backend)?, tokenizer)?))
+        let model = super::load_model(model, backend)?;
+        // Said here, before prompts are typed.
+        Session::new(&model, &tokenizer)?;
+        Ok(Speaker { model, tokenizer })
     }
 
     /// Continues every prompt; the samples are in the prompts' order.
@@ -166,10 +183,11 @@ impl Speaker {
         if prompts.is_empty() {
             return Err(Error::NoPrompts.into());
         }
-        let encode = |prompt: &String| self.0.encode(prompt, settings.add_bos);
+        let session = Session::new(&self.model, &self.tokenizer).map_err(Error::from)?;
+        let encode = |prompt: &String| session.encode(prompt, settings.add_bos);
         let tokens = prompts.iter().map(encode).collect::<Result<Vec<_>, _>>();
         let tokens = tokens.map_err(Error::from)?;
-        let generated = self.0.decode(&tokens, settings, stop, listener);
+        let generated = session.decode(&tokens, settings, stop, listener);
         let generated = generated.map_err(stopped_or_failed)?;
         let pairs = prompts.iter().zip(generated);
         Ok(pairs.map(|(prompt, generated)| sample(prompt, generated)).collect())
@@ -199,11 +217,14 @@ fn sample(prompt: &str, generated: Generated) -> Sample {
         output: generated.text,
         stop_reason: generated.stop_reason,
         tokens: generated.tokens.len(),
+        token_ids: generated.tokens,
+        logprob: generated.logprob,
+        full_logprob: generated.full_logprob,
         scores: BTreeMap::new(),
     }
 }
 
-fn stopped_or_failed(error: SessionError) -> super::Error {
+pub(super) fn stopped_or_failed(error: SessionError) -> super::Error {
     match error {
         SessionError::Decode(batch::Error::Stopped { done, total }) => {
             super::Error::Stopped(format!("{done} of {total} prompts continued"))

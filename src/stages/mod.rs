@@ -1,17 +1,22 @@
 //! One file per stage kind: input folders in, one output folder out.
 
 pub mod bench;
+pub mod compare;
+mod conversation;
 pub mod convert;
 pub mod devices;
 pub mod evaluate;
+mod evaluation;
 pub mod generate;
 pub mod inspect;
 mod held_out;
 mod inspect_foreign;
 pub mod load;
+pub mod preview;
 pub mod shard;
 pub mod tokenize;
 pub mod train;
+mod watch;
 
 pub use tokenize::{TrainRequest, TrainText};
 

@@ -46,7 +46,10 @@ pub fn run(
     sink: &dyn Sink,
     stop: &AtomicBool,
 ) -> Result<Outcome, super::Error> {
+    let mut tasks = job.stage.sources.iter().flat_map(|source| &source.tasks);
+    let add_bos = !job.stage.sources.is_empty() && tasks.all(|task| task.add_bos);
     let tokenizer = Tokenizer::load(job.model.tokenizer, &folders.inputs).map_err(Error::from)?;
+    let tokenizer = tokenizer.with_bos(add_bos);
     let paths: Vec<&Path> = (0..job.stage.sources.len())
         .map(|source| folders.input(&format!("rows.{source}")))
         .collect::<Result<_, _>>()?;

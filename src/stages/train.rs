@@ -1,11 +1,13 @@
 //! The train stage: a checkpoint and shards to a fine-tuned checkpoint.
 
-use super::{Folders, Outcome, Refusal};
+use super::watch::Watcher;
+use super::{Folders, Outcome, Refusal, evaluation};
 use crate::base::digest::files_below;
 use crate::data::feed::{self, Blend, Feed, Ordering};
 use crate::data::sampler;
 use crate::data::stream::StreamOptions;
 use crate::engine::training::{self, Finished, Run};
+use crate::engine::watch::Watch;
 use crate::spec::event::{Event, Sink};
 use crate::spec::job::{DataSource, Split, TrainJob};
 use std::collections::BTreeMap;
@@ -24,6 +26,9 @@ pub enum Error {
         /// Why.
         source: feed::Error,
     },
+    /// The metrics of validations.
+    #[error("cannot prepare `validate`")]
+    Validate(#[from] evaluation::Error),
     /// Training failed.
     #[error(transparent)]
     Training(#[from] training::Error),
@@ -49,8 +54,10 @@ pub fn run(
     let data = open(job, folders, Split::Train)?;
     let validation = open_validation(job, folders, sink)?;
     copy_tokenizer(folders)?;
+    let watcher = Watcher::prepare(job, folders, sink, stop)?;
+    let watch = watcher.as_ref().map(|watcher| watcher as &dyn Watch);
     let (backend, output) = (folders.backend, folders.output.as_path());
-    let run = Run { job, start, backend, output, data, validation };
+    let run = Run { job, start, backend, output, data, validation, watch };
     match training::train(run, sink, stop) {
         Ok(finished) => Ok(Outcome { facts: facts(&finished) }),
         Err(training::Error::Stopped { step }) => {

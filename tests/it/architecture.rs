@@ -65,6 +65,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("schemars", &["spec", "recipe/schema"]),
     ("petgraph", &["plan"]),
     ("tokenizers", &["data/tokenizer"]),
+    ("rustix", &["metrics/program"]),
     ("clap", &["cli"]),
 ];
 

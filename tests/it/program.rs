@@ -312,3 +312,117 @@ fn other_commands_answer() {
     assert!(desk.run(&["gc", "tiny.yaml"], 0).contains("removed 3 outputs"));
     assert!(desk.run(&["tiny.yaml"], 0).contains("nothing to do"));
 }
+
+#[cfg(unix)]
+#[test]
+fn a_metric_program_that_crashes_keeps_what_was_computed() {
+    let desk = Desk::new();
+    let script = "read line; echo 1; read line; echo 0; echo it is full >&2; exit 9";
+    sft_run::base::atomic_file::write(&desk.path("score.sh"), script.as_bytes()).unwrap();
+    let metrics = "stages.evaluate.evaluate.metrics=[exact_match,loss,\
+                   {name: judge,command: [sh,score.sh]}]";
+    let output = desk.output(&["tiny.yaml", metrics]);
+    let told = text(&output.stderr) + &text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("`judge`") && told.contains("row 3 of"), "{told}");
+    assert!(told.contains("it is full"), "{told}");
+    let summary = desk.json("runs/tiny/summary.json");
+    let stage = summary["stages"].as_array().unwrap().iter().find(|one| one["name"] == "evaluate");
+    let stage = stage.unwrap();
+    assert_eq!(stage["state"], "failed");
+    assert!(stage["metrics"]["loss"].as_f64().unwrap() > 1.0, "{stage}");
+    assert!(stage["metrics"]["judge"].is_null(), "{stage}");
+    assert!(desk.text("runs/tiny/samples.jsonl").contains("exact_match"));
+    assert!(desk.text("runs/tiny/failed/evaluate/samples.jsonl").contains("exact_match"));
+
+    // The script is an input: put right, it runs again, and the failure is gone.
+    let right = "while read -r line; do echo 0.25; done";
+    sft_run::base::atomic_file::write(&desk.path("score.sh"), right.as_bytes()).unwrap();
+    desk.run(&["tiny.yaml", metrics], 0);
+    let summary = desk.json("runs/tiny/summary.json");
+    let stage = summary["stages"].as_array().unwrap().iter().find(|one| one["name"] == "evaluate");
+    assert_eq!(stage.unwrap()["metrics"]["judge"], 0.25);
+    assert!(!desk.path("runs/tiny/failed").exists());
+}
+
+/// A mapping that asks for metrics at every validation.
+const VALIDATE: &str = "+stages.train.train.validate={data: tokenize,limit: 6,\
+                        metrics: [exact_match,token_accuracy],gen_kwargs: {max_length: 4}}";
+
+#[test]
+fn metrics_between_steps_are_logged_and_leave_the_losses_alone() {
+    let desk = Desk::new();
+    desk.run(&["tiny.yaml"], 0);
+    let losses = |lines: &[String]| -> Vec<(Value, Value)> {
+        let lines = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.map(|line| (line["reduced_train_loss"].clone(), line["val_loss"].clone())).collect()
+    };
+    let without = losses(&desk.numbers("runs/tiny/metrics.jsonl"));
+    desk.run(&["tiny.yaml", VALIDATE], 0);
+    let lines = desk.numbers("runs/tiny/metrics.jsonl");
+    assert_eq!(losses(&lines), without, "the same bits with generation between the steps");
+    let validations: Vec<&String> = lines.iter().filter(|line| line.contains("val_loss")).collect();
+    assert_eq!(validations.len(), 3);
+    for line in validations {
+        assert!(line.contains("val_metrics/avg_exact_match"), "{line}");
+        assert!(line.contains("val_metrics/avg_token_accuracy"), "{line}");
+    }
+    assert!(desk.text("runs/tiny/report.html").contains("val_metrics/avg_exact_match"));
+    assert!(desk.text("runs/tiny/samples.jsonl").contains("train, step 4"));
+}
+
+#[test]
+fn training_stops_early_when_the_watched_value_gets_no_better() {
+    let desk = Desk::new();
+    let stops = [
+        "tiny.yaml",
+        "trainer.max_steps=40",
+        "exp_manager.create_early_stopping_callback=true",
+        "+exp_manager.early_stopping_callback_params={monitor: val_loss,mode: max,patience: 2}",
+    ];
+    let told = desk.run(&stops, 0);
+    assert!(told.contains("stopped early after step 12"), "{told}");
+    let lines = desk.numbers("runs/tiny/metrics.jsonl");
+    assert_eq!(lines.len(), 12 + 3, "three validations: the first is the best");
+    let wrong =
+        ["tiny.yaml", stops[2], "+exp_manager.early_stopping_callback_params={monitor: bleu}"];
+    let output = desk.output(&wrong);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("watches `bleu`"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn preview_shows_which_tokens_are_learned() {
+    let desk = Desk::new();
+    let shown = desk.run(&["preview", "tiny.yaml", "-n", "2"], 0);
+    assert_eq!(shown.matches("kind · ").count(), 2, "{shown}");
+    assert!(shown.contains('«') && shown.contains("% learned") && shown.contains("% filled"));
+    let shown: Value =
+        serde_json::from_str(&desk.run(&["preview", "tiny.yaml", "--json"], 0)).unwrap();
+    let tokens = shown[0]["preview"]["samples"][0]["tokens"].as_array().unwrap().clone();
+    let prompt = shown[0]["preview"]["samples"][0]["prompt_tokens"].as_u64().unwrap();
+    for (place, token) in tokens.iter().enumerate() {
+        assert_eq!(token["learned"], place as u64 >= prompt, "the answer and its end are learned");
+    }
+    let empty = "stages.tokenize.tokenize.sources=[{rows: nouns.jsonl,tasks: [{prompt: a,answer: '',\
+                 add_eos: false}]}]";
+    let shown = desk.run(&["preview", "tiny.yaml", empty], 0);
+    assert!(shown.contains("every token of this sample is masked"), "{shown}");
+}
+
+#[test]
+fn compare_tells_differences_with_intervals_and_the_answers_that_changed() {
+    let desk = Desk::new();
+    desk.run(&["tiny.yaml"], 0);
+    desk.run(&["tiny.yaml", "model.seed=8"], 0);
+    let pair = ["compare", "runs/tiny/run_0", "runs/tiny"];
+    let told = desk.run(&pair, 0);
+    assert!(told.contains("95% interval") && told.contains("answers differ"), "{told}");
+    let document: Value =
+        serde_json::from_str(&desk.run(&[pair[0], pair[1], pair[2], "--json"], 0)).unwrap();
+    let evaluation = &document["answers"][0];
+    assert_eq!(evaluation["stage"], "evaluate");
+    assert!(evaluation["pairs"].as_u64().unwrap() > 10, "{evaluation}");
+    assert_eq!(evaluation["differences"][0]["metric"], "exact_match");
+    assert!(!evaluation["changed"].as_array().unwrap().is_empty());
+}

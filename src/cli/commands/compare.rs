@@ -1,5 +1,6 @@
 //! `sft-run compare A B`: two runs side by side.
 
+use super::compared_answers::{self, Compared};
 use crate::cli::arguments::CompareArguments;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
@@ -21,18 +22,21 @@ pub(in crate::cli) fn run(
     let second = read(&arguments.second)?;
     let heads = [arguments.first.display().to_string(), arguments.second.display().to_string()];
     let differences = difference::of_yaml(&first.recipe, &second.recipe);
+    let answers = compared_answers::of([&first, &second])?;
     if session.terminal.json {
         session
             .terminal
-            .result(&format!("{:#}", document(&heads, [&first, &second], &differences)));
+            .result(&format!("{:#}", document(&heads, [&first, &second], &differences, &answers)));
         return Ok(Exit::Done);
     }
-    let parts = [
+    let width = session.terminal.width;
+    let mut parts = vec![
         recipes(&heads, &differences),
         trainings(&heads, [&first, &second]),
         metrics(&heads, [&first, &second]),
-        curves(&heads, [&first, &second], session.terminal.width),
     ];
+    parts.extend(answers.iter().map(|one| one.text(&heads, width)));
+    parts.push(curves(&heads, [&first, &second], width));
     session
         .terminal
         .result(&parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n"));
@@ -124,6 +128,7 @@ fn document(
     heads: &[String; 2],
     runs: [&RunRecord; 2],
     differences: &[Difference],
+    answers: &[Compared<'_>],
 ) -> serde_json::Value {
     let side = |head: &String, run: &RunRecord| {
         let numbers: Vec<_> = run.trainings.iter().map(|training| {
@@ -137,5 +142,6 @@ fn document(
         "recipe": differences,
         "first": side(&heads[0], runs[0]),
         "second": side(&heads[1], runs[1]),
+        "answers": answers.iter().map(Compared::json).collect::<Vec<_>>(),
     })
 }

@@ -1,5 +1,6 @@
 //! `sft-run generate`: text from a run's model.
 
+use crate::base::atomic_file;
 use crate::cli::arguments::GenerateArguments;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
@@ -9,7 +10,7 @@ use crate::cli::terminal::{Paint, Terminal};
 use crate::spec::backend::Backend;
 use crate::spec::generation::{Generation, PenaltyRule};
 use crate::stages;
-use crate::stages::generate::{Speaker, Update};
+use crate::stages::generate::{Speaker, Update, read_prompts};
 use serde_json::json;
 use std::io::{self, BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -20,8 +21,11 @@ pub(in crate::cli) fn run(
     arguments: &GenerateArguments,
 ) -> Result<Exit, Failure> {
     let model = model_folder(&arguments.model)?;
-    let prompts = prompts(arguments)?;
     let stop = signals::stop_flag().map_err(|error| Failure::failed(&error))?;
+    if arguments.chat {
+        return super::chat::run(session, &model, &settings(arguments), &stop);
+    }
+    let prompts = prompts(arguments)?;
     let speaker =
         Speaker::open(&model, Backend::Cpu, None).map_err(|error| Failure::failed(&error))?;
     let terminal = &session.terminal;
@@ -33,6 +37,10 @@ pub(in crate::cli) fn run(
     };
     let samples = speaker.generate(&prompts, &settings(arguments), &stop, &mut listener);
     let samples = samples.map_err(|error| Failure::failed(&error))?;
+    if let Some(path) = &arguments.output {
+        let lines: String = samples.iter().map(|sample| format!("{}\n", json!(sample))).collect();
+        atomic_file::write(path, lines.as_bytes()).map_err(|error| Failure::failed(&error))?;
+    }
     if terminal.json {
         terminal.result(&format!("{:#}", json!(samples)));
     }
@@ -117,11 +125,14 @@ fn prompts(arguments: &GenerateArguments) -> Result<Vec<String>, Failure> {
     if !arguments.prompts.is_empty() {
         return Ok(arguments.prompts.clone());
     }
+    if let Some(path) = &arguments.prompts_file {
+        return read_prompts(path).map_err(|error| Failure::failed(&error));
+    }
     let stdin = io::stdin();
     if stdin.is_terminal() {
         return Err(Failure::wrong(
             "there is no prompt",
-            "give --prompt TEXT, or prompts on stdin, one a line",
+            "give --prompt TEXT, --prompts FILE, or prompts on stdin, one a line",
         ));
     }
     let lines: Result<Vec<String>, _> = stdin.lock().lines().collect();
@@ -134,13 +145,15 @@ fn settings(arguments: &GenerateArguments) -> Generation {
         temperature: arguments.temperature.unwrap_or(1.0),
         top_k: arguments.top_k,
         top_p: arguments.top_p,
-        repetition_penalty: 1.0,
+        repetition_penalty: arguments.repetition_penalty,
         repetition_penalty_rule: PenaltyRule::Hf,
-        min_length: 0,
+        min_length: arguments.min_length,
         max_length: arguments.max_length,
         end_strings: arguments.end_strings.clone(),
-        add_bos: false,
+        add_bos: arguments.add_bos,
+        compute_logprob: arguments.logprob,
+        all_probs: false,
         seed: arguments.seed,
-        batch_size: 32,
+        batch_size: usize::try_from(arguments.batch_size).unwrap_or(usize::MAX),
     }
 }

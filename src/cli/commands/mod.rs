@@ -1,7 +1,9 @@
 //! One file per command.
 
 pub(super) mod bench;
+pub(super) mod chat;
 pub(super) mod compare;
+mod compared_answers;
 pub(super) mod config;
 pub(super) mod convert;
 pub(super) mod doctor;
@@ -9,6 +11,7 @@ pub(super) mod gc;
 pub(super) mod generate;
 pub(super) mod inspect;
 pub(super) mod plan;
+pub(super) mod preview;
 pub(super) mod run;
 pub(super) mod runs;
 pub(super) mod schema;

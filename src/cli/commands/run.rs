@@ -196,6 +196,7 @@ impl Run<'_> {
             adopt(folder, report)?;
         }
         let summary = self.summary(collector, result);
+        gather(folder, &summary)?;
         summary.write(folder.path()).map_err(|error| Failure::failed(&error))?;
         html::write(folder.path()).map_err(|error| Failure::failed(&error))?;
         metrics_csv::write(folder.path()).map_err(|error| Failure::failed(&error))?;
@@ -260,19 +261,47 @@ fn trainings(plan: &Plan) -> usize {
     plan.stages().iter().filter(|stage| matches!(stage.job, Job::Train(_))).count()
 }
 
-/// Takes metrics and samples over from the stages' own records.
+/// Takes metrics over from the stages' own records.
 fn adopt(folder: &RunFolder, report: &Report) -> Result<(), Failure> {
-    let mut generated: Vec<(&str, PathBuf)> = Vec::new();
-    for done in &report.stages {
-        let output = &done.artifact.output;
-        match done.kind {
-            "train" => folder.adopt_metrics(&done.stage, &output.join("metrics.jsonl"))?,
-            "evaluate" => generated.push((&done.stage, output.join("samples.jsonl"))),
-            "generate" => generated.push((&done.stage, output.join("generations.jsonl"))),
-            _ => {}
+    for done in report.stages.iter().filter(|done| done.kind == "train") {
+        let recorded = done.artifact.output.join("metrics.jsonl");
+        folder.adopt_metrics(&done.stage, &recorded)?;
+    }
+    Ok(())
+}
+
+/// Takes samples over from the stages' outputs, those of a failed evaluation included.
+fn gather(folder: &RunFolder, summary: &Summary) -> Result<(), Failure> {
+    let mut generated: Vec<(String, PathBuf)> = Vec::new();
+    for stage in summary.stages.iter().filter(|stage| !stage.output.is_empty()) {
+        let output = Path::new(&stage.output);
+        let file = match stage.kind.as_str() {
+            "evaluate" => "samples.jsonl",
+            "generate" => "generations.jsonl",
+            "train" => {
+                generated.extend(validations(&stage.name, output));
+                continue;
+            }
+            _ => continue,
+        };
+        let path = output.join(file);
+        if path.exists() {
+            generated.push((stage.name.clone(), path));
         }
     }
-    let pairs: Vec<(&str, &Path)> =
-        generated.iter().map(|(stage, path)| (*stage, path.as_path())).collect();
-    samples::gather(folder.path(), &pairs).map_err(|error| Failure::failed(&error))
+    samples::gather(folder.path(), &generated).map_err(|error| Failure::failed(&error))
+}
+
+/// The samples of a train stage's validations, in the order of their steps.
+fn validations(stage: &str, output: &Path) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(output.join("validation_samples")).into_iter().flatten();
+    let mut found: Vec<(u64, PathBuf)> = entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let step = path.file_stem()?.to_str()?.strip_prefix("step-")?.parse().ok()?;
+            Some((step, path))
+        })
+        .collect();
+    found.sort();
+    found.into_iter().map(|(step, path)| (format!("{stage}, step {step}"), path)).collect()
 }

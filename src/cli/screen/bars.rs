@@ -57,7 +57,7 @@ impl Bars {
             Event::Step(metrics) => self.step(metrics),
             Event::Validation(metrics) => self.indented(&text::validation(metrics)),
             // The table at the end shows samples.
-            Event::Sample(_) | Event::Saved { .. } => {}
+            Event::Sample(_) | Event::Saved { .. } | Event::StageOutput { .. } => {}
             Event::Note { text } => self.indented(&terminal.paint(Paint::Yellow, text)),
         }
     }

@@ -72,7 +72,7 @@ impl Lines {
             Event::Step(metrics) => self.step(metrics),
             Event::Validation(metrics) => self.indented(&text::validation(metrics)),
             // The table at the end shows samples.
-            Event::Sample(_) | Event::Saved { .. } => {}
+            Event::Sample(_) | Event::Saved { .. } | Event::StageOutput { .. } => {}
             Event::Note { text } => self.indented(text),
         }
     }

@@ -130,7 +130,12 @@ mod tests {
             }));
             if step % 40 == 0 {
                 let val_loss = 6.5 / (step as f64).sqrt();
-                let validation = ValidationMetrics { step, consumed_samples: step * 32, val_loss };
+                let validation = ValidationMetrics {
+                    step,
+                    consumed_samples: step * 32,
+                    val_loss,
+                    metrics: BTreeMap::new(),
+                };
                 events.push(Event::Validation(validation));
             }
         }
@@ -144,6 +149,9 @@ mod tests {
             task: None,
             scores: std::collections::BTreeMap::new(),
             tokens: 14,
+            token_ids: Vec::new(),
+            logprob: Vec::new(),
+            full_logprob: Vec::new(),
         }));
         events.push(Event::StageFailed {
             stage: "generate".to_owned(),

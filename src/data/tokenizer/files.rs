@@ -28,6 +28,9 @@ const MODEL: &str = "tokenizer.model";
 pub(super) struct Descriptor {
     pub(super) version: u32,
     pub(super) kind: TokenizerKind,
+    /// Whether the samples made with it begin with the beginning-of-sequence token.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) add_bos: bool,
 }
 
 impl Descriptor {

@@ -7,10 +7,8 @@
 mod files;
 mod huggingface;
 mod sentencepiece;
-mod text_stream;
 mod train;
 
-pub use text_stream::TextStream;
 pub use train::{TrainRequest, TrainText, train};
 
 use crate::base::atomic_file;
@@ -72,6 +70,8 @@ pub struct Tokenizer {
     special: SpecialIds,
     vocab_size: usize,
     space_sensitive: bool,
+    /// Whether the samples made with it begin with the beginning-of-sequence token.
+    add_bos: bool,
     files: TokenizerFiles,
 }
 
@@ -94,7 +94,8 @@ impl Tokenizer {
     /// Opens a folder that [`save`](Tokenizer::save) wrote.
     pub fn open(folder: &Path) -> Result<Tokenizer, Error> {
         let descriptor = Descriptor::read(folder)?;
-        Tokenizer::from_files(TokenizerFiles::saved(descriptor.kind, folder))
+        let files = TokenizerFiles::saved(descriptor.kind, folder);
+        Ok(Tokenizer { add_bos: descriptor.add_bos, ..Tokenizer::from_files(files)? })
     }
 
     /// Writes the tokenizer's files and their descriptor, `kind.json`, into `folder`.
@@ -105,7 +106,20 @@ impl Tokenizer {
             atomic_file::write(&target, &bytes)
                 .map_err(|source| Error::File { path: target, source })?;
         }
-        Descriptor { version: files::VERSION, kind: self.files.kind }.write(folder)
+        let (version, kind, add_bos) = (files::VERSION, self.files.kind, self.add_bos);
+        Descriptor { version, kind, add_bos }.write(folder)
+    }
+
+    /// The same tokenizer, remembering whether the samples made with it begin with the
+    /// beginning-of-sequence token; prompts then begin with it too.
+    #[must_use]
+    pub fn with_bos(self, add_bos: bool) -> Tokenizer {
+        Tokenizer { add_bos, ..self }
+    }
+
+    /// Whether prompts begin with the beginning-of-sequence token where nothing else is said.
+    pub fn add_bos(&self) -> bool {
+        self.add_bos
     }
 
     /// The kind.
@@ -167,11 +181,6 @@ impl Tokenizer {
         }
     }
 
-    /// Decodes ids as they come.
-    pub fn stream(&self) -> TextStream<'_> {
-        TextStream::new(self)
-    }
-
     /// The spelling of one id in the vocabulary; none when there is no such id.
     pub fn piece(&self, id: u32) -> Option<String> {
         match &self.engine {
@@ -198,11 +207,6 @@ impl Tokenizer {
     /// The end-of-sequence id.
     pub fn eos(&self) -> Option<u32> {
         self.special.eos
-    }
-
-    /// The padding id.
-    pub fn pad(&self) -> Option<u32> {
-        self.special.pad
     }
 
     /// Whether a space before a piece of text changes its ids: `x y` is not `x` and `y`
@@ -233,7 +237,8 @@ impl Tokenizer {
             Engine::HuggingFace(engine) => engine.vocab_size(),
             Engine::SentencePiece(engine) => engine.vocab_size(),
         };
-        let mut tokenizer = Tokenizer { engine, special, vocab_size, space_sensitive: true, files };
+        let mut tokenizer =
+            Tokenizer { engine, special, vocab_size, space_sensitive: true, add_bos: false, files };
         let apart = [tokenizer.encode("x")?, tokenizer.encode("y")?].concat();
         tokenizer.space_sensitive = tokenizer.encode("x y")? != apart;
         Ok(tokenizer)

@@ -70,6 +70,11 @@ pub enum Error {
 pub struct Generated {
     /// The new tokens, without the one that ended the text.
     pub tokens: Vec<u32>,
+    /// The log-probability that the model itself gave to each, before temperature and the other
+    /// rules; empty unless asked for.
+    pub logprob: Vec<f64>,
+    /// The same of the whole vocabulary at each; empty unless asked for.
+    pub full_logprob: Vec<Vec<f64>>,
     /// Their text, up to the end string.
     pub text: String,
     /// Why it ended.
@@ -160,6 +165,8 @@ struct Batch<'a> {
 struct Row {
     prompt: usize,
     tokens: Vec<u32>,
+    logprob: Vec<f64>,
+    full_logprob: Vec<Vec<f64>>,
     text: String,
     /// Bytes of the text that the listener has.
     shown: usize,
@@ -186,7 +193,14 @@ impl<'a> Batch<'a> {
         for (index, row) in self.rows.iter_mut().enumerate().filter(|(_, row)| row.is_none()) {
             let Some(prompt) = self.waiting.pop_front() else { return };
             predictor.release(index);
-            *row = Some(Row { prompt, tokens: Vec::new(), text: String::new(), shown: 0 });
+            *row = Some(Row {
+                prompt,
+                tokens: Vec::new(),
+                logprob: Vec::new(),
+                full_logprob: Vec::new(),
+                text: String::new(),
+                shown: 0,
+            });
         }
     }
 
@@ -232,6 +246,7 @@ impl<'a> Batch<'a> {
             return Ok(Some(StopReason::EndString));
         }
         row.tokens.push(token);
+        row.note(token, rules, logits);
         let text = vocabulary.text(&prompts[prompt], &row.tokens);
         row.text = text.map_err(|source| Error::Text { prompt, source })?;
         if let Some(end) = endings::end_string(&row.text, &rules.settings().end_strings) {
@@ -247,9 +262,10 @@ impl<'a> Batch<'a> {
     }
 
     fn finish(&mut self, row: Row, stop_reason: StopReason, listener: &mut Listener<'_>) {
-        let generated = Generated { tokens: row.tokens, text: row.text, stop_reason };
-        listener(Update::Done { prompt: row.prompt, generated: &generated });
-        self.results[row.prompt] = Some(generated);
+        let Row { prompt, tokens, logprob, full_logprob, text, .. } = row;
+        let generated = Generated { tokens, logprob, full_logprob, text, stop_reason };
+        listener(Update::Done { prompt, generated: &generated });
+        self.results[prompt] = Some(generated);
     }
 }
 
@@ -257,6 +273,21 @@ impl Row {
     /// The tokens that the model has not read: the prompt, later the newest token.
     fn unread<'a>(&'a self, prompts: &'a [Vec<u32>]) -> &'a [u32] {
         self.tokens.last().map_or(&prompts[self.prompt], slice::from_ref)
+    }
+
+    /// Keeps what the model made of the newest token, where that is asked for.
+    fn note(&mut self, token: u32, rules: &Rules, logits: &[f32]) {
+        let settings = rules.settings();
+        if !settings.compute_logprob && !settings.all_probs {
+            return;
+        }
+        let all = rules.log_probabilities(logits);
+        if settings.compute_logprob {
+            self.logprob.extend(all.get(token as usize));
+        }
+        if settings.all_probs {
+            self.full_logprob.push(all);
+        }
     }
 
     /// Hands the listener what is new and will stay.

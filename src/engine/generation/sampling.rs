@@ -114,6 +114,15 @@ impl Rules {
         self.probabilities_of(allowed, self.forbidden(history), history)
     }
 
+    /// The model's own log-probabilities, by id: no rule applied, padding left out.
+    pub fn log_probabilities(&self, logits: &[f32]) -> Vec<f64> {
+        let allowed = &logits[..self.vocab_size.min(logits.len())];
+        let logits: Vec<f64> = allowed.iter().map(|logit| f64::from(*logit)).collect();
+        let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = logits.iter().map(|logit| (logit - largest).exp()).sum();
+        logits.into_iter().map(|logit| logit - largest - sum.ln()).collect()
+    }
+
     fn forbidden(&self, history: &History) -> Option<u32> {
         let short = history.generated.len() < self.settings.min_length;
         self.end_of_sequence.filter(|_| short)

@@ -40,15 +40,15 @@ pub enum SessionError {
 }
 
 /// A model with its tokenizer.
-#[derive(Debug)]
-pub struct Session {
-    model: Model,
-    tokenizer: Tokenizer,
+#[derive(Clone, Copy, Debug)]
+pub struct Session<'a> {
+    model: &'a Model,
+    tokenizer: &'a Tokenizer,
 }
 
-impl Session {
+impl<'a> Session<'a> {
     /// Puts a model and a tokenizer together, which must have the same ids.
-    pub fn new(model: Model, tokenizer: Tokenizer) -> Result<Session, SessionError> {
+    pub fn new(model: &'a Model, tokenizer: &'a Tokenizer) -> Result<Session<'a>, SessionError> {
         let (ids, known) = (tokenizer.vocab_size(), model.architecture().vocab_size);
         if ids != known {
             return Err(SessionError::OtherTokenizer { tokenizer: ids, model: known });
@@ -57,24 +57,40 @@ impl Session {
     }
 
     /// The model.
-    pub fn model(&self) -> &Model {
-        &self.model
+    pub fn model(&self) -> &'a Model {
+        self.model
     }
 
     /// The tokenizer.
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+    pub fn tokenizer(&self) -> &'a Tokenizer {
+        self.tokenizer
     }
 
-    /// The tokens of a prompt, with the beginning-of-sequence token when `add_bos` is set.
-    pub fn encode(&self, prompt: &str, add_bos: bool) -> Result<Vec<u32>, SessionError> {
-        let bos = self.tokenizer.bos();
-        if add_bos && bos.is_none() {
-            return Err(SessionError::NoBos);
+    /// The tokens of a prompt, with the beginning-of-sequence token when `add_bos` says so, or when
+    /// it says nothing and the model learned from samples with it.
+    pub fn encode(&self, prompt: &str, add_bos: Option<bool>) -> Result<Vec<u32>, SessionError> {
+        self.check_bos(add_bos)?;
+        let wanted = add_bos.unwrap_or(self.tokenizer.add_bos());
+        Ok(self.begun(&self.tokenizer.encode(prompt)?, Some(wanted)))
+    }
+
+    /// Refuses a beginning-of-sequence token that the tokenizer does not have.
+    pub fn check_bos(&self, add_bos: Option<bool>) -> Result<(), SessionError> {
+        match (add_bos, self.tokenizer.bos()) {
+            (Some(true), None) => Err(SessionError::NoBos),
+            _ => Ok(()),
         }
-        let mut tokens: Vec<u32> = bos.filter(|_| add_bos).into_iter().collect();
-        tokens.extend(self.tokenizer.encode(prompt)?);
-        Ok(tokens)
+    }
+
+    /// A prompt's tokens with the beginning-of-sequence token once at their start, or without it;
+    /// as they are when `add_bos` says nothing.
+    pub fn begun(&self, tokens: &[u32], add_bos: Option<bool>) -> Vec<u32> {
+        let bos = self.tokenizer.bos();
+        let rest = match tokens {
+            [first, rest @ ..] if add_bos.is_some() && Some(*first) == bos => rest,
+            all => all,
+        };
+        bos.filter(|_| add_bos == Some(true)).into_iter().chain(rest.iter().copied()).collect()
     }
 
     /// Decodes every prompt by `settings`; the results are in the prompts' order.
@@ -88,8 +104,8 @@ impl Session {
         let rules = Rules::new(settings, self.tokenizer.vocab_size(), self.tokenizer.eos())?;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + settings.max_length;
         let rows = settings.batch_size.min(prompts.len());
-        let mut cached = Cached::new(&self.model, rows, longest).map_err(SessionError::Model)?;
-        let vocabulary = Texts(&self.tokenizer);
+        let mut cached = Cached::new(self.model, rows, longest).map_err(SessionError::Model)?;
+        let vocabulary = Texts(self.tokenizer);
         let request = Request { prompts, rules: &rules, vocabulary: &vocabulary, stop };
         Ok(batch::decode(&mut cached, &request, listener)?)
     }

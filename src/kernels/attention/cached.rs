@@ -32,11 +32,6 @@ impl Cache {
         let values = Tensor::zeros((slots, capacity, width), dtype, device)?;
         Ok(Cache { values, capacity })
     }
-
-    /// Longest sequence that fits.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
 }
 
 /// Which cached sequence each sequence of new tokens continues.

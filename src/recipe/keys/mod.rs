@@ -72,7 +72,11 @@ fn walk(root: &Json, node: &Json, at: &str, found: &mut BTreeSet<String>) {
     for inner in choices.into_iter().flatten().filter(|inner| is_section(inner)) {
         walk(root, inner, at, found);
     }
-    if let Some(items) = node.get("items").filter(|items| is_section(items)) {
+    let has_section = |items: &&Json| {
+        let choices = items.get("anyOf").and_then(Json::as_array);
+        is_section(items) || choices.into_iter().flatten().any(is_section)
+    };
+    if let Some(items) = node.get("items").filter(has_section) {
         walk(root, items, &format!("{at}[]"), found);
     }
     if let Some(named) = node.get("additionalProperties").filter(|inner| inner.is_object()) {

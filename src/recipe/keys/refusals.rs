@@ -75,11 +75,6 @@ pub(super) const VALUES: &[(&str, When, &str)] = &[
     ("trainer.limit_train_batches", When::Set, "the length of the run is `trainer.max_steps`"),
     ("exp_manager.resume_from_checkpoint", When::Set, SAFETENSORS),
     (
-        "exp_manager.create_early_stopping_callback",
-        When::True,
-        "early stopping is not built: set it to false and choose trainer.max_steps",
-    ),
-    (
         "exp_manager.files_to_copy",
         When::Filled,
         "copying files is not built: the run folder holds the resolved recipe",
@@ -221,16 +216,6 @@ pub(super) const VALUES: &[(&str, When, &str)] = &[
         "parameter-efficient fine-tuning is not built: set it to null, which trains all parameters",
     ),
     ("model.peft.restore_from_path", When::Set, "adapters are not read: set it to null"),
-    (
-        "inference.all_probs",
-        When::True,
-        "probabilities of all tokens are not written: set it to false",
-    ),
-    (
-        "inference.compute_logprob",
-        When::True,
-        "scoring is an evaluate stage with `metrics: [loss]`: set it to false",
-    ),
     ("checkpoint_dir", When::Set, "training checkpoints of NeMo are not read: set gpt_model_file"),
     ("checkpoint_name", When::Set, "training checkpoints of NeMo are not read: set gpt_model_file"),
     ("hparams_file", When::Set, "training checkpoints of NeMo are not read: set gpt_model_file"),

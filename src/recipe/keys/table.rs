@@ -134,14 +134,13 @@ pub(super) const GROUPS: &[Group] = &[
         "create_preemption_callback",
         "a stage that is stopped keeps its last checkpoint and continues from there",
     ),
-    refused(
-        "exp_manager",
-        "resume_from_checkpoint create_early_stopping_callback files_to_copy max_time_per_run",
-    ),
+    refused("exp_manager", "resume_from_checkpoint files_to_copy max_time_per_run"),
+    honoured("exp_manager", "create_early_stopping_callback"),
+    honoured("exp_manager.early_stopping_callback_params", "monitor mode min_delta patience"),
     no_effect(
         "exp_manager.early_stopping_callback_params",
-        "monitor mode min_delta patience verbose strict",
-        "early stopping is not built (`create_early_stopping_callback: true` is refused)",
+        "verbose strict",
+        "an early stop is always told, and a watched value that is not computed is an error",
     ),
     // model: batches and layout
     honoured(
@@ -332,16 +331,23 @@ pub(super) const GROUPS: &[Group] = &[
     honoured("stages.NAME.shard", "data packing"),
     honoured("stages.NAME.load", "restore_from_path strict"),
     honoured("stages.NAME.train", "data model checkpoint_every with"),
-    honoured("stages.NAME.evaluate", "model data split task limit metrics"),
+    honoured("stages.NAME.evaluate", "model data split task limit"),
+    honoured("stages.NAME.evaluate.metrics[]", "name regex expression lexicon command timeout"),
     honoured("stages.NAME.evaluate.gen_kwargs", DECODING),
+    honoured("stages.NAME.train.validate", "data split task limit"),
+    honoured(
+        "stages.NAME.train.validate.metrics[]",
+        "name regex expression lexicon command timeout",
+    ),
+    honoured("stages.NAME.train.validate.gen_kwargs", DECODING),
     honoured("stages.NAME.generate", "model prompts prompts_file"),
     honoured("stages.NAME.generate.gen_kwargs", DECODING),
     // NeMo's inference file
     honoured(
         "inference",
-        "greedy top_k top_p temperature add_BOS tokens_to_generate repetition_penalty min_tokens_to_generate end_strings",
+        "greedy top_k top_p temperature add_BOS tokens_to_generate repetition_penalty min_tokens_to_generate end_strings \
+         all_probs compute_logprob",
     ),
-    refused("inference", "all_probs compute_logprob"),
     no_effect("inference", "compute_attention_mask", OWN_PACE),
     honoured("", "prompts gpt_model_file"),
     refused("", "checkpoint_dir checkpoint_name hparams_file server web_server"),
@@ -359,7 +365,7 @@ const ONE_LENGTH: &str = "samples of every split are cut to one length: the leas
      model.data.seq_length and model.data.train_ds.max_seq_length";
 const CLASSES: &str = "it is for metrics over classes, which are not built";
 const DECODING: &str = "use_greedy do_sample temperature top_k top_p repetition_penalty repetition_penalty_rule \
-     max_length max_new_tokens min_length end_strings add_BOS seed batch_size";
+     max_length max_new_tokens min_length end_strings stop_sequences add_BOS compute_logprob all_probs seed batch_size";
 
 /// Keys of a split's rows that shape its samples.
 const fn dataset(under: &'static str) -> Group {

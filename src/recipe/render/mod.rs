@@ -55,6 +55,21 @@ fn environment<'s>(fuel: u64) -> Environment<'s> {
     environment
 }
 
+/// What a metric's expression may speak of.
+const OF_A_SAMPLE: [&str; 3] = ["prompt", "expected", "output"];
+
+/// What is wrong with a metric's expression, if anything: its form, or a name that no sample has.
+pub(crate) fn check_expression(source: &str) -> Result<(), String> {
+    let environment = environment(FUEL);
+    let parsed = environment.compile_expression(source).map_err(|error| error.to_string())?;
+    let globals: Vec<&str> = environment.globals().map(|(name, _)| name).collect();
+    let known = |name: &str| OF_A_SAMPLE.contains(&name) || globals.contains(&name);
+    match parsed.undeclared_variables(false).into_iter().find(|name| !known(name)) {
+        Some(name) => Err(format!("a sample has no `{name}`")),
+        None => Ok(()),
+    }
+}
+
 /// A problem, and the part of the expression that it is about.
 type Failed = (Problem, Option<Range<usize>>);
 

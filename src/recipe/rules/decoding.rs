@@ -12,6 +12,8 @@ pub(super) fn check(recipe: &Recipe, stages: &[NamedStage], findings: &mut Findi
             prompts(generate, path, findings);
         }
         if let Some(settings) = gen_kwargs(&stage.stage) {
+            let path =
+                if matches!(stage.stage, Stage::Train(_)) { &path.key("validate") } else { path };
             decoding(settings, &path.key("gen_kwargs"), findings);
         }
     }
@@ -34,6 +36,7 @@ pub(in crate::recipe) fn gen_kwargs(stage: &Stage) -> Option<&GenKwargs> {
     match stage {
         Stage::Evaluate(evaluate) => evaluate.gen_kwargs.as_ref(),
         Stage::Generate(generate) => generate.gen_kwargs.as_ref(),
+        Stage::Train(train) => train.validate.as_ref()?.gen_kwargs.as_ref(),
         _ => None,
     }
 }
@@ -88,6 +91,17 @@ fn decoding(settings: &GenKwargs, path: &Path, findings: &mut Findings) {
                 "max_length and max_new_tokens are two names of one setting",
             )
             .with(path.key("max_length"), "set here too")
+            .help("keep one of them");
+    }
+    if settings.end_strings.is_some() && settings.stop_sequences.is_some() {
+        findings
+            .error(
+                "recipe::contradiction",
+                path.key("stop_sequences"),
+                "the same setting",
+                "end_strings and stop_sequences are two names of one setting",
+            )
+            .with(path.key("end_strings"), "set here too")
             .help("keep one of them");
     }
     let most = match settings.max_length {

@@ -4,12 +4,14 @@ mod around;
 mod checkpoints;
 mod decoding;
 mod layout;
+mod metrics;
 mod numbers;
 mod overlay;
 mod rows;
 mod shape;
 mod stages;
 mod tasks;
+mod watching;
 
 use super::findings::Findings;
 use super::stages::NamedStage;
@@ -34,6 +36,7 @@ pub(super) fn check(recipe: &Recipe, stages: &[NamedStage], findings: &mut Findi
     around::check(recipe, findings);
     rows::check(&recipe.model, findings);
     stages::check(stages, findings);
+    watching::check(&recipe.exp_manager, stages, findings);
     if recipe.stages.is_some() {
         stages::check_unused(recipe, findings);
     }

@@ -1,6 +1,6 @@
 //! Written stages: inputs that exist and have the right kind, splits that give samples.
 
-use super::{overlay, tasks};
+use super::{metrics, overlay, tasks};
 use crate::recipe::findings::Findings;
 use crate::recipe::path::Path;
 use crate::recipe::stages::NamedStage;
@@ -14,12 +14,19 @@ pub(super) fn check(stages: &[NamedStage], findings: &mut Findings) {
         let Some(path) = &stage.path else { continue };
         name(stage, path, findings);
         for (key, input, kinds) in inputs(&stage.stage) {
-            check_input(stages, stage, (&path.key(key), input, kinds), findings);
+            let path = key.split('.').fold(path.clone(), |path, key| path.key(key));
+            check_input(stages, stage, (&path, input, kinds), findings);
         }
         match &stage.stage {
             Stage::Tokenize(tokenize) => tasks::check(tokenize, path, findings),
-            Stage::Train(train) => overlay::check(train, path, findings),
             Stage::Evaluate(evaluate) => evaluation(stages, evaluate, path, findings),
+            Stage::Train(train) => {
+                overlay::check(train, path, findings);
+                if let Some(validate) = &train.validate {
+                    let path = path.key("validate");
+                    evaluation(stages, &validate.as_evaluate(), &path, findings);
+                }
+            }
             _ => {}
         }
     }
@@ -94,6 +101,8 @@ fn inputs(stage: &Stage) -> Vec<Input<'_>> {
         Stage::Train(train) => {
             let mut inputs: Vec<Input> = vec![("model", &train.model, WEIGHTS)];
             inputs.extend(train.data.as_ref().map(|data| ("data", data.as_str(), SHARDS)));
+            let validate = train.validate.as_ref();
+            inputs.extend(validate.map(|it| ("validate.data", it.data.as_str(), SAMPLES)));
             inputs
         }
         Stage::Evaluate(evaluate) => {
@@ -169,6 +178,7 @@ fn evaluation(stages: &[NamedStage], evaluate: &Evaluate, path: &Path, findings:
             )
             .help("name a metric, such as `metrics: [exact_match, loss]`");
     }
+    metrics::check(&evaluate.metrics, &path.key("metrics"), findings);
     let named = stages.iter().find(|stage| stage.name == evaluate.data).map(|stage| &stage.stage);
     let Some(Stage::Tokenize(tokenize)) = named else { return };
     let split = evaluate.split.unwrap_or(Split::Test);

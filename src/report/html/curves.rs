@@ -1,8 +1,9 @@
 //! The curves of a train stage as arrays for the page's script.
 
 use crate::report::record::Training;
-use crate::spec::event::StepMetrics;
+use crate::spec::event::{StepMetrics, ValidationMetrics};
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// Most points of one curve; a longer one is shown by means of equal stretches.
 const MAX_POINTS: usize = 3000;
@@ -19,6 +20,8 @@ pub(super) struct Curves {
     tokens_per_second: Vec<f64>,
     validation_steps: Vec<f64>,
     validation_loss: Vec<f64>,
+    /// Metrics of the validations: a name and a value at each of `validation_steps`.
+    pub(super) metrics: Vec<(String, Vec<f64>)>,
 }
 
 impl Curves {
@@ -35,8 +38,19 @@ impl Curves {
             tokens_per_second: curve(|step| step.tokens_per_second),
             validation_steps: thin(validations.iter().map(|one| one.step as f64)),
             validation_loss: thin(validations.iter().map(|one| one.val_loss)),
+            metrics: metrics(validations),
         }
     }
+}
+
+fn metrics(validations: &[ValidationMetrics]) -> Vec<(String, Vec<f64>)> {
+    let names: BTreeSet<&String> =
+        validations.iter().flat_map(|validation| validation.metrics.keys()).collect();
+    let value = |validation: &ValidationMetrics, name: &String| {
+        validation.metrics.get(name).copied().unwrap_or(f64::NAN)
+    };
+    let curve = |name: &String| thin(validations.iter().map(|validation| value(validation, name)));
+    names.into_iter().map(|name| (name.clone(), curve(name))).collect()
 }
 
 /// Means of equal stretches, so that at most [`MAX_POINTS`] are left.

@@ -72,6 +72,8 @@ function seriesOf(kind, data, smooth) {
       { name: "validation", x: data.validation_steps, y: data.validation_loss, color: "var(--orange)", points: true },
     ].filter((series) => series.x.length > 0);
   }
+  const metric = data.metrics.find(([name]) => name === kind);
+  if (metric) return [{ name: kind, x: data.validation_steps, y: metric[1], color: "var(--orange)", points: true }];
   const colors = { learning_rate: "var(--green)", grad_norm: "var(--violet)", tokens_per_second: "var(--blue)" };
   return [train(kind.replaceAll("_", " "), data[kind], colors[kind], kind === "learning_rate" ? 0 : smooth)];
 }
@@ -209,6 +211,25 @@ if (figures.length) {
   document.getElementById("smooth").addEventListener("input", drawAll);
   document.getElementById("log").addEventListener("change", drawAll);
 }
+
+// Tables of samples and metrics are sorted by a click on a column's head, the other way by the next.
+document.querySelectorAll("table.samples th, table.metrics th[scope=col]").forEach((head) => {
+  head.style.cursor = "pointer";
+  head.title = "sort";
+  head.addEventListener("click", () => {
+    const body = head.closest("table").tBodies[0];
+    const column = [...head.parentNode.children].indexOf(head);
+    const down = head.dataset.sorted === "up";
+    head.parentNode.querySelectorAll("th").forEach((other) => { delete other.dataset.sorted; });
+    head.dataset.sorted = down ? "down" : "up";
+    const text = (row) => row.children[column].textContent.trim();
+    const number = (row) => parseFloat(row.children[column].dataset.value ?? text(row).replaceAll(",", ""));
+    const rows = [...body.rows];
+    const byNumber = rows.every((row) => Number.isFinite(number(row)));
+    rows.sort((a, b) => (byNumber ? number(a) - number(b) : text(a).localeCompare(text(b))) * (down ? -1 : 1));
+    body.append(...rows);
+  });
+});
 
 // Samples: rows by hit or miss of one stage, and by text.
 const filter = document.getElementById("filter");

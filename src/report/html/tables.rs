@@ -21,6 +21,8 @@ pub(super) struct MetricsTable {
 pub(super) struct MetricRow {
     pub(super) name: String,
     pub(super) values: Vec<Option<f64>>,
+    /// 95% intervals of the values.
+    pub(super) intervals: Vec<Option<[f64; 2]>>,
     /// Whether it is a share, which a bar can show.
     pub(super) is_share: bool,
     /// Last value less the first, where both are there.
@@ -40,7 +42,8 @@ impl MetricsTable {
         names.dedup();
         let row = |name: &String| {
             let values = stages.iter().map(|stage| stage.metrics.get(name).copied()).collect();
-            MetricRow::new(name, values)
+            let intervals = stages.iter().map(|stage| stage.intervals.get(name).copied());
+            MetricRow::new(name, values, intervals.collect())
         };
         MetricsTable {
             rows: names.into_iter().map(row).collect(),
@@ -50,7 +53,7 @@ impl MetricsTable {
 }
 
 impl MetricRow {
-    fn new(name: &str, values: Vec<Option<f64>>) -> MetricRow {
+    fn new(name: &str, values: Vec<Option<f64>>, intervals: Vec<Option<[f64; 2]>>) -> MetricRow {
         let change = match values.as_slice() {
             [Some(first), .., Some(last)] => Some(last - first),
             _ => None,
@@ -58,11 +61,20 @@ impl MetricRow {
         let improved = match name {
             "length" => None,
             "loss" | "perplexity" => change.map(|change| change < 0.0),
-            _ => change.map(|change| change > 0.0),
+            _ if is_ours(name) => change.map(|change| change > 0.0),
+            _ => None,
         };
-        let is_share = !matches!(name, "length" | "loss" | "perplexity");
-        MetricRow { name: name.to_owned(), values, is_share, change, improved }
+        let shares = |value: &f64| (0.0..=1.0).contains(value);
+        let is_share = !matches!(name, "length" | "loss" | "perplexity")
+            && values.iter().flatten().all(shares);
+        MetricRow { name: name.to_owned(), values, intervals, is_share, change, improved }
     }
+}
+
+/// Whether it is one of our metrics, of which more is better but where stated; of a recipe's own
+/// nobody knows.
+fn is_ours(name: &str) -> bool {
+    crate::spec::metric::MetricName::ALL.iter().any(|metric| metric.name() == name)
 }
 
 /// Samples that have an expected answer: a row for each, a column for each stage.

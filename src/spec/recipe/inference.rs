@@ -20,7 +20,7 @@ pub struct GenKwargs {
     /// Keep the most likely tokens whose probability adds up to this; 0 or 1 keeps all. Default: 0.9.
     #[schemars(range(min = 0, max = 1))]
     pub top_p: Option<f64>,
-    /// Makes tokens that were seen less likely. Default: 1, which changes nothing.
+    /// Makes tokens that were seen less likely; 1 changes nothing. Default: 1.2.
     #[schemars(range(min = 0))]
     pub repetition_penalty: Option<f64>,
     /// Rule of the penalty. Default: hf.
@@ -35,9 +35,16 @@ pub struct GenKwargs {
     pub min_length: Option<usize>,
     /// Texts that end the output.
     pub end_strings: Option<Vec<String>>,
-    /// Start prompts with the beginning-of-sequence token. Default: false.
+    /// The same by trlx's name.
+    pub stop_sequences: Option<Vec<String>>,
+    /// Start prompts with the beginning-of-sequence token. Default: as the samples that the model
+    /// learned from.
     #[serde(rename = "add_BOS")]
     pub add_bos: Option<bool>,
+    /// Give the log-probability of every new token. Default: false.
+    pub compute_logprob: Option<bool>,
+    /// Give the log-probabilities of all tokens at every new one. Default: false.
+    pub all_probs: Option<bool>,
     /// Seed of sampling. Default: `model.seed`.
     pub seed: Option<u64>,
     /// Prompts decoded together. Default: 32.
@@ -51,19 +58,25 @@ impl GenKwargs {
         self.use_greedy.or(self.do_sample.map(|sample| !sample)).unwrap_or(false)
     }
 
-    /// The settings with defaults filled in: trlx's, but for the penalty, which NeMo skips by default.
+    fn ends(&self) -> Option<&Vec<String>> {
+        self.end_strings.as_ref().or(self.stop_sequences.as_ref())
+    }
+
+    /// The settings with defaults filled in: those of trlx's `SFTGPT`.
     pub fn filled(&self, seed: u64) -> Generation {
         Generation {
             use_greedy: self.is_greedy(),
             temperature: self.temperature.unwrap_or(1.0),
             top_k: self.top_k.unwrap_or(0),
             top_p: self.top_p.unwrap_or(0.9),
-            repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
+            repetition_penalty: self.repetition_penalty.unwrap_or(1.2),
             repetition_penalty_rule: self.repetition_penalty_rule.unwrap_or(PenaltyRule::Hf),
             min_length: self.min_length.unwrap_or(0),
             max_length: self.max_length.or(self.max_new_tokens).unwrap_or(64),
-            end_strings: self.end_strings.clone().unwrap_or_default(),
-            add_bos: self.add_bos.unwrap_or(false),
+            end_strings: self.ends().cloned().unwrap_or_default(),
+            add_bos: self.add_bos,
+            compute_logprob: self.compute_logprob.unwrap_or(false),
+            all_probs: self.all_probs.unwrap_or(false),
             seed: self.seed.unwrap_or(seed),
             batch_size: self.batch_size.unwrap_or(32),
         }
@@ -90,7 +103,7 @@ pub struct Inference {
     /// Most new tokens. Default: 30.
     #[schemars(range(min = 1))]
     pub tokens_to_generate: Option<usize>,
-    /// Return the probabilities of all tokens.
+    /// Give the log-probabilities of all tokens at every new one. Default: false.
     pub all_probs: Option<bool>,
     /// Makes tokens that were seen less likely. Default: 1, which changes nothing.
     #[schemars(range(min = 0))]
@@ -99,7 +112,7 @@ pub struct Inference {
     pub min_tokens_to_generate: Option<usize>,
     /// Texts that end the output.
     pub end_strings: Option<Vec<String>>,
-    /// Score the prompt instead of generating.
+    /// Give the log-probability of every new token. Default: false.
     pub compute_logprob: Option<bool>,
     /// Hand an attention mask over.
     pub compute_attention_mask: Option<bool>,
@@ -113,12 +126,15 @@ impl Inference {
             temperature: self.temperature,
             top_k: self.top_k,
             top_p: self.top_p,
-            repetition_penalty: self.repetition_penalty,
+            // NeMo's own default.
+            repetition_penalty: Some(self.repetition_penalty.unwrap_or(1.0)),
             repetition_penalty_rule: Some(PenaltyRule::Nemo),
             max_length: Some(self.tokens_to_generate.unwrap_or(30)),
             min_length: self.min_tokens_to_generate,
             end_strings: self.end_strings.clone(),
             add_bos: Some(self.add_bos.unwrap_or(true)),
+            compute_logprob: self.compute_logprob,
+            all_probs: self.all_probs,
             ..GenKwargs::default()
         }
     }

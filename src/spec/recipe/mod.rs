@@ -8,6 +8,7 @@ pub mod data;
 pub mod defaults;
 pub mod exp_manager;
 pub mod inference;
+pub mod metric;
 pub mod model;
 pub mod notify;
 pub mod optim;
@@ -23,10 +24,13 @@ pub use choice::{Accelerator, Compat, PrecisionName};
 pub use data::{Data, Dataset};
 pub use exp_manager::ExpManager;
 pub use inference::{GenKwargs, Inference};
+pub use metric::{MetricChoice, OwnMetric};
 pub use model::Model;
 pub use notify::Notify;
 pub use optim::{Optim, Sched};
-pub use stage::{Evaluate, Generate, Load, Shard, Source, Stage, Stages, Task, Tokenize, Train};
+pub use stage::{
+    Evaluate, Generate, Load, Shard, Source, Stage, Stages, Task, Tokenize, Train, Validate,
+};
 pub use sweep::Sweep;
 pub use tokenizer::Tokenizer;
 pub use trainer::Trainer;

@@ -2,10 +2,10 @@
 
 use super::choice::TruncationMethod;
 use super::inference::GenKwargs;
+use super::metric::MetricChoice;
 use super::model::Model;
 use super::trainer::Trainer;
 use crate::spec::job::Split;
-use crate::spec::metric::MetricName;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
@@ -212,9 +212,45 @@ pub struct Train {
     pub model: String,
     /// Steps between checkpoints for resuming. Default: 0, only at the end.
     pub checkpoint_every: Option<u64>,
+    /// Metrics of generated answers at each validation, logged as `val_metrics/avg_NAME`.
+    pub validate: Option<Validate>,
     /// Settings of this stage alone, merged over the recipe's `trainer` and `model`.
     #[serde(rename = "with")]
     pub overlay: Option<Overlay>,
+}
+
+/// What is measured at each validation of a train stage.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Validate {
+    /// The tokenize stage that gives the samples.
+    pub data: String,
+    /// Which split. Default: validation.
+    pub split: Option<Split>,
+    /// Only samples of this task. Default: all.
+    pub task: Option<String>,
+    /// At most so many samples. Default: 64.
+    #[schemars(range(min = 1))]
+    pub limit: Option<usize>,
+    /// What is computed: names of metrics, and metrics of one's own.
+    pub metrics: Vec<MetricChoice>,
+    /// How answers are generated.
+    pub gen_kwargs: Option<GenKwargs>,
+}
+
+impl Validate {
+    /// The same as the settings of an evaluate stage, which has another default split and limit.
+    pub fn as_evaluate(&self) -> Evaluate {
+        Evaluate {
+            model: String::new(),
+            data: self.data.clone(),
+            split: Some(self.split.unwrap_or(Split::Validation)),
+            task: self.task.clone(),
+            limit: Some(self.limit.unwrap_or(64)),
+            metrics: self.metrics.clone(),
+            gen_kwargs: self.gen_kwargs.clone(),
+        }
+    }
 }
 
 /// Settings of one stage, merged over the recipe's.
@@ -242,8 +278,8 @@ pub struct Evaluate {
     /// At most so many samples. Default: all.
     #[schemars(range(min = 1))]
     pub limit: Option<usize>,
-    /// What is computed.
-    pub metrics: Vec<MetricName>,
+    /// What is computed: names of metrics, and metrics of one's own.
+    pub metrics: Vec<MetricChoice>,
     /// How answers are generated.
     pub gen_kwargs: Option<GenKwargs>,
 }

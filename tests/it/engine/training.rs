@@ -78,7 +78,7 @@ pub(super) fn job() -> TrainJob {
             degrees: Degrees::SINGLE,
             log_every_n_steps: 1,
         },
-        stage: TrainStage { checkpoint_every: 2, keep: None },
+        stage: TrainStage { checkpoint_every: 2, keep: None, validate: None, early_stopping: None },
     }
 }
 
@@ -99,8 +99,9 @@ pub(super) fn run(
     std::fs::create_dir_all(&output).unwrap();
     // 10 sequences are not a multiple of the batch: epochs end in the middle of steps.
     let (data, validation) = (feed(10, job.model.data.shuffle), Some(feed(6, false)));
+    let backend = Backend::Cpu;
     train(
-        Run { job, start: &start, backend: Backend::Cpu, output: &output, data, validation },
+        Run { job, start: &start, backend, output: &output, data, validation, watch: None },
         sink,
         stop,
     )
@@ -248,6 +249,7 @@ fn a_step_in_which_nothing_is_learned_is_refused() {
         output: &output,
         data,
         validation: None,
+        watch: None,
     };
     let error = train(run, &Silent, &AtomicBool::new(false)).unwrap_err().to_string();
     assert!(error.starts_with("no token of step 1 is learned"), "{error}");

@@ -2,7 +2,10 @@
 
 mod batch;
 mod cached;
+mod chi_squared;
 mod metrics;
+#[cfg(unix)]
+mod programs;
 mod report;
 mod sampling;
 mod small_model;

@@ -28,6 +28,7 @@ fn stage(name: &str, kind: &str, seconds: f64, numbers: &[(&str, f64)]) -> Stage
         output: format!(".sft-run/cache/{name}"),
         facts: facts(numbers),
         metrics: BTreeMap::new(),
+        intervals: BTreeMap::new(),
     }
 }
 
@@ -99,7 +100,12 @@ fn metrics_lines() -> String {
         writeln!(text, "{}", serde_json::to_string(&metrics).expect("plain data")).expect("text");
         if step % 50 == 0 {
             let val_loss = 2.05 + 6.0 * (-9.0 * along).exp();
-            let line = ValidationMetrics { step, consumed_samples: step * 32, val_loss };
+            let line = ValidationMetrics {
+                step,
+                consumed_samples: step * 32,
+                val_loss,
+                metrics: BTreeMap::new(),
+            };
             writeln!(text, "{}", serde_json::to_string(&line).expect("plain data")).expect("text");
         }
     }
@@ -153,6 +159,9 @@ fn sample(row: usize, is_trained: bool) -> Sample {
         output: format!(" {output}"),
         stop_reason: if is_trained { StopReason::EndOfSequence } else { StopReason::MaxLength },
         tokens: 3,
+        token_ids: Vec::new(),
+        logprob: Vec::new(),
+        full_logprob: Vec::new(),
         scores: facts(&[("exact_match", hit)]),
     }
 }
@@ -180,6 +189,9 @@ fn write_samples(folder: &Path) {
             output: output.to_owned(),
             stop_reason: StopReason::EndOfSequence,
             tokens: 14,
+            token_ids: Vec::new(),
+            logprob: Vec::new(),
+            full_logprob: Vec::new(),
             scores: BTreeMap::new(),
         };
         serde_json::to_string(&sample).expect("plain data")
@@ -187,7 +199,7 @@ fn write_samples(folder: &Path) {
     let path = folder.join("generations.jsonl");
     atomic_file::write(&path, texts.join("\n").as_bytes()).expect("writable");
     files.push(("generate", path));
-    let files: Vec<_> = files.iter().map(|(stage, path)| (*stage, path.as_path())).collect();
+    let files: Vec<_> = files.into_iter().map(|(stage, path)| (stage.to_owned(), path)).collect();
     sft_run::report::samples::gather(folder, &files).expect("gathers");
 }
 

@@ -20,7 +20,9 @@ pub(super) fn sampled() -> Generation {
         min_length: 0,
         max_length: 8,
         end_strings: Vec::new(),
-        add_bos: false,
+        add_bos: None,
+        compute_logprob: false,
+        all_probs: false,
         seed: 1234,
         batch_size: 4,
     }

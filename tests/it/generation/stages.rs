@@ -1,8 +1,10 @@
 //! The stages evaluate and generate on the output of tokenize and load.
 
 use super::sampling::{greedy, sampled};
-use super::small_model::learned;
+use super::small_model::{self, learned};
 use sft_run::base::atomic_file;
+use sft_run::data::tokenizer::Tokenizer;
+use sft_run::engine::generation::Session;
 use sft_run::spec::backend::Backend;
 use sft_run::spec::event::{Event, Sample, Silent, Sink};
 use sft_run::spec::generation::Generation;
@@ -11,7 +13,7 @@ use sft_run::spec::job::{
     LoadModel, LoadStage, RowSource, Split, SplitRule, Task, TokenizeJob, TokenizeModel,
     TokenizeStage, TokenizerKind,
 };
-use sft_run::spec::metric::MetricName;
+use sft_run::spec::metric::{Metric, MetricName};
 use sft_run::stages::generate::Speaker;
 use sft_run::stages::{self, Folders, Outcome};
 use std::collections::BTreeMap;
@@ -114,7 +116,7 @@ fn stage(metrics: &[MetricName], gen_kwargs: Generation) -> EvaluateStage {
         split: Split::Test,
         task: Some("kind".to_owned()),
         limit: Some(20),
-        metrics: metrics.to_vec(),
+        metrics: metrics.iter().copied().map(Metric::Named).collect(),
         gen_kwargs,
     }
 }
@@ -255,6 +257,60 @@ fn generate_continues_prompts_of_a_recipe_or_a_file() {
 }
 
 #[test]
+fn prompts_begin_as_the_samples_did() {
+    let house = House::build(true);
+    let Job::Tokenize(mut job) = tokenize(true) else { panic!("a tokenize job") };
+    job.stage.sources[0].tasks.iter_mut().for_each(|task| task.add_bos = true);
+    let tokenizer =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/data/botchan_en_bpe_1000.model");
+    let inputs = [("rows.0", house.path("rows.jsonl")), ("tokenizer.model", tokenizer)];
+    house.run(&Job::Tokenize(job), &inputs, "with-bos").expect("tokenizes");
+    let model = small_model::random(&learned(1000));
+    let encoded = |data: &str, add_bos| {
+        let tokenizer = Tokenizer::open(&house.path(data).join("tokenizer")).expect("saved");
+        let session = Session::new(&model, &tokenizer).expect("they belong together");
+        let tokens = session.encode("the", add_bos).expect("encodes");
+        (tokens.first() == tokenizer.bos().as_ref(), session.begun(&tokens, Some(true)))
+    };
+    for (data, learned) in [("data", false), ("with-bos", true)] {
+        let (begins, twice) = encoded(data, None);
+        assert_eq!(begins, learned, "{data}");
+        assert_eq!(twice, encoded(data, Some(true)).1, "a second one is not put before it");
+        assert!(encoded(data, Some(true)).0 && !encoded(data, Some(false)).0);
+    }
+    // The setting of an evaluation reaches the prompts.
+    let outputs = |add_bos| {
+        let settings = Generation { add_bos, max_length: 12, ..greedy() };
+        house.evaluate(stage(&[MetricName::ExactMatch], settings), "bos").expect("evaluates");
+        house.samples("bos/samples.jsonl")
+    };
+    assert_eq!(outputs(None), outputs(Some(false)));
+    assert_ne!(outputs(None), outputs(Some(true)));
+}
+
+#[test]
+fn log_probabilities_are_the_models_own() {
+    let house = House::build(true);
+    let data = house.path("data");
+    let speaker = Speaker::open(&house.path("model"), Backend::Cpu, Some(&data)).expect("a model");
+    let stop = AtomicBool::new(false);
+    let settings =
+        Generation { compute_logprob: true, all_probs: true, temperature: 3.0, ..sampled() };
+    let prompts = ["one day".to_owned(), "the".to_owned()];
+    let samples = speaker.generate(&prompts, &settings, &stop, &mut |_| ()).expect("generates");
+    for sample in samples {
+        assert_eq!(sample.token_ids.len(), sample.tokens);
+        assert_eq!(sample.logprob.len(), sample.tokens);
+        for (place, token) in sample.token_ids.iter().enumerate() {
+            let all = &sample.full_logprob[place];
+            assert_eq!(all.len(), 1000);
+            assert!((all.iter().map(|one| one.exp()).sum::<f64>() - 1.0).abs() < 1e-9);
+            assert_eq!(all[*token as usize], sample.logprob[place]);
+        }
+    }
+}
+
+#[test]
 fn text_streams_as_it_comes() {
     use sft_run::engine::generation::Update;
     let house = House::build(true);
@@ -273,6 +329,6 @@ fn text_streams_as_it_comes() {
     assert_eq!(streamed, samples[0].output);
     assert!(samples[0].output.chars().count() > 5, "{:?}", samples[0]);
     let mut silent = |_: Update<'_>| ();
-    let bos = Generation { add_bos: true, ..settings };
+    let bos = Generation { add_bos: Some(true), ..settings };
     speaker.generate(&prompts, &bos, &stop, &mut silent).expect("this tokenizer has a BOS");
 }

@@ -32,7 +32,7 @@ pub(super) fn job_json(kind: &str) -> Value {
     let generation = json!({
         "use_greedy": true, "temperature": 0.7, "top_k": 5, "top_p": 0.9,
         "repetition_penalty": 1.2, "repetition_penalty_rule": "nemo", "min_length": 1,
-        "max_length": 8, "end_strings": ["###"], "add_bos": true, "seed": 3, "batch_size": 16
+        "max_length": 8, "end_strings": ["###"], "add_bos": true, "compute_logprob": true, "all_probs": true, "seed": 3, "batch_size": 16
     });
     let task = |name: &str, format: Value| {
         json!({"name": name, "share": 0.5, "format": format, "answer_only_loss": true,

@@ -17,7 +17,7 @@ struct Row {
     /// `path=value` in YAML: the change.
     change: String,
     /// Settings beside it under which it matters, with `; ` between.
-    under: &'static str,
+    under: String,
     /// Where the change shows: `STAGE` (what decides its output), `STAGE*` (its job, which says when
     /// something is logged and saved too), `STAGE<` (its inputs and backend), `@name`, `@folder`,
     /// `@checkpoints`, `@around`, `@missing`, `@headers`, or `!` (an error that names the key).
@@ -214,7 +214,20 @@ const IN_SMALL: &[(&str, &str, &str)] = &[
     ("stages.evaluate.evaluate.split=validation", "", "evaluate"),
     ("stages.evaluate.evaluate.task=define", "", "evaluate"),
     ("stages.evaluate.evaluate.limit=5", "", "evaluate"),
-    ("stages.evaluate.evaluate.metrics=[loss]", "", "evaluate"),
+    ("stages.evaluate.evaluate.metrics.0.name=b", PATTERN, "evaluate"),
+    ("stages.evaluate.evaluate.metrics.0.regex=b", PATTERN, "evaluate"),
+    (
+        "stages.evaluate.evaluate.metrics.0.expression='2'",
+        "stages.evaluate.evaluate.metrics=[{name: a, expression: '1'}]",
+        "evaluate",
+    ),
+    (
+        "stages.evaluate.evaluate.metrics.0.lexicon=b.tsv",
+        "stages.evaluate.evaluate.metrics=[{name: a, lexicon: a.tsv}]",
+        "evaluate<",
+    ),
+    ("stages.evaluate.evaluate.metrics.0.command=[b]", PROGRAM, "evaluate"),
+    ("stages.evaluate.evaluate.metrics.0.timeout=5", PROGRAM, "evaluate"),
     ("stages.generate.generate.model=base", "", "generate<"),
     ("stages.generate.generate.prompts=[other]", "", "generate"),
     (
@@ -223,6 +236,28 @@ const IN_SMALL: &[(&str, &str, &str)] = &[
         "generate<",
     ),
 ];
+
+/// What is measured during training: keys of `stages.base.train.validate`.
+const VALIDATED: &[(&str, &str, &str)] = &[
+    ("data=other", "split=test", "base<"),
+    ("split=test", "", "base"),
+    ("task=define", "", "base"),
+    ("limit=5", "", "base"),
+    ("metrics.0.name=b", "metrics=[{name: a, regex: a}]", "base"),
+    ("metrics.0.regex=b", "metrics=[{name: a, regex: a}]", "base"),
+    ("metrics.0.expression='2'", "metrics=[{name: a, expression: '1'}]", "base"),
+    ("metrics.0.lexicon=b.tsv", "metrics=[{name: a, lexicon: a.tsv}]", "base<"),
+    ("metrics.0.command=[b]", "metrics=[{name: a, command: [a]}]", "base"),
+    ("metrics.0.timeout=5", "metrics=[{name: a, command: [a]}]", "base"),
+];
+const VALIDATE: &str = "stages.base.train.validate={data: tokenize, metrics: [exact_match]}";
+const BOTH: &str = "stages.base.train.validate={data: tokenize, metrics: [exact_match]}; \
+     stages.tuned.train.validate={data: tokenize, metrics: [exact_match]}";
+const STOPS: &str = "exp_manager.create_early_stopping_callback=true";
+
+/// Metrics of the recipe's own.
+const PATTERN: &str = "stages.evaluate.evaluate.metrics=[{name: a, regex: a}]";
+const PROGRAM: &str = "stages.evaluate.evaluate.metrics=[{name: a, command: [a]}]";
 
 /// Decoding: the same keys in evaluate and generate stages.
 const DECODING: &[(&str, &str)] = &[
@@ -237,7 +272,10 @@ const DECODING: &[(&str, &str)] = &[
     ("max_new_tokens=9", ""),
     ("min_length=2", ""),
     ("end_strings=[stop]", ""),
+    ("stop_sequences=[stop]", ""),
     ("add_BOS=true", ""),
+    ("compute_logprob=true", ""),
+    ("all_probs=true", ""),
     ("seed=5", ""),
     ("batch_size=3", ""),
 ];
@@ -310,6 +348,8 @@ const IN_INFERENCE: &[(&str, &str, &str)] = &[
     ("inference.repetition_penalty=1.5", "", "generate"),
     ("inference.min_tokens_to_generate=2", "", "generate"),
     ("inference.end_strings=[stop]", "", "generate"),
+    ("inference.all_probs=true", "", "generate"),
+    ("inference.compute_logprob=true", "", "generate"),
 ];
 
 fn rows() -> Vec<Row> {
@@ -319,7 +359,7 @@ fn rows() -> Vec<Row> {
     for (base, table) in written {
         rows.extend(table.iter().map(|&(change, under, seen)| {
             let change = change.to_owned();
-            Row { base, change, under, seen }
+            Row { base, change, under: under.to_owned(), seen }
         }));
     }
     for stage in ["evaluate", "generate"] {
@@ -331,13 +371,38 @@ fn rows() -> Vec<Row> {
             } else {
                 "stages.evaluate.evaluate.gen_kwargs={use_greedy: null}"
             };
-            rows.push(Row { base: SMALL, change, under, seen: stage });
+            rows.push(Row { base: SMALL, change, under: under.to_owned(), seen: stage });
         }
     }
+    let below = "stages.base.train.validate";
+    for (change, with, seen) in VALIDATED {
+        let with = if with.is_empty() { String::new() } else { format!("; {below}.{with}") };
+        let other =
+            if *change == "data=other" { format!("; {OTHER_TOKENIZE}") } else { String::new() };
+        let (change, under) = (format!("{below}.{change}"), format!("{VALIDATE}{with}{other}"));
+        rows.push(Row { base: SMALL, change, under, seen });
+    }
+    for (change, under) in DECODING {
+        let with = if under.is_empty() { "{}" } else { "{use_greedy: null}" };
+        let under = format!("{VALIDATE}; {below}.gen_kwargs={with}");
+        let change = format!("{below}.gen_kwargs.{change}");
+        rows.push(Row { base: SMALL, change, under, seen: "base" });
+    }
+    let watched = "exp_manager.early_stopping_callback_params";
+    for (key, with) in [
+        ("monitor=val_metrics/avg_exact_match", BOTH),
+        ("mode=max", ""),
+        ("min_delta=0.5", ""),
+        ("patience=3", ""),
+    ] {
+        let (change, under) = (format!("{watched}.{key}"), format!("{STOPS}; {with}"));
+        rows.push(Row { base: SMALL, change, under, seen: "base" });
+    }
+    rows.push(Row { base: SMALL, change: STOPS.to_owned(), under: String::new(), seen: "base" });
     for split in ["train_ds", "validation_ds", "test_ds"] {
         for (change, seen) in OF_A_SPLIT {
             let change = format!("model.data.{split}.{change}");
-            rows.push(Row { base: ROWS, change, under: "", seen });
+            rows.push(Row { base: ROWS, change, under: String::new(), seen });
         }
     }
     rows

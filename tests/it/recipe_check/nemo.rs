@@ -36,30 +36,14 @@ fn nemo_configs_fail_on_refused_keys_only() {
         &["model.transformer_engine"],
     );
     check("megatron_gpt_sft", &[NEMO, FILES, HELD_OUT, MONITOR], &[]);
-    let early = "exp_manager.create_early_stopping_callback";
-    check(
-        "megatron_gpt_finetuning_config",
-        &[NEMO, FILES, HELD_OUT],
-        &[early, "model.peft.peft_scheme"],
-    );
-    check(
-        "megatron_gpt_peft_tuning_config",
-        &[NEMO, FILES, HELD_OUT],
-        &[early, "model.peft.peft_scheme"],
-    );
+    check("megatron_gpt_finetuning_config", &[NEMO, FILES, HELD_OUT], &["model.peft.peft_scheme"]);
+    check("megatron_gpt_peft_tuning_config", &[NEMO, FILES, HELD_OUT], &["model.peft.peft_scheme"]);
     check("megatron_gpt_inference", &[], &[]);
 }
 
 #[test]
 fn nemo_configs_load_without_the_refused_keys() {
-    let settled = [
-        NEMO,
-        FILES,
-        HELD_OUT,
-        TEST,
-        "exp_manager.create_early_stopping_callback=false",
-        "model.peft.peft_scheme=null",
-    ];
+    let settled = [NEMO, FILES, HELD_OUT, TEST, "model.peft.peft_scheme=null"];
     let path = file("tests/fixtures/recipes/nemo/megatron_gpt_finetuning_config.yaml");
     let loaded = load_with(&path, &settled);
     let (recipe, _) = loaded.unwrap_or_else(|problems| panic!("{}", render(&problems, false)));

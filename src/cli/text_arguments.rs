@@ -1,0 +1,68 @@
+//! Arguments of the commands about texts: `generate` and `preview`.
+
+use super::arguments::RecipeArguments;
+use clap::Args;
+use std::path::PathBuf;
+
+/// `generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArguments {
+    /// A run folder, a stage's output or a checkpoint
+    pub model: PathBuf,
+    /// What to continue (repeatable); without it, prompts are read from stdin, one a line
+    #[arg(short, long = "prompt", value_name = "TEXT")]
+    pub prompts: Vec<String>,
+    /// A JSONL file of prompts: an object with the key `prompt` a line
+    #[arg(long = "prompts", value_name = "FILE", conflicts_with = "prompts")]
+    pub prompts_file: Option<PathBuf>,
+    /// Talk in turns, through the chat template of the model's tokenizer
+    #[arg(long, conflicts_with_all = ["prompts", "prompts_file", "output"])]
+    pub chat: bool,
+    /// Write a JSON object a line here: the text, its tokens, why it ended
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Give the log-probability of every new token (with --output or --json)
+    #[arg(long)]
+    pub logprob: bool,
+    /// Start prompts with the beginning-of-sequence token or not (else as the model learned)
+    #[arg(long, value_name = "BOOL")]
+    pub add_bos: Option<bool>,
+    /// Least new tokens
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub min_length: usize,
+    /// Make tokens that were seen less likely; 1 changes nothing
+    #[arg(long, default_value_t = 1.0, value_name = "X", requires = "temperature")]
+    pub repetition_penalty: f64,
+    /// Prompts decoded together; it does not change their texts
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub batch_size: u64,
+    /// Most new tokens
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub max_length: usize,
+    /// Sample at this temperature (without it the likeliest token is taken)
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f64>,
+    /// Sample among the K likeliest tokens; 0 for all
+    #[arg(long, default_value_t = 0, value_name = "K", requires = "temperature")]
+    pub top_k: usize,
+    /// Sample among the likeliest tokens that reach this probability; 1 for all
+    #[arg(long, default_value_t = 1.0, value_name = "P", requires = "temperature")]
+    pub top_p: f64,
+    /// Seed of the sampling
+    #[arg(long, default_value_t = 1234)]
+    pub seed: u64,
+    /// End a text here (repeatable)
+    #[arg(long = "end-string", value_name = "TEXT")]
+    pub end_strings: Vec<String>,
+}
+
+/// `preview`.
+#[derive(Debug, Args)]
+pub struct PreviewArguments {
+    /// The recipe.
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+    /// Samples shown of each source
+    #[arg(short = 'n', long, default_value_t = 3, value_name = "N")]
+    pub samples: usize,
+}

@@ -1,0 +1,57 @@
+//! A conversation with a checkpoint: turns through the tokenizer's chat template.
+
+use super::generate::{Error, Speaker, stopped_or_failed};
+use crate::data::template::chat::ChatTemplate;
+use crate::engine::generation::{Listener, Session, SessionError};
+use crate::spec::generation::Generation;
+use serde::Serialize;
+use serde_json::json;
+use std::slice;
+use std::sync::atomic::AtomicBool;
+
+/// One turn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Message {
+    role: &'static str,
+    content: String,
+}
+
+impl Message {
+    /// What the person says.
+    pub fn user(content: &str) -> Message {
+        Message { role: "user", content: content.to_owned() }
+    }
+
+    /// What the model says.
+    pub fn assistant(content: &str) -> Message {
+        Message { role: "assistant", content: content.to_owned() }
+    }
+}
+
+impl Speaker {
+    /// The chat template that came with the tokenizer.
+    pub fn chat_template(&self) -> Result<ChatTemplate, Error> {
+        let source = self.tokenizer.chat_template()?.ok_or(Error::NoChatTemplate)?;
+        let parsed = ChatTemplate::parse(&source, &self.tokenizer.special_texts(), None);
+        parsed.map_err(|error| Error::ChatTemplate(error.to_string()))
+    }
+
+    /// The model's next turn, streamed to `listener`.
+    pub fn answer(
+        &self,
+        template: &ChatTemplate,
+        messages: &[Message],
+        settings: &Generation,
+        stop: &AtomicBool,
+        listener: &mut Listener<'_>,
+    ) -> Result<String, super::Error> {
+        let row = json!({ "messages": messages }).to_string();
+        let prompt = template.prompt(&row, "messages").map_err(Error::ChatTemplate)?;
+        let session = Session::new(&self.model, &self.tokenizer).map_err(Error::from)?;
+        let tokens = self.tokenizer.encode_marked(&prompt, true).map_err(SessionError::from);
+        let tokens = tokens.map_err(Error::from)?;
+        let generated = session.decode(slice::from_ref(&tokens), settings, stop, listener);
+        let generated = generated.map_err(stopped_or_failed)?;
+        Ok(generated.into_iter().next().map(|one| one.text).unwrap_or_default())
+    }
+}

@@ -1,0 +1,92 @@
+//! Metrics of generated answers between training steps.
+
+use super::Folders;
+use super::evaluation::{self, Around, Evaluation, lines};
+use crate::base::atomic_file;
+use crate::data::tokenizer::Tokenizer;
+use crate::engine::generation::Session;
+use crate::engine::watch::Watch;
+use crate::model::Model;
+use crate::spec::event::{Event, Sample, Sink, VALIDATION_METRIC};
+use crate::spec::job::TrainJob;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+/// Folder of the validations' samples in the output of a train stage: a file for each step.
+pub(super) const SAMPLES_FOLDER: &str = "validation_samples";
+/// Samples of one validation that are kept.
+const KEPT_SAMPLES: usize = 20;
+
+/// Measures the model that is being trained on samples of the validation split.
+pub(super) struct Watcher<'a> {
+    evaluation: Evaluation,
+    tokenizer: Tokenizer,
+    folder: PathBuf,
+    sink: &'a dyn Sink,
+    stop: &'a AtomicBool,
+}
+
+impl fmt::Debug for Watcher<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Watcher").field("evaluation", &self.evaluation).finish()
+    }
+}
+
+impl<'a> Watcher<'a> {
+    /// Prepares what the job wants measured; none when that is nothing.
+    pub(super) fn prepare(
+        job: &TrainJob,
+        folders: &Folders,
+        sink: &'a dyn Sink,
+        stop: &'a AtomicBool,
+    ) -> Result<Option<Watcher<'a>>, super::Error> {
+        let Some(settings) = &job.stage.validate else { return Ok(None) };
+        let data = folders.input("validate.data")?;
+        let prepared = || -> Result<(Evaluation, Tokenizer), evaluation::Error> {
+            let evaluation = Evaluation::prepare(settings, data, folders, "validate.metrics")?;
+            Ok((evaluation, Tokenizer::open(&data.join("tokenizer"))?))
+        };
+        let (evaluation, tokenizer) = prepared().map_err(super::train::Error::from)?;
+        let folder = folders.output.join(SAMPLES_FOLDER);
+        Ok(Some(Watcher { evaluation, tokenizer, folder, sink, stop }))
+    }
+
+    fn keep(&self, step: u64, samples: &[Sample]) -> std::io::Result<()> {
+        let path = self.folder.join(format!("step-{step:08}.jsonl"));
+        atomic_file::write(&path, lines(&samples[..samples.len().min(KEPT_SAMPLES)]).as_bytes())
+    }
+}
+
+/// Events of generation but its bars: training has one of its own.
+struct Calm<'a>(&'a dyn Sink);
+
+impl Sink for Calm<'_> {
+    fn emit(&self, event: Event) {
+        if !matches!(event, Event::Progress { .. }) {
+            self.0.emit(event);
+        }
+    }
+}
+
+impl Watch for Watcher<'_> {
+    fn measure(
+        &self,
+        model: &Model,
+        step: u64,
+    ) -> Result<BTreeMap<String, f64>, Box<dyn std::error::Error + Send + Sync>> {
+        let session = Session::new(model, &self.tokenizer)?;
+        let around = Around { sink: &Calm(self.sink), stop: self.stop };
+        let evaluated = match self.evaluation.run(session, around) {
+            Err(evaluation::Error::Stopped(_)) => return Ok(BTreeMap::new()),
+            evaluated => evaluated?,
+        };
+        self.keep(step, &evaluated.samples)?;
+        if let Some(failure) = evaluated.results.failures.into_iter().next() {
+            return Err(failure.into());
+        }
+        let named = evaluated.results.values.into_iter();
+        Ok(named.map(|(name, value)| (format!("{VALIDATION_METRIC}{name}"), value)).collect())
+    }
+}
