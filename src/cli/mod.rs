@@ -21,6 +21,7 @@ mod signals;
 mod sweep_arguments;
 mod tensorboard;
 pub mod terminal;
+pub mod verify_arguments;
 mod text_arguments;
 mod trials;
 

@@ -102,7 +102,7 @@ impl Program {
         let (send, said) = sync_channel(64);
         listen(&mut running.child, &send);
         drop(send);
-        let lines: Vec<u8> = rows.iter().flat_map(|row| row.json_line()).collect();
+        let lines: Vec<u8> = rows.iter().flat_map(super::Texts::json_line).collect();
         if let Some(stdin) = running.child.stdin.take() {
             thread::spawn(move || feed(stdin, &lines));
         }

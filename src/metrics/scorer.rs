@@ -258,6 +258,7 @@ fn forced_tally(metric: MetricName, likelihoods: &[Likelihood]) -> Tally {
 
 impl Results {
     /// Values and intervals of metrics over the same samples.
+    #[expect(clippy::needless_pass_by_value, reason = "they are settled with this")]
     fn settle(&mut self, columns: Vec<(String, Tally)>, seed: u64) {
         let tallies: Vec<&Tally> = columns.iter().map(|(_, tally)| tally).collect();
         let intervals = bootstrap::intervals(&tallies, seed);
@@ -275,6 +276,7 @@ pub fn score_text(metric: MetricName, expected: &str, output: &str) -> Option<f6
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these numbers are exact")]
 mod tests {
     use super::*;
 

@@ -109,6 +109,7 @@ fn macro_f1(rows: &[[u32; 2]], chosen: &[usize]) -> f64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these numbers are exact")]
 mod tests {
     use super::*;
 

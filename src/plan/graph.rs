@@ -13,10 +13,9 @@ pub(super) type Edges = DiGraphMap<usize, ()>;
 /// Kinds whose output an input may be; inputs not named here come from files.
 fn accepted(kind: &str, input: &str) -> &'static [&'static str] {
     match (kind, input) {
-        ("shard" | "evaluate", "data") => &["tokenize"],
+        ("shard" | "evaluate", "data") | ("train", "validate.data") => &["tokenize"],
         ("generate", "data") => &["tokenize", "shard"],
         ("train", "data") => &["shard"],
-        ("train", "validate.data") => &["tokenize"],
         ("train" | "evaluate" | "generate", "model") => &["load", "train"],
         _ => &[],
     }

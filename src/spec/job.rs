@@ -12,6 +12,8 @@ use super::metric::Metric;
 use super::optimization::{Degrees, LossScaling, Optimizer, Precision, Recompute};
 pub use super::rows::{Format, RowSource, Split, SplitRule, Task};
 use serde::{Deserialize, Serialize};
+
+pub use super::watched::{EarlyStopping, Keep, Monitor};
 use serde_json::Value;
 
 /// Folder in the output of interrupted work that holds what the work goes on from.
@@ -289,43 +291,6 @@ pub struct TrainStage {
     pub early_stopping: Option<EarlyStopping>,
 }
 
-/// Checkpoints that are kept beside the last (`exp_manager.checkpoint_callback_params`).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Keep {
-    /// The best so many; -1 keeps all.
-    pub save_top_k: i64,
-    /// What ranks them.
-    pub monitor: Monitor,
-    /// Whether more of it is better.
-    pub more_is_better: bool,
-    /// Their names, a pattern of [`crate::base::file_pattern`].
-    pub filename: String,
-    /// Make the best one the result, in place of the last.
-    pub save_best_model: bool,
-}
-
-/// A number by which checkpoints are ranked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Monitor {
-    /// The last validation's loss.
-    ValLoss,
-    /// The last step's loss.
-    ReducedTrainLoss,
-}
-
-impl Monitor {
-    /// What recipes call it.
-    pub fn named(name: &str) -> Option<Monitor> {
-        match name {
-            "val_loss" | "validation_loss" => Some(Monitor::ValLoss),
-            "reduced_train_loss" | "train_loss" => Some(Monitor::ReducedTrainLoss),
-            _ => None,
-        }
-    }
-}
-
 impl TrainJob {
     /// The settings that decide what comes out, as JSON: without those that only say when
     /// something is logged, or saved for resuming.
@@ -351,20 +316,6 @@ impl ShardJob {
         }
         settings
     }
-}
-
-/// When training stops before its last step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EarlyStopping {
-    /// The value watched: `val_loss` or `val_metrics/avg_NAME`.
-    pub monitor: String,
-    /// Whether more of it is better.
-    pub more_is_better: bool,
-    /// Least change that counts as better.
-    pub min_delta: f64,
-    /// Validations in a row without a better value after which training stops.
-    pub patience: u64,
 }
 
 /// Inputs: `model` (a checkpoint), `data` (a tokenize output), `metrics.N.…` (files of metric N).

@@ -9,3 +9,4 @@ pub mod metric;
 pub mod optimization;
 pub mod recipe;
 pub mod rows;
+pub mod watched;

@@ -37,6 +37,7 @@ impl Speaker {
     }
 
     /// The model's next turn, streamed to `listener`.
+    #[expect(clippy::too_many_arguments, reason = "all that an answer depends on")]
     pub fn answer(
         &self,
         template: &ChatTemplate,

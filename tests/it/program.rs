@@ -377,7 +377,7 @@ fn training_stops_early_when_the_watched_value_gets_no_better() {
     let stops = [
         "tiny.yaml",
         "trainer.max_steps=40",
-        "exp_manager.create_early_stopping_callback=true",
+        "+exp_manager.create_early_stopping_callback=true",
         "+exp_manager.early_stopping_callback_params={monitor: val_loss,mode: max,patience: 2}",
     ];
     let told = desk.run(&stops, 0);
@@ -404,7 +404,8 @@ fn preview_shows_which_tokens_are_learned() {
     for (place, token) in tokens.iter().enumerate() {
         assert_eq!(token["learned"], place as u64 >= prompt, "the answer and its end are learned");
     }
-    let empty = "stages.tokenize.tokenize.sources=[{rows: nouns.jsonl,tasks: [{prompt: a,answer: '',\
+    let empty = "stages.tokenize.tokenize.sources=[{rows: nouns.jsonl,\
+                 split: {by: gloss,validation: 0.1,test: 0.1},tasks: [{name: kind,prompt: a,answer: '',\
                  add_eos: false}]}]";
     let shown = desk.run(&["preview", "tiny.yaml", empty], 0);
     assert!(shown.contains("every token of this sample is masked"), "{shown}");

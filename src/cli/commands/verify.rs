@@ -2,7 +2,6 @@
 
 use crate::artifacts::{Lock, Store};
 use crate::base::atomic_file;
-use crate::cli::arguments::VerifyArguments;
 use crate::cli::environment;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
@@ -12,6 +11,7 @@ use crate::cli::screen::{Layout, Screen};
 use crate::cli::session::Session;
 use crate::cli::signals;
 use crate::cli::terminal::{Paint, Terminal};
+use crate::cli::verify_arguments::VerifyArguments;
 use crate::plan::Plan;
 use crate::report::junit::{self, Case, Ending};
 use crate::report::numbers::duration;

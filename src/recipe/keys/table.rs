@@ -51,8 +51,7 @@ const FULL_BATCHES: &str = "a training step always has a whole global batch, and
 pub(super) const GROUPS: &[Group] = &[
     honoured("", "name restore_from_path vars extends"),
     honoured("sweep", "parameters.NAME sampler trials seed metric mode asha"),
-    honoured("verify", "steps tolerances.NAME"),
-    honoured("notify", "on_success on_failure"),
+    honoured("", "verify.steps verify.tolerances.NAME notify.on_success notify.on_failure"),
     refused("", "compat"),
     // trainer
     honoured(

@@ -17,6 +17,7 @@ use std::fmt;
 pub struct Stages(pub Vec<(String, Stage)>);
 
 /// One stage: its kind and its settings.
+#[expect(clippy::large_enum_variant, reason = "a recipe holds a handful of them")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stage {
     /// Rows to token ids.

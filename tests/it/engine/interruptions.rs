@@ -101,7 +101,10 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_is_used() {
         |path| fs::remove_file(path.join("optimizer-00000.safetensors")).unwrap(),
         "optimizer-00000.safetensors is missing",
     );
-    check(|path| fs::remove_file(path.join("manifest.json")).unwrap(), "no manifest.json in it");
+    check(
+        |path| fs::remove_file(path.join("manifest.json")).unwrap(),
+        "is not a checkpoint of sft-run",
+    );
 }
 
 #[test]

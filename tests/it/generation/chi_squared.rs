@@ -46,7 +46,9 @@ fn counts(settings: &Generation) -> Vec<f64> {
     let request = Request { prompts: &prompts, rules: &rules, vocabulary: &Constant, stop: &stop };
     let texts = decode(&mut Constant, &request, &mut |_| ()).expect("decodes");
     let mut counts = vec![0.0; LOGITS.len()];
-    texts.iter().for_each(|text| counts[text.tokens[0] as usize] += 1.0);
+    for text in &texts {
+        counts[text.tokens[0] as usize] += 1.0;
+    }
     counts
 }
 

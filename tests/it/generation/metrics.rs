@@ -95,6 +95,7 @@ fn corpora_score_as_sacrebleu_rouge_score_and_scikit_learn_say() {
 }
 
 /// Scores two outputs, `good film` and `{"a": 1}`, by one metric of a recipe's own.
+#[expect(clippy::needless_pass_by_value, reason = "as it is called")]
 fn own(metric: Metric, file: Option<std::path::PathBuf>) -> Vec<f64> {
     let rows = ["It was a good, GREAT film :)", "{\"a\": 1}"].map(|output| Texts {
         prompt: "p",

@@ -105,7 +105,7 @@ fn schedules_are_shown_as_a_grid_and_as_lists_of_operations() {
         let view = pipelines(&planned("recipes/megatron_65b.yaml", overrides, 80 * GIB)).remove(0);
         text.push_str(&format!("{}\n", view.title()));
         for line in view.grid(110) {
-            let line: String = line.iter().map(|piece| piece.text()).collect();
+            let line: String = line.iter().map(sft_run::plan::schedule::Piece::text).collect();
             text.push_str(&format!("|{line}|\n"));
         }
         text.push_str(&format!("{:.3}\n{}\n\n", view.bubble, view.notes().join("\n")));
