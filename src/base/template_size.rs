@@ -62,7 +62,7 @@ mod tests {
         let text = format!(
             "{{{{ '{}' }}}} {{ x }} {}",
             "long \\' text ".repeat(MAX_CODE),
-            "{".repeat(9000)
+            "{ ".repeat(9000)
         );
         assert_eq!(too_much(&text), None);
         assert_eq!(code_length("a + 'b\\'c' + \"d\""), 7);

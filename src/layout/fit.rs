@@ -284,7 +284,8 @@ mod tests {
         let model = llama_7b();
         let (one, four) = (workload(&model, 1), workload(&model, 4));
         let cluster = Cluster { shared: true, ..NODE };
-        assert!(cluster.taken(&four) > 3 * cluster.taken(&one));
+        // The distributed optimizer's 12 of 18 bytes stand once; the other 6 on every rank.
+        assert!(cluster.taken(&four) > cluster.taken(&one) * 3 / 2);
         assert!(NODE.taken(&four) < NODE.taken(&one));
     }
 }
