@@ -124,9 +124,11 @@ impl Run<'_> {
         // Reuses every stage: what it still does is to see to the lock file and the checkpoints.
         let nothing = std::sync::atomic::AtomicBool::new(false);
         runner::run(&self.opened.plan, settings, &stages::run, &screen, &nothing)?;
+        let now = Summary { state: RunState::UpToDate, ..summary.clone() };
+        let places = (self.opened.checked.folder(), self.folder.as_path());
+        notify::tell(terminal, places, &self.opened.plan.around().notification, &now);
         if terminal.json {
-            let summary = Summary { state: RunState::UpToDate, ..summary.clone() };
-            self.tell(&summary);
+            self.tell(&now);
         } else {
             closing::show_up_to_date(self.session, summary, &self.folder);
         }
