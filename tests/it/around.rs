@@ -65,6 +65,8 @@ fn programs_are_told_how_a_run_ended() {
     desk.run(&["tiny.yaml", "-q"], 0);
     assert_eq!(desk.text("state"), "done\n");
     assert_eq!(desk.json("told.json")["name"], "tiny");
+    desk.run(&["tiny.yaml", "-q"], 0);
+    assert_eq!(desk.text("state"), "up to date\n");
     // The prompt is longer than the model reads: generation fails, and so does the told program.
     let long = format!("stages.generate.generate.prompts=['{}']", "oak ".repeat(200));
     let output = desk.output(&["tiny.yaml", "-q", &long]);
