@@ -1,6 +1,8 @@
 //! The binary from outside, on a recipe that takes a second.
 
 mod kills;
+#[cfg(unix)]
+mod streams;
 
 use serde_json::Value;
 use std::fs;
@@ -353,14 +355,16 @@ const VALIDATE: &str = "+stages.train.train.validate={data: tokenize,limit: 6,\
 fn metrics_between_steps_are_logged_and_leave_the_losses_alone() {
     let desk = Desk::new();
     desk.run(&["tiny.yaml"], 0);
-    let losses = |lines: &[String]| -> Vec<(Value, Value)> {
+    let bits = |lines: &[String]| -> Vec<[Option<u64>; 3]> {
         let lines = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines.map(|line| (line["reduced_train_loss"].clone(), line["val_loss"].clone())).collect()
+        let names = ["reduced_train_loss", "grad_norm", "val_loss"];
+        lines.map(|line| names.map(|name| line[name].as_f64().map(f64::to_bits))).collect()
     };
-    let without = losses(&desk.numbers("runs/tiny/metrics.jsonl"));
+    let without = bits(&desk.numbers("runs/tiny/metrics.jsonl"));
+    assert!(without[0][0].is_some() && without[0][1].is_some(), "a loss and a gradient norm");
     desk.run(&["tiny.yaml", VALIDATE], 0);
     let lines = desk.numbers("runs/tiny/metrics.jsonl");
-    assert_eq!(losses(&lines), without, "the same bits with generation between the steps");
+    assert_eq!(bits(&lines), without, "the same bits with generation between the steps");
     let validations: Vec<&String> = lines.iter().filter(|line| line.contains("val_loss")).collect();
     assert_eq!(validations.len(), 3);
     for line in validations {

@@ -1,11 +1,9 @@
 //! Decoding with cached keys and values against reading everything again for every token.
 
 use super::sampling::greedy;
-use super::small_model::{learned, random, rotary};
+use super::small_model::{NoTexts, learned, random, rotary};
 use candle_core::DType;
-use sft_run::engine::generation::{
-    Cached, ModelError, NewTokens, Predictor, Request, Rules, Vocabulary, decode,
-};
+use sft_run::engine::generation::{Cached, NewTokens, Predictor, Request, Rules, decode};
 use sft_run::engine::scoring::{Scored, score};
 use sft_run::model::Model;
 use sft_run::model::batch::Batch;
@@ -14,18 +12,6 @@ use sft_run::spec::generation::Generation;
 use std::sync::atomic::AtomicBool;
 
 const VOCAB: usize = 61;
-
-struct NoTexts;
-
-impl Vocabulary for NoTexts {
-    fn text(&self, _before: &[u32], _tokens: &[u32]) -> Result<String, ModelError> {
-        Ok(String::new())
-    }
-
-    fn single_token(&self, _text: &str) -> Option<u32> {
-        None
-    }
-}
 
 fn prompts() -> Vec<Vec<u32>> {
     let prompt = |number: u32| (0..=(number * 5 % 13)).map(move |at| (number * 17 + at * 7) % 61);

@@ -10,3 +10,4 @@ mod report;
 mod sampling;
 mod small_model;
 mod stages;
+mod transformers;

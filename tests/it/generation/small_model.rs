@@ -1,6 +1,7 @@
 //! Small random models for tests of decoding and scoring.
 
 use sft_run::checkpoint::whole;
+use sft_run::engine::generation::{ModelError, Vocabulary};
 use sft_run::model::Model;
 use sft_run::model::weights::start_values;
 use sft_run::spec::architecture::{Activation, Architecture, Normalization, PositionEmbedding};
@@ -52,4 +53,17 @@ pub(super) fn rotary(vocab_size: usize) -> Architecture {
 
 pub(super) fn random(architecture: &Architecture) -> Model {
     whole::build(architecture, start_values(architecture, 17)).expect("a legal shape")
+}
+
+/// Tokens without texts.
+pub(super) struct NoTexts;
+
+impl Vocabulary for NoTexts {
+    fn text(&self, _before: &[u32], _tokens: &[u32]) -> Result<String, ModelError> {
+        Ok(String::new())
+    }
+
+    fn single_token(&self, _text: &str) -> Option<u32> {
+        None
+    }
 }
