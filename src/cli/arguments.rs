@@ -1,8 +1,10 @@
 //! The command line.
 
+use super::fault;
 pub use super::sweep_arguments::SweepArguments;
 pub use super::text_arguments::{GenerateArguments, PreviewArguments};
 use super::verify_arguments::VerifyArguments;
+use crate::spec::fault::Fault;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -143,6 +145,10 @@ pub struct RunArguments {
     /// Stop training after this step, to be continued (for `sweep`)
     #[arg(long, hide = true, value_name = "STEP")]
     pub pause_at: Option<u64>,
+    /// Make a rank fail in the middle of a training step, to see what the run and whatever
+    /// supervises it make of that: RANK:STEP:error or RANK:STEP:panic, such as 3:10:panic
+    #[arg(long, hide_short_help = true, value_name = "FAULT", value_parser = fault::parse)]
+    pub inject_fault: Option<Fault>,
 }
 
 /// `plan`.

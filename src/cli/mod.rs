@@ -7,6 +7,7 @@ mod commands;
 pub mod environment;
 pub mod exit;
 pub mod failure;
+mod fault;
 mod first_word;
 mod idle;
 mod libraries;

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod census;
 pub mod devices;
 pub mod early_stopping;
+mod fault;
 pub mod generation;
 pub mod journal;
 pub mod keeping;

@@ -74,7 +74,7 @@ impl<'a> Session<'a> {
             patience: patience.map_err(io_error(&path))?,
             run,
             copies,
-            trainer: begin.trainer(run.job, &mesh)?,
+            trainer: begin.trainer(run.job, &mesh)?.with_fault(run.fault),
             share: share(run.job, &mesh)?,
             data: run.data.clone(),
             validation: run.validation.clone(),

@@ -4,6 +4,7 @@
 //! step, so the result does not depend on how the step was cut into micro-batches.
 
 use super::census;
+use super::fault;
 use super::loss_scale::{LossScaler, Verdict};
 use super::optimizer::{OptimizerState, StepSettings};
 use super::pipeline::{Learning, Stage};
@@ -15,6 +16,7 @@ use crate::kernels::reduce;
 use crate::model::Model;
 use crate::model::batch::{Batch, Noise};
 use crate::parallel::mesh::Mesh;
+use crate::spec::fault::Fault;
 use crate::spec::optimization::{LossScale, Optimizer};
 
 /// Why a step failed.
@@ -79,6 +81,8 @@ pub struct Trainer {
     loss_scaler: Option<LossScaler>,
     /// Whether every parameter has been seen to receive a gradient.
     gradients_checked: bool,
+    /// Where this rank is to fail.
+    fault: Option<Fault>,
 }
 
 /// What a step depends on beside the data.
@@ -129,7 +133,15 @@ impl Trainer {
         settings: Settings,
     ) -> Trainer {
         let (mesh, loss_scaler) = (mesh.clone(), settings.loss_scaler);
-        Trainer { mesh, model, optimizer, sums, settings, loss_scaler, gradients_checked: false }
+        let (gradients_checked, fault) = (false, None);
+        Trainer { mesh, model, optimizer, sums, settings, loss_scaler, gradients_checked, fault }
+    }
+
+    /// The same trainer that fails where `fault` says, if that is on this rank.
+    #[must_use]
+    pub fn with_fault(mut self, fault: Option<Fault>) -> Trainer {
+        self.fault = fault.filter(|fault| fault.rank == self.mesh.rank);
+        self
     }
 
     /// Where fp16's loss scale stands; none in other formats.
@@ -156,7 +168,11 @@ impl Trainer {
         let noise = Noise { seed: self.settings.seed, step: done };
         let learning = Learning { noise, gradient_scale: scale };
         let stage = Stage { model, mesh: &self.mesh };
-        let mut finished = |place| gradient_sums.finished(place, model.weights());
+        let fault = self.fault.filter(|fault| fault.step == step);
+        let mut finished = |place| {
+            fault.map_or(Ok(()), fault::strike)?;
+            gradient_sums.finished(place, model.weights())
+        };
         let sums = Sums::of(&batches, stage.learn(&batches, learning, &mut finished)?);
         gradient_sums.finish(model.weights())?;
         let (sums, squares) = self.over_all_ranks(&sums)?;

@@ -12,6 +12,7 @@ use crate::data::sampler;
 use crate::parallel::ranks::{self, Cause, Failure};
 use crate::spec::backend::Backend;
 use crate::spec::event::{Event, Sink};
+use crate::spec::fault::Fault;
 use crate::spec::job::TrainJob;
 use crate::spec::optimization::Degrees;
 use std::fmt;
@@ -110,6 +111,8 @@ pub struct Run<'a> {
     pub validation: Option<Feed>,
     /// Who measures the model at each validation, if anybody does.
     pub watch: Option<&'a dyn Watch>,
+    /// A failure that is asked for.
+    pub fault: Option<Fault>,
 }
 
 /// Numbers of a finished run.

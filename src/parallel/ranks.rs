@@ -55,7 +55,7 @@ pub enum Cause<E: std::error::Error + 'static> {
 }
 
 /// Runs `work` once for every rank, each on a thread of its own (the only one on the caller's), and
-/// gives what they gave, in order.
+/// gives what they gave, in order. A panic of a rank is a failure too, whose message is told.
 ///
 /// When a rank fails or panics, every other rank's next wait for it fails, and the failure that came
 /// first is what this gives.
@@ -67,28 +67,25 @@ pub fn run<R: Send, E: std::error::Error + Send>(
         Box::new(Failure { rank, at: coordinates(degrees, rank), degrees: *degrees, cause })
     };
     let ranks = degrees.world_size();
+    let guarded = |mesh| match catch_unwind(AssertUnwindSafe(|| work(mesh))) {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(error)) => Err(Cause::Error(error)),
+        Err(panic) => Err(Cause::Panic(message(panic.as_ref()))),
+    };
     if ranks == 1 {
-        return match work(Mesh::single()) {
-            Ok(result) => Ok(vec![result]),
-            Err(error) => Err(failure(0, Cause::Error(error))),
-        };
+        let result = guarded(Mesh::single());
+        return result.map(|result| vec![result]).map_err(|cause| failure(0, cause));
     }
     let hub = Hub::new(ranks);
     let first: Mutex<Option<(usize, Cause<E>)>> = Mutex::new(None);
     let results: Vec<Mutex<Option<R>>> = (0..ranks).map(|_| Mutex::new(None)).collect();
-    let one = |rank: usize| {
-        let mesh = Mesh::of_threads(degrees, &hub, rank);
-        let cause = match catch_unwind(AssertUnwindSafe(|| work(mesh))) {
-            Ok(Ok(result)) => {
-                *lock(&results[rank]) = Some(result);
-                return hub.end(rank);
-            }
-            Ok(Err(error)) => Cause::Error(error),
-            Err(panic) => Cause::Panic(message(panic.as_ref())),
-        };
-        if hub.fail(rank) {
-            *lock(&first) = Some((rank, cause));
+    let one = |rank: usize| match guarded(Mesh::of_threads(degrees, &hub, rank)) {
+        Ok(result) => {
+            *lock(&results[rank]) = Some(result);
+            hub.end(rank);
         }
+        Err(cause) if hub.fail(rank) => *lock(&first) = Some((rank, cause)),
+        Err(_) => {}
     };
     std::thread::scope(|scope| {
         for rank in 0..ranks {

@@ -3,6 +3,7 @@
 pub mod architecture;
 pub mod backend;
 pub mod event;
+pub mod fault;
 pub mod generation;
 pub mod job;
 pub mod metric;

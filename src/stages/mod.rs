@@ -26,6 +26,7 @@ use crate::model::Model;
 use crate::model::formats::Formats;
 use crate::spec::backend::Backend;
 use crate::spec::event::Sink;
+use crate::spec::fault::Fault;
 use crate::spec::job::{Job, TokenizerKind};
 use crate::spec::optimization::Precision;
 use std::collections::BTreeMap;
@@ -95,11 +96,21 @@ pub fn run(
     sink: &dyn Sink,
     stop: &AtomicBool,
 ) -> Result<Outcome, Error> {
+    run_with_fault(job, folders, (sink, stop), None)
+}
+
+/// [`run`] in which a rank of a training fails where `fault` says.
+pub fn run_with_fault(
+    job: &Job,
+    folders: &Folders,
+    (sink, stop): (&dyn Sink, &AtomicBool),
+    fault: Option<Fault>,
+) -> Result<Outcome, Error> {
     match job {
         Job::Tokenize(job) => tokenize::run(job, folders, sink, stop),
         Job::Shard(job) => shard::run(job, folders, sink, stop),
         Job::Load(job) => load::run(job, folders, sink, stop),
-        Job::Train(job) => train::run(job, folders, sink, stop),
+        Job::Train(job) => train::run(job, folders, (sink, stop), fault),
         Job::Evaluate(job) => evaluate::run(job, folders, sink, stop),
         Job::Generate(job) => generate::run(job, folders, sink, stop),
     }

@@ -9,6 +9,7 @@ use crate::data::stream::StreamOptions;
 use crate::engine::training::{self, Finished, Run};
 use crate::engine::watch::Watch;
 use crate::spec::event::{Event, Sink};
+use crate::spec::fault::Fault;
 use crate::spec::job::{DataSource, Split, TrainJob};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,12 +43,13 @@ pub enum Error {
     },
 }
 
-/// Trains, and writes `checkpoint/`, `metrics.jsonl` and the data's `tokenizer/`.
+/// Trains, and writes `checkpoint/`, `metrics.jsonl` and the data's `tokenizer/`; fails where
+/// `fault` says.
 pub fn run(
     job: &TrainJob,
     folders: &Folders,
-    sink: &dyn Sink,
-    stop: &AtomicBool,
+    (sink, stop): (&dyn Sink, &AtomicBool),
+    fault: Option<Fault>,
 ) -> Result<Outcome, super::Error> {
     training::check_is_built(job).map_err(Error::from)?;
     let start = folders.input("model")?;
@@ -57,7 +59,7 @@ pub fn run(
     let watcher = Watcher::prepare(job, folders, sink, stop)?;
     let watch = watcher.as_ref().map(|watcher| watcher as &dyn Watch);
     let (backend, output) = (folders.backend, folders.output.as_path());
-    let run = Run { job, start, backend, output, data, validation, watch };
+    let run = Run { job, start, backend, output, data, validation, watch, fault };
     match training::train(run, sink, stop) {
         Ok(finished) => Ok(Outcome { facts: facts(&finished) }),
         Err(training::Error::Stopped { step }) => {

@@ -1,5 +1,6 @@
 //! The binary from outside, on a recipe that takes a second.
 
+mod faults;
 mod kills;
 #[cfg(unix)]
 mod streams;

@@ -4,6 +4,7 @@ use crate::cli::arguments::RunArguments;
 use crate::cli::collector::{Collector, Tee};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::fault;
 use crate::cli::idle;
 use crate::cli::open::{self, Opened};
 use crate::cli::run_folder::{self, RunFolder};
@@ -19,10 +20,12 @@ use crate::report::summary::{self, RunState, StageSummary, Summary};
 use crate::report::{html, metrics_csv, samples};
 use crate::runner::{self, Report, Settings};
 use crate::spec::event::Sink;
+use crate::spec::fault::Fault;
 use crate::spec::job::Job;
-use crate::stages;
+use crate::stages::{self, Folders};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// Runs the command.
@@ -31,6 +34,9 @@ pub(in crate::cli) fn run(session: &Session, arguments: &RunArguments) -> Result
     let opened = open::plan(session, &arguments.recipe)?;
     idle::note(session, &opened.checked, &arguments.recipe.recipe);
     refuse_missing(&opened.plan)?;
+    if let Some(fault) = arguments.inject_fault {
+        fault::check(fault, &opened.plan)?;
+    }
     let recipe = open::resolved_text(session, &arguments.recipe)?;
     let mut settings = opened.settings(session);
     let folder = opened.plan.run_folder().to_owned();
@@ -48,6 +54,7 @@ pub(in crate::cli) fn run(session: &Session, arguments: &RunArguments) -> Result
         started,
         leash: arguments.leash.as_deref(),
         pause_at: arguments.pause_at,
+        fault: arguments.inject_fault,
     };
     let preview = runner::preview(&opened.plan, &settings)?;
     run.header();
@@ -80,6 +87,8 @@ struct Run<'run> {
     leash: Option<&'run Path>,
     /// The step after which training is paused, for a sweep.
     pause_at: Option<u64>,
+    /// Where a rank is to fail.
+    fault: Option<Fault>,
 }
 
 impl Run<'_> {
@@ -122,7 +131,7 @@ impl Run<'_> {
             signals::stop_flag().map_err(|error| Failure::failed(&error))?,
         );
         // Reuses every stage: what it still does is to see to the lock file and the checkpoints.
-        let nothing = std::sync::atomic::AtomicBool::new(false);
+        let nothing = AtomicBool::new(false);
         runner::run(&self.opened.plan, settings, &stages::run, &screen, &nothing)?;
         let now = Summary { state: RunState::UpToDate, ..summary.clone() };
         let places = (self.opened.checked.folder(), self.folder.as_path());
@@ -151,7 +160,10 @@ impl Run<'_> {
         let mut sinks: Vec<&dyn Sink> = vec![&collector, &folder, &screen, &pause];
         sinks.extend(board.iter().map(|board| -> &dyn Sink { board }));
         let sink = Tee(sinks);
-        let result = runner::run(plan, settings, &stages::run, &sink, &stop);
+        let execute = |job: &Job, folders: &Folders, sink: &dyn Sink, stop: &AtomicBool| {
+            stages::run_with_fault(job, folders, (sink, stop), self.fault)
+        };
+        let result = runner::run(plan, settings, &execute, &sink, &stop);
         drop(sink);
         drop(screen);
         let written = self.write((&folder, board.as_ref()), &collector, &result);

@@ -133,6 +133,7 @@ fn the_rank_that_fails_first_is_named_with_its_error() {
                 data,
                 validation: None,
                 watch: None,
+                fault: None,
             };
             let error = train(run, &Silent, &AtomicBool::new(false)).unwrap_err();
             let Error::Rank(failure) = error else { panic!("{error}") };

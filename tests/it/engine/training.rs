@@ -101,7 +101,16 @@ pub(super) fn run(
     let (data, validation) = (feed(10, job.model.data.shuffle), Some(feed(6, false)));
     let backend = Backend::Cpu;
     train(
-        Run { job, start: &start, backend, output: &output, data, validation, watch: None },
+        Run {
+            job,
+            start: &start,
+            backend,
+            output: &output,
+            data,
+            validation,
+            watch: None,
+            fault: None,
+        },
         sink,
         stop,
     )
@@ -250,6 +259,7 @@ fn a_step_in_which_nothing_is_learned_is_refused() {
         data,
         validation: None,
         watch: None,
+        fault: None,
     };
     let error = train(run, &Silent, &AtomicBool::new(false)).unwrap_err().to_string();
     assert!(error.starts_with("no token of step 1 is learned"), "{error}");
