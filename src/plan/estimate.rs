@@ -55,7 +55,7 @@ pub(super) fn too_large(job: &TrainJob, trainer: &Trainer, facts: &Facts) -> Opt
         }
     };
     Some(Missing {
-        what: format!("{place}; the largest part is {part} of {}", parts(&memory)),
+        what: format!("{place}: {}; cut {part} first", parts(&memory)),
         key: key.to_owned(),
         help: help(job, &workload, &cluster),
     })
@@ -93,14 +93,17 @@ fn largest(workload: &Workload<'_>, memory: &DeviceMemory) -> (&'static str, &'s
     (name, key)
 }
 
-/// The changes of one setting that are enough, or the best layout that fits.
+/// The smallest change of each setting that is enough, or how many layouts fit.
 fn help(job: &TrainJob, workload: &Workload<'_>, cluster: &Cluster) -> String {
-    let enough: Vec<String> = changes(workload)
-        .into_iter()
-        .filter(|(_, changed)| cluster.holds(changed))
-        .map(|(set, changed)| format!("{set} ({})", bytes(cluster.taken(&changed))))
-        .collect();
+    let mut enough: Vec<(&str, String)> = Vec::new();
+    for (key, value, changed) in changes(workload) {
+        if cluster.holds(&changed) && enough.iter().all(|(known, _)| *known != key) {
+            let taken = bytes(cluster.taken(&changed));
+            enough.push((key, format!("{key}={value} ({taken})")));
+        }
+    }
     if !enough.is_empty() {
+        let enough: Vec<_> = enough.into_iter().map(|(_, text)| text).collect();
         return format!("one of these is enough: {}", enough.join(", "));
     }
     let layouts = proposals(workload, job.model.global_batch_size, cluster);
@@ -114,34 +117,34 @@ fn help(job: &TrainJob, workload: &Workload<'_>, cluster: &Cluster) -> String {
     )
 }
 
-/// Changes of one setting that save memory, each with its workload.
-fn changes<'a>(workload: &Workload<'a>) -> Vec<(String, Workload<'a>)> {
+/// Changes of one setting that save memory: its key, the value, and what becomes of the workload; of
+/// each setting the smallest change first.
+fn changes<'a>(workload: &Workload<'a>) -> Vec<(&'static str, String, Workload<'a>)> {
     let base = *workload;
     let Degrees { data, pipeline, tensor, virtual_pipeline, sequence } = base.degrees;
     let mut changes = Vec::new();
-    // Half as large until it is one; the first that fits is enough.
     let mut size = base.micro_batch_size;
     while size.is_multiple_of(2) {
         size /= 2;
         let micro_batches = base.micro_batches * (base.micro_batch_size / size);
         let smaller = Workload { micro_batch_size: size, micro_batches, ..base };
-        changes.push((format!("model.micro_batch_size={size}"), smaller));
+        changes.push(("model.micro_batch_size", size.to_string(), smaller));
     }
     for (set, recompute) in [("selective", Recompute::Selective), ("full", Recompute::Uniform(1))] {
-        let set = format!("model.activations_checkpoint_granularity={set}");
-        changes.push((set, Workload { recompute, ..base }));
+        let key = "model.activations_checkpoint_granularity";
+        changes.push((key, set.to_owned(), Workload { recompute, ..base }));
     }
     if tensor > 1 && !sequence {
         let degrees = Degrees { sequence: true, ..base.degrees };
-        changes.push(("model.sequence_parallel=true".to_owned(), Workload { degrees, ..base }));
+        changes.push(("model.sequence_parallel", "true".to_owned(), Workload { degrees, ..base }));
     }
     if data > 1 && !base.distributed_optimizer {
-        let set = "model.optim.name=distributed_fused_adam".to_owned();
-        changes.push((set, Workload { distributed_optimizer: true, ..base }));
+        let set = "distributed_fused_adam".to_owned();
+        changes.push(("model.optim.name", set, Workload { distributed_optimizer: true, ..base }));
     }
     if base.precision != Precision::Fp32 && !base.megatron_amp_o2 {
-        let set = "model.megatron_amp_O2=true".to_owned();
-        changes.push((set, Workload { megatron_amp_o2: true, ..base }));
+        let parameters = Workload { megatron_amp_o2: true, ..base };
+        changes.push(("model.megatron_amp_O2", "true".to_owned(), parameters));
     }
     for factor in [2, 4, 8].into_iter().filter(|factor| data.is_multiple_of(*factor)) {
         let micro_batches = base.micro_batches * factor;
@@ -149,13 +152,14 @@ fn changes<'a>(workload: &Workload<'a>) -> Vec<(String, Workload<'a>)> {
         let model = base.architecture;
         if model.num_query_groups.is_multiple_of(tensor * factor) {
             let degrees = Degrees { tensor: tensor * factor, data, ..base.degrees };
-            let set = format!("model.tensor_model_parallel_size={}", degrees.tensor);
-            changes.push((set, Workload { micro_batches, degrees, ..base }));
+            let split = Workload { micro_batches, degrees, ..base };
+            changes.push(("model.tensor_model_parallel_size", degrees.tensor.to_string(), split));
         }
         if model.num_layers.is_multiple_of(pipeline * factor * virtual_pipeline) {
             let degrees = Degrees { pipeline: pipeline * factor, data, ..base.degrees };
-            let set = format!("model.pipeline_model_parallel_size={}", degrees.pipeline);
-            changes.push((set, Workload { micro_batches, degrees, ..base }));
+            let split = Workload { micro_batches, degrees, ..base };
+            let stages = degrees.pipeline.to_string();
+            changes.push(("model.pipeline_model_parallel_size", stages, split));
         }
     }
     changes

@@ -94,27 +94,38 @@ impl PipelineView {
         play.map(|play| draw::lines(&play, self.schedule.chunks, columns)).unwrap_or_default()
     }
 
-    /// What each pipeline stage holds, a line each.
-    pub fn notes(&self) -> Vec<String> {
-        let note = |(at, stage): (usize, &StageView)| {
+    /// What each pipeline stage holds, as a table.
+    pub fn table(&self) -> Vec<String> {
+        let layers = |stage: &StageView| {
             let layers = stage.layers.iter().map(|range| match range.len() {
                 1 => range.start.to_string(),
                 _ => format!("{}–{}", range.start, range.end - 1),
             });
-            let s = if stage.peak_live == 1 { "" } else { "es" };
-            let what = if self.schedule.chunks > 1 {
-                "micro-batches × chunks".to_owned()
-            } else {
-                format!("micro-batch{s}")
-            };
-            format!(
-                "stage {at}: layers {}; keeps at most {} {what}, {} of activations, {} in all",
-                layers.collect::<Vec<_>>().join(", "),
-                stage.peak_live,
+            layers.collect::<Vec<_>>().join(", ")
+        };
+        let kept =
+            if self.schedule.chunks > 1 { "micro-batches × chunks" } else { "micro-batches" };
+        let head = ["stage", "layers", &format!("kept {kept}"), "activations", "memory"];
+        let head = head.map(str::to_owned);
+        let rows = self.pipeline.iter().enumerate().map(|(at, stage)| {
+            [
+                at.to_string(),
+                layers(stage),
+                stage.peak_live.to_string(),
                 bytes(stage.activations),
                 bytes(stage.bytes),
-            )
+            ]
+        });
+        let rows: Vec<[String; 5]> = std::iter::once(head).chain(rows).collect();
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+        let widths: Vec<usize> = (0..5).filter_map(width).collect();
+        let line = |row: &[String; 5]| {
+            let cells = row.iter().zip(&widths).enumerate().map(|(at, (cell, width))| match at {
+                1 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            });
+            cells.collect::<Vec<_>>().join("  ")
         };
-        self.pipeline.iter().enumerate().map(note).collect()
+        rows.iter().map(line).collect()
     }
 }

@@ -38,8 +38,8 @@ pub struct Suggestion {
     pub fits: bool,
     /// Extra time, as a share of that of the matrix products.
     pub extra_time: f64,
-    /// Where the extra time goes.
-    pub reason: String,
+    /// Where the extra time goes, what costs most first.
+    pub reasons: Vec<String>,
     /// What to put behind the recipe on the command line to get it.
     pub overrides: Vec<String>,
 }
@@ -75,7 +75,7 @@ fn suggestion(job: &TrainJob, cluster: &Cluster, found: &Proposal) -> Suggestion
         bytes: found.memory.total(),
         fits: found.memory.total() <= cluster.memory,
         extra_time: found.costs.total(),
-        reason: reason(&found.costs),
+        reasons: reasons(&found.costs),
         overrides: overrides(now, found),
     }
 }
@@ -88,21 +88,34 @@ fn word(recompute: Recompute) -> &'static str {
     }
 }
 
-/// Where the extra time goes, what costs most first.
-fn reason(costs: &Costs) -> String {
+/// `bubble 9 %`, `tensor 5 %` (traffic of the tensor ranks), …: what costs most first.
+fn reasons(costs: &Costs) -> Vec<String> {
     let mut named = vec![
         (costs.bubble, "bubble"),
-        (costs.tensor, "tensor traffic"),
-        (costs.pipeline, "pipeline traffic"),
-        (costs.data, "data-parallel traffic"),
-        (costs.again, "computing again"),
-        (costs.small, "small micro-batches"),
+        (costs.tensor, "tensor"),
+        (costs.pipeline, "pipeline"),
+        (costs.data, "data"),
+        (costs.again, "recompute"),
+        (costs.small, "small batch"),
     ];
     named.retain(|(share, _)| *share >= 0.005);
     named.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let words: Vec<_> =
-        named.iter().map(|(share, name)| format!("{name} {:.0} %", 100.0 * share)).collect();
-    if words.is_empty() { "nothing lost".to_owned() } else { words.join(", ") }
+    named.iter().map(|(share, name)| format!("{name} {:.0} %", 100.0 * share)).collect()
+}
+
+/// As many of `words` as stand in `columns`, the first in any case.
+fn fitting(words: &[String], columns: usize) -> String {
+    let mut text = String::new();
+    for word in words {
+        let comma = if text.is_empty() { "" } else { ", " };
+        let length = text.chars().count() + comma.len() + word.chars().count();
+        if length > columns && !text.is_empty() {
+            break;
+        }
+        text.push_str(comma);
+        text.push_str(word);
+    }
+    text
 }
 
 /// The settings that differ from what the recipe has.
@@ -132,45 +145,47 @@ fn overrides(now: (Degrees, usize, Recompute), found: &Proposal) -> Vec<String> 
             Recompute::Uniform(_) | Recompute::Block(_) => "full",
         };
         change(true, "activations_checkpoint_granularity", granularity.to_owned());
-        let method = matches!(found.recompute, Recompute::Uniform(_));
-        change(
-            true,
-            "activations_checkpoint_method",
-            if method { "uniform" } else { "null" }.to_owned(),
-        );
-        change(
-            true,
-            "activations_checkpoint_num_layers",
-            if method { "1" } else { "null" }.to_owned(),
-        );
+        // The other two keys belong to full recomputation.
+        let full = matches!(found.recompute, Recompute::Uniform(_));
+        change(full, "activations_checkpoint_method", "uniform".to_owned());
+        change(full, "activations_checkpoint_num_layers", "1".to_owned());
     }
     set
 }
 
 impl Suggestions {
-    /// A table for people, at most `most` layouts.
-    pub fn table(&self, most: usize) -> String {
+    /// A table for people, at most `most` layouts, in `columns` columns.
+    pub fn table(&self, most: usize, columns: usize) -> String {
         let memory = bytes(self.memory);
         let mut text = format!("{}: {} ranks, {memory} each\n", self.stage, self.ranks);
-        text.push_str("      TP  PP  VP   DP   SP  micro  recompute     memory  extra time\n");
+        let title = "      TP  PP  VP   DP   SP  micro  recompute     memory    extra";
+        text.push_str(&format!("{title}\n"));
+        let room = columns.saturating_sub(title.chars().count() + 2);
         let mut row = |mark: &str, one: &Suggestion| {
             let Degrees { tensor, pipeline, virtual_pipeline: chunks, data, sequence } =
                 one.degrees;
             let sequence = if sequence { "yes" } else { "no" };
-            let fits = if one.fits { "" } else { "  DOES NOT FIT" };
-            text.push_str(&format!(
-                "{mark:>4} {tensor:>3} {pipeline:>3} {chunks:>3} {data:>4}  {sequence:>3}  {:>5}  {:<9} {:>10}  {:>4.0} %  {}{fits}\n",
+            let mut reasons = one.reasons.clone();
+            if !one.fits {
+                reasons.insert(0, "DOES NOT FIT".to_owned());
+            }
+            let line = format!(
+                "{mark:>4} {tensor:>3} {pipeline:>3} {chunks:>3} {data:>4}  {sequence:>3}  {:>5}  {:<9} {:>10} {:>6.0} %  {}",
                 one.micro_batch_size,
                 one.recompute,
                 bytes(one.bytes),
                 100.0 * one.extra_time,
-                one.reason,
-            ));
+                fitting(&reasons, room),
+            );
+            text.push_str(&format!("{}\n", line.trim_end()));
         };
         row("now", &self.current);
         for (at, one) in self.suggestions.iter().take(most).enumerate() {
             row(&(at + 1).to_string(), one);
         }
+        text.push_str(
+            "extra: beyond the matrix products, by cause (tensor, pipeline, data: traffic)\n",
+        );
         match self.suggestions.first() {
             None => text.push_str(
                 "no layout of these devices fits: take more devices, or shorter sequences\n",

@@ -62,7 +62,7 @@ fn suggestions(session: &Session, opened: &open::Opened) -> Result<Exit, Failure
         let document = serde_json::to_value(&found).map_err(|error| Failure::failed(&error))?;
         session.terminal.result(&format!("{document:#}"));
     } else {
-        let tables = found.iter().map(|one| one.table(SUGGESTIONS));
+        let tables = found.iter().map(|one| one.table(SUGGESTIONS, session.terminal.width));
         session.terminal.result(&tables.collect::<Vec<_>>().join("\n"));
     }
     Ok(Exit::Done)
@@ -102,8 +102,8 @@ fn drawing(session: &Session, view: &PipelineView) -> String {
         "  {forward} forward of micro-batch 0, {backward} its backward{letters}; {:.0} % of the time is waiting\n",
         100.0 * view.bubble
     ));
-    for note in view.notes() {
-        text.push_str(&format!("  {note}\n"));
+    for line in view.table() {
+        text.push_str(&format!("  {line}\n"));
     }
     text
 }

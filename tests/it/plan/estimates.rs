@@ -1,30 +1,19 @@
 //! What fits which devices: refusals with what to cut, layouts that fit, schedules.
 
+use crate::recipe_check::load_with;
 use serde_json::Value;
 use sft_run::base::digest::Digest;
 use sft_run::plan::schedule::pipelines;
 use sft_run::plan::suggest::suggestions;
 use sft_run::plan::{self, Facts, Plan, wanted};
-use sft_run::recipe::{Request, load};
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const GIB: u64 = 1 << 30;
 
 /// The recipe planned where every file exists and devices have `memory` bytes.
 fn planned(recipe: &str, overrides: &[&str], memory: u64) -> Plan {
-    let path = PathBuf::from(recipe);
-    let overrides: Vec<_> = overrides.iter().map(|text| (*text).to_owned()).collect();
-    let request = Request {
-        path: &path,
-        overrides: &overrides,
-        variables: &[],
-        environment: &BTreeMap::new(),
-        hparams: None,
-        git: None,
-        gpu: None,
-    };
-    let recipe = load(&request).unwrap_or_else(|problems| panic!("{problems:#?}")).0;
+    let path = Path::new(recipe);
+    let recipe = load_with(path, overrides).unwrap_or_else(|problems| panic!("{problems:#?}")).0;
     let named = |path: PathBuf| {
         let digest = Digest::of_bytes(path.as_os_str().as_encoded_bytes());
         (path, digest)
@@ -77,7 +66,12 @@ fn a_run_that_does_not_fit_is_refused_with_what_to_cut() {
 fn layouts_that_fit_come_best_first_and_their_settings_give_them() {
     let recipe = "recipes/sft_megatron_20b.yaml";
     let found = suggestions(&planned(recipe, &[], 40 * GIB)).remove(0);
-    insta::assert_snapshot!(found.table(8));
+    let tables = [80, 100, 140].map(|columns| found.table(8, columns));
+    for (table, columns) in tables.iter().zip([80, 100, 140]) {
+        let lines = table.lines().filter(|line| !line.starts_with("to get"));
+        assert!(lines.clone().all(|line| line.chars().count() <= columns), "{table}");
+    }
+    insta::assert_snapshot!(tables.join("\n"));
     assert!(!found.current.fits);
     for one in &found.suggestions {
         let overrides: Vec<&str> = one.overrides.iter().map(String::as_str).collect();
@@ -108,7 +102,7 @@ fn schedules_are_shown_as_a_grid_and_as_lists_of_operations() {
             let line: String = line.iter().map(sft_run::plan::schedule::Piece::text).collect();
             text.push_str(&format!("|{line}|\n"));
         }
-        text.push_str(&format!("{:.3}\n{}\n\n", view.bubble, view.notes().join("\n")));
+        text.push_str(&format!("{:.3}\n{}\n\n", view.bubble, view.table().join("\n")));
         let json = serde_json::to_value(&view).unwrap();
         let operations = json["schedule"]["stages"][0].as_array().unwrap();
         let count = |name: &str| operations.iter().filter(|op| op["operation"] == name).count();

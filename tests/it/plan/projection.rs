@@ -1,10 +1,11 @@
 //! Recipes compiled to plans: the jobs with every default, what is missing, where values came from.
 
 use super::fixture::{Events, Workshop, hashes_hidden};
+use crate::recipe_check::load_with;
 use serde_json::Value;
 use sft_run::base::digest::Digest;
 use sft_run::plan::{self, Facts, Plan, fingerprint, wanted};
-use sft_run::recipe::{CheckedRecipe, Request, load};
+use sft_run::recipe::CheckedRecipe;
 use sft_run::runner;
 use sft_run::spec::event::Sink;
 use sft_run::spec::job::Job;
@@ -18,18 +19,7 @@ const READY: &str = "tests/fixtures/plan/ready_shards.yaml";
 
 fn recipe(name: &str, overrides: &[&str]) -> CheckedRecipe {
     // Relative, as people give it: this is what origins show.
-    let path = PathBuf::from(name);
-    let overrides: Vec<_> = overrides.iter().map(|text| (*text).to_owned()).collect();
-    let request = Request {
-        path: &path,
-        overrides: &overrides,
-        variables: &[],
-        environment: &BTreeMap::new(),
-        hparams: None,
-        git: None,
-        gpu: None,
-    };
-    load(&request).unwrap_or_else(|problems| panic!("{problems:#?}")).0
+    load_with(Path::new(name), overrides).unwrap_or_else(|problems| panic!("{problems:#?}")).0
 }
 
 /// Facts of a world in which every file exists, with its path for its content.

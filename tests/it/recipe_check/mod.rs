@@ -29,7 +29,7 @@ fn yaml_files(folder: &str) -> Vec<String> {
 }
 
 /// Loads a recipe with overrides.
-fn load_with(
+pub(crate) fn load_with(
     path: &Path,
     overrides: &[&str],
 ) -> Result<(CheckedRecipe, Vec<Problem>), Vec<Problem>> {
