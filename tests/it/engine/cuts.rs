@@ -6,16 +6,17 @@ use super::{
 };
 use sft_run::data::microbatch::MicroBatch;
 use sft_run::data::sequences::Sequence;
+use sft_run::engine::replica::Member;
 use sft_run::engine::step::{targets, view};
 use sft_run::model::Model;
 use sft_run::model::batch::Targets;
-use sft_run::model::decoder::Decoder;
 
 /// Log-probabilities of the learned tokens, in order.
 fn log_probabilities(model: &Model, batch: &MicroBatch) -> Vec<f64> {
     let (places, labels) = targets(batch);
     let targets = Targets::new(&places, &labels);
-    let scores = model.scores(&view(batch), &targets).unwrap();
+    let member = Member::alone(model).unwrap();
+    let scores = member.whole().unwrap().scores(&view(batch), &targets).unwrap();
     scores.iter().map(|score| score.log_probability).collect()
 }
 
@@ -95,7 +96,8 @@ fn a_decoder_gives_the_logits_of_the_whole_text() {
         let expected: Vec<Vec<f64>> =
             model.logits(&view(&batch), &ends).unwrap().to_vec2().unwrap();
 
-        let mut decoder = Decoder::new(&model, texts.len(), SEQ_LENGTH).unwrap();
+        let member = Member::alone(&model).unwrap();
+        let mut decoder = member.whole().unwrap().reader(texts.len(), SEQ_LENGTH).unwrap();
         let mut last = vec![Vec::new(); texts.len()];
         // Rows come and go: each reads its first token alone, the rest one by one, all together.
         for place in 0..texts.iter().map(|text| text.len()).max().unwrap() {

@@ -8,6 +8,8 @@ mod cuts;
 mod recompute;
 // Tensor, sequence and data parallelism against one rank; failing ranks.
 mod layouts;
+// Every pair of ways to train together, and what is refused.
+mod pairwise;
 // The loop over several ranks: journals, checkpoints, resuming on another layout, failing ranks.
 mod ranks;
 // The loop: validation, checkpoints, stopping, resuming to the bit, errors.

@@ -1,16 +1,14 @@
 //! The training loop over several ranks: the numbers and weights of one, resuming on another layout,
 //! and how the run ends when a rank fails.
 
-use super::training::{job, keep_only_what_a_kill_leaves, metrics, run};
-use super::{SEQ_LENGTH, sequence};
+use super::sequence;
+use super::training::{feed_of, job, keep_only_what_a_kill_leaves, metrics, run, run_on};
 use sft_run::base::digest::Digest;
 use sft_run::checkpoint::whole;
-use sft_run::data::feed::{Feed, Ordering};
 use sft_run::data::indexed;
 use sft_run::data::sequences::{Sequence, Sequences};
-use sft_run::engine::training::{Error, Run, train};
+use sft_run::engine::training::Error;
 use sft_run::parallel::ranks::Cause;
-use sft_run::spec::backend::Backend;
 use sft_run::spec::event::Silent;
 use sft_run::spec::job::TrainJob;
 use sft_run::spec::optimization::{Degrees, OptimizerName};
@@ -85,6 +83,52 @@ fn an_interrupted_run_goes_on_with_the_same_bits_or_on_another_layout() {
     }
 }
 
+/// Trained 20 steps at TP 2 × PP 2 × DP 2, gone on with at TP 1 × PP 4 × DP 1 and at TP 4: the losses
+/// and gradient norms of the next ten are those of the run that was not interrupted.
+#[test]
+fn twenty_steps_on_eight_ranks_go_on_over_four_others_as_if_nothing_had_happened() {
+    let at = |tensor, pipeline, data, optimizer| {
+        let mut job = on(data, tensor, false, optimizer);
+        job.trainer.degrees.pipeline = pipeline;
+        job.model.architecture.num_layers = 4;
+        job.model.micro_batch_size = 1;
+        job.model.optim.sched.as_mut().unwrap().max_steps = 30;
+        job.trainer.max_steps = 30;
+        job
+    };
+    let first = at(2, 2, 2, OptimizerName::DistributedFusedAdam);
+    let whole = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    run(whole.path(), &first, &Silent, &stop).unwrap();
+    let later = |folder: &Path| -> Vec<[f64; 3]> {
+        let numbers = |line: serde_json::Value| {
+            let number = |key: &str| line[key].as_f64();
+            Some([number("step")?, number("reduced_train_loss")?, number("grad_norm")?])
+        };
+        let lines = metrics(folder).into_iter().filter_map(numbers);
+        lines.filter(|line| line[0] > 20.0).collect()
+    };
+    let expected = later(whole.path());
+    assert_eq!(expected.len(), 10);
+    let usual = OptimizerName::Adamw;
+    for job in [at(1, 4, 1, usual), at(4, 1, 1, usual), first.clone()] {
+        let cut = tempfile::tempdir().unwrap();
+        keep_only_what_a_kill_leaves(cut.path(), &first, 20);
+        run(cut.path(), &job, &Silent, &stop).unwrap();
+        let found = later(cut.path());
+        assert_eq!(found.len(), 10);
+        for (found, expected) in found.iter().zip(&expected) {
+            for (found, expected) in found.iter().zip(expected) {
+                let off = (found - expected).abs() / expected;
+                assert!(off < 1e-5, "{:?}: {found} and {expected}", job.trainer.degrees);
+            }
+        }
+        if job == first {
+            assert_eq!(found, expected, "the same layout goes on with the same bits");
+        }
+    }
+}
+
 /// Sequences that one rank cannot read after a while.
 struct Broken {
     thread: String,
@@ -113,29 +157,9 @@ fn the_rank_that_fails_first_is_named_with_its_error() {
     for rank in 0..4 {
         for panics in [false, true] {
             let folder = tempfile::tempdir().unwrap();
-            run(
-                folder.path(),
-                &TrainJob { trainer: short(&job), ..job.clone() },
-                &Silent,
-                &AtomicBool::new(false),
-            )
-            .unwrap();
             let broken = Broken { thread: format!("rank {rank}"), panics };
-            let ordering = Ordering { seed: 2, shuffle: false, seq_length: SEQ_LENGTH };
-            let data = Feed::new(vec![(1.0, Arc::new(broken))], ordering).unwrap();
-            let (start, output) = (folder.path().join("start"), folder.path().join("broken"));
-            std::fs::create_dir_all(&output).unwrap();
-            let run = Run {
-                job: &job,
-                start: &start,
-                backend: Backend::Cpu,
-                output: &output,
-                data,
-                validation: None,
-                watch: None,
-                fault: None,
-            };
-            let error = train(run, &Silent, &AtomicBool::new(false)).unwrap_err();
+            let (feeds, stop) = ((feed_of(Arc::new(broken), false), None), AtomicBool::new(false));
+            let error = run_on(folder.path(), &job, feeds, (&Silent, &stop)).unwrap_err();
             let Error::Rank(failure) = error else { panic!("{error}") };
             assert_eq!(failure.rank, rank);
             let place = format!("(data {}, tensor {})", rank / 2, rank % 2);
@@ -155,9 +179,4 @@ fn the_rank_that_fails_first_is_named_with_its_error() {
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-/// One step, to make the start weights.
-fn short(job: &TrainJob) -> sft_run::spec::job::TrainTrainer {
-    sft_run::spec::job::TrainTrainer { max_steps: 1, val_check_interval: 0, ..job.trainer.clone() }
 }

@@ -37,8 +37,12 @@ impl Sequences for MadeUp {
 }
 
 fn feed(count: usize, shuffle: bool) -> Feed {
+    feed_of(Arc::new(MadeUp(count)), shuffle)
+}
+
+pub(super) fn feed_of(sequences: Arc<dyn Sequences>, shuffle: bool) -> Feed {
     let ordering = Ordering { seed: 2, shuffle, seq_length: SEQ_LENGTH };
-    Feed::new(vec![(1.0, Arc::new(MadeUp(count)))], ordering).unwrap()
+    Feed::new(vec![(1.0, sequences)], ordering).unwrap()
 }
 
 pub(super) fn job() -> TrainJob {
@@ -89,6 +93,18 @@ pub(super) fn run(
     sink: &dyn Sink,
     stop: &AtomicBool,
 ) -> Result<Finished, Error> {
+    // 10 sequences are not a multiple of the batch: epochs end in the middle of steps.
+    let feeds = (feed(10, job.model.data.shuffle), Some(feed(6, false)));
+    run_on(folder, job, feeds, (sink, stop))
+}
+
+/// [`run`] with these data for training and validation.
+pub(super) fn run_on(
+    folder: &Path,
+    job: &TrainJob,
+    (data, validation): (Feed, Option<Feed>),
+    (sink, stop): (&dyn Sink, &AtomicBool),
+) -> Result<Finished, Error> {
     let start = folder.join("start");
     if !start.exists() {
         let architecture = &job.model.architecture;
@@ -97,23 +113,9 @@ pub(super) fn run(
     }
     let output = folder.join("output");
     std::fs::create_dir_all(&output).unwrap();
-    // 10 sequences are not a multiple of the batch: epochs end in the middle of steps.
-    let (data, validation) = (feed(10, job.model.data.shuffle), Some(feed(6, false)));
-    let backend = Backend::Cpu;
-    train(
-        Run {
-            job,
-            start: &start,
-            backend,
-            output: &output,
-            data,
-            validation,
-            watch: None,
-            fault: None,
-        },
-        sink,
-        stop,
-    )
+    let (start, output, backend) = (start.as_path(), output.as_path(), Backend::Cpu);
+    let run = Run { job, start, backend, output, data, validation, watch: None, fault: None };
+    train(run, sink, stop)
 }
 
 /// The lines of metrics.jsonl without the measured speed.
@@ -245,23 +247,8 @@ fn a_step_in_which_nothing_is_learned_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut job = job();
     job.trainer.max_steps = 1;
-    run(folder.path(), &job, &Silent, &AtomicBool::new(false)).unwrap();
-    std::fs::remove_dir_all(folder.path().join("output")).unwrap();
-    let ordering = Ordering { seed: 2, shuffle: true, seq_length: SEQ_LENGTH };
-    let data = Feed::new(vec![(1.0, Arc::new(Mute))], ordering).unwrap();
-    let (start, output) = (folder.path().join("start"), folder.path().join("output"));
-    std::fs::create_dir_all(&output).unwrap();
-    let run = Run {
-        job: &job,
-        start: &start,
-        backend: Backend::Cpu,
-        output: &output,
-        data,
-        validation: None,
-        watch: None,
-        fault: None,
-    };
-    let error = train(run, &Silent, &AtomicBool::new(false)).unwrap_err().to_string();
+    let (feeds, stop) = ((feed_of(Arc::new(Mute), true), None), AtomicBool::new(false));
+    let error = run_on(folder.path(), &job, feeds, (&Silent, &stop)).unwrap_err().to_string();
     assert!(error.starts_with("no token of step 1 is learned"), "{error}");
 }
 
