@@ -262,7 +262,7 @@ pub struct ConvertArguments {
     pub make_vocab_size_divisible_by: usize,
 }
 
-fn ranks(text: &str) -> Result<usize, String> {
+pub(super) fn ranks(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if (1..=1 << 16).contains(&number) => Ok(number),
         _ => Err("give a number from 1 to 65536".to_owned()),

@@ -1,6 +1,6 @@
 //! Arguments of the commands about texts: `generate` and `preview`.
 
-use super::arguments::RecipeArguments;
+use super::arguments::{RecipeArguments, ranks};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -48,6 +48,12 @@ pub struct GenerateArguments {
     /// Sample among the likeliest tokens that reach this probability; 1 for all
     #[arg(long, default_value_t = 1.0, value_name = "P", requires = "temperature")]
     pub top_p: f64,
+    /// Ranks that split each layer of the model
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = ranks)]
+    pub tp: usize,
+    /// Pipeline stages that share the model's layers
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = ranks)]
+    pub pp: usize,
     /// Seed of the sampling
     #[arg(long, default_value_t = 1234)]
     pub seed: u64,

@@ -1,6 +1,6 @@
 //! Likelihood of given answers: what a model makes of tokens that it is shown (teacher forced).
 
-use crate::model::Model;
+use super::replica::Replica;
 use crate::model::batch::{Batch, Targets};
 use candle_core::Result;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,17 +32,18 @@ pub struct Sums {
 ///
 /// `progress` hears of the sequences done so far.
 pub fn score(
-    model: &Model,
+    replica: Replica<'_>,
     sequences: &[Scored<'_>],
     stop: &AtomicBool,
     mut progress: impl FnMut(usize),
 ) -> Result<Vec<Sums>> {
-    let budget = (LOGITS_PER_PASS / model.architecture().padded_vocab_size).clamp(256, 8192);
+    let budget =
+        (LOGITS_PER_PASS / replica.model().architecture().padded_vocab_size).clamp(256, 8192);
     let mut sums = Vec::with_capacity(sequences.len());
     let mut rest = sequences;
     while !rest.is_empty() && !stop.load(Ordering::Relaxed) {
         let count = fitting(rest, budget);
-        sums.extend(pass(model, &rest[..count])?);
+        sums.extend(pass(replica, &rest[..count])?);
         rest = &rest[count..];
         progress(sums.len());
     }
@@ -59,7 +60,7 @@ fn fitting(sequences: &[Scored<'_>], budget: usize) -> usize {
     sequences.iter().take_while(fits).count().max(1)
 }
 
-fn pass(model: &Model, sequences: &[Scored<'_>]) -> Result<Vec<Sums>> {
+fn pass(replica: Replica<'_>, sequences: &[Scored<'_>]) -> Result<Vec<Sums>> {
     let (mut tokens, mut positions, mut starts) = (Vec::new(), Vec::new(), vec![0]);
     let (mut places, mut labels, mut owners) = (Vec::new(), Vec::new(), Vec::new());
     for (owner, sequence) in sequences.iter().enumerate() {
@@ -81,7 +82,7 @@ fn pass(model: &Model, sequences: &[Scored<'_>]) -> Result<Vec<Sums>> {
         return Ok(sums);
     }
     let batch = Batch { tokens: &tokens, positions: &positions, starts: &starts, addresses: &[] };
-    let scores = model.scores(&batch, &Targets::new(&places, &labels))?;
+    let scores = replica.scores(&batch, &Targets::new(&places, &labels))?;
     for (owner, score) in owners.into_iter().zip(scores) {
         sums[owner].loss_sum -= score.log_probability;
         sums[owner].tokens += 1;

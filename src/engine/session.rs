@@ -175,10 +175,8 @@ impl<'a> Session<'a> {
         let sequences = limit.map_or(count, |limit| count.min(limit.saturating_mul(global)));
         let micro = job.model.micro_batch_size;
         let val_loss = validation::loss(&self.trainer, feed, sequences, micro)?;
-        // Only the first rank measures; the others wait for it at the next step.
-        let watch = self.run.watch.filter(|_| self.teller.is_some());
-        let measured = watch.map(|watch| watch.measure(&self.trainer.model, self.progress.step));
-        let step = self.progress.step;
+        let (Trainer { model, mesh, .. }, step) = (&self.trainer, self.progress.step);
+        let measured = self.run.watch.map(|watch| watch.measure(model, mesh, step));
         let measured = measured
             .transpose()
             .map_err(|source| Error::Watch { step, source })?

@@ -193,13 +193,7 @@ pub fn not_built(job: &TrainJob) -> Vec<NotBuilt> {
         key: "model.pipeline_model_parallel_size",
         help: "choose a model.pipeline_model_parallel_size that divides the layers",
     });
-    let measures = job.stage.validate.is_some() && job.trainer.degrees.tensor > 1;
-    let measures = measures.then(|| NotBuilt {
-        how: "with generated answers between steps of a split model".to_owned(),
-        key: "model.tensor_model_parallel_size",
-        help: "remove `validate`, or set model.tensor_model_parallel_size to 1",
-    });
-    split.into_iter().chain(measures).collect()
+    split.into_iter().collect()
 }
 
 pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> Error {

@@ -21,7 +21,6 @@ mod norm;
 pub mod trunk;
 pub mod weights;
 
-use crate::kernels::cross_entropy::Score;
 use crate::layout::mesh::layers_of_stage;
 use crate::parallel::mesh::Mesh;
 use crate::parallel::regions::TensorAxis;
@@ -142,12 +141,6 @@ impl Model {
             }
             (Output::Stream(_), _) => bail!("the model has no head"),
         }
-    }
-
-    /// How well each target is predicted, given the tokens before it; nothing is dropped.
-    pub fn scores(&self, batch: &Batch<'_>, targets: &Targets<'_>) -> Result<Vec<Score>> {
-        let (whole, pass) = (self.whole()?, self.pass(batch, None));
-        whole.scores(&whole.stream(None, &pass)?, &pass, targets)
     }
 
     /// Logits `[places, padded vocabulary]` after the tokens at `places`; columns from `vocab_size`

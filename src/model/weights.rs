@@ -12,8 +12,8 @@ use std::ops::Range;
 
 /// Parameters and gradients.
 ///
-/// Layers hold views into the buffers: a change in place is seen by both.
-#[derive(Debug)]
+/// Layers hold views into the buffers: a change in place is seen by both, and by every clone.
+#[derive(Clone, Debug)]
 pub struct Weights {
     /// What lies where in the buffers.
     holding: Holding,

@@ -5,14 +5,14 @@ use super::outside::{self, Facts};
 use super::shape::{architecture, degrees, recompute, sequence_length};
 use crate::recipe::path::Path;
 use crate::recipe::problem::Problem;
-use crate::recipe::{CheckedRecipe, NamedStage};
+use crate::recipe::{CheckedRecipe, NamedStage, Settings};
 use crate::spec::job::{
     DataSource, EarlyStopping, EvaluateJob, EvaluateStage, Format, GenerateJob, GenerateModel,
-    GenerateStage, Job, LoadJob, LoadModel, LoadStage, RowSource, ShardJob, ShardModel, ShardStage,
-    Split, SplitRule, Task, TokenizeJob, TokenizeModel, TokenizeStage, TokenizerKind, TrainData,
-    TrainJob, TrainModel, TrainStage, TrainTrainer,
+    GenerateStage, Job, LoadJob, LoadModel, LoadStage, ReadingTrainer, RowSource, ShardJob,
+    ShardModel, ShardStage, Split, SplitRule, Task, TokenizeJob, TokenizeModel, TokenizeStage,
+    TokenizerKind, TrainData, TrainJob, TrainModel, TrainStage, TrainTrainer,
 };
-use crate::spec::optimization::{Optimizer, OptimizerName, Precision, Schedule};
+use crate::spec::optimization::{Degrees, Optimizer, OptimizerName, Precision, Schedule};
 use crate::spec::recipe::choice::{MonitorMode, OptimizerChoice, ScheduleChoice, TruncationMethod};
 use crate::spec::recipe::stage::SplitChoice;
 use crate::spec::recipe::{self, DataPrefix, ExpManager, MetricChoice, Stage, Trainer};
@@ -48,9 +48,11 @@ pub(super) fn job(
         }),
         Stage::Train(settings) => Job::Train(train(recipe, stage, settings, facts)?),
         Stage::Evaluate(settings) => {
-            Job::Evaluate(EvaluateJob { stage: evaluation(settings, stage) })
+            let trainer = reading(&stage.settings);
+            Job::Evaluate(EvaluateJob { trainer, stage: evaluation(settings, stage) })
         }
         Stage::Generate(settings) => Job::Generate(GenerateJob {
+            trainer: reading(&stage.settings),
             model: GenerateModel {
                 tokenizer: outside::tokenizer(model)
                     .filter(|_| !outside::has_tokenizer(recipe, &settings.model))
@@ -63,6 +65,12 @@ pub(super) fn job(
         }),
     };
     Ok(job)
+}
+
+/// The layout of training, without what only training has use for.
+fn reading(settings: &Settings) -> ReadingTrainer {
+    let degrees = Degrees { virtual_pipeline: 1, sequence: false, ..degrees(settings) };
+    ReadingTrainer { degrees }
 }
 
 fn evaluation(settings: &recipe::Evaluate, stage: &NamedStage) -> EvaluateStage {

@@ -81,12 +81,13 @@ fn devices(stage: &NamedStage, facts: &Facts) -> Option<Missing> {
 /// GPUs of this build compute alone.
 fn several_gpus(stage: &NamedStage, facts: &Facts) -> Option<Missing> {
     let trainer = &stage.settings.trainer;
-    let trains = matches!(stage.stage, Stage::Train(_)) && facts.refusals.is_some();
-    if !trains || !trainer.on_gpu() || !facts.built_for_gpus || trainer.world_size() == 1 {
+    let computes = !matches!(stage.stage, Stage::Tokenize(_) | Stage::Shard(_) | Stage::Load(_));
+    let here = computes && facts.refusals.is_some() && facts.built_for_gpus;
+    if !here || !trainer.on_gpu() || trainer.world_size() == 1 {
         return None;
     }
     Some(Missing {
-        what: format!("training on {} GPUs, which is not built", trainer.world_size()),
+        what: format!("work on {} GPUs together, which is not built", trainer.world_size()),
         key: "trainer.devices".to_owned(),
         help: "set trainer.devices and trainer.num_nodes to 1".to_owned(),
     })

@@ -323,8 +323,31 @@ impl ShardJob {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluateJob {
+    /// `trainer` settings; left out for one rank, as in stages from before there were others.
+    #[serde(default, skip_serializing_if = "ReadingTrainer::is_single")]
+    pub trainer: ReadingTrainer,
     /// The stage's own settings.
     pub stage: EvaluateStage,
+}
+
+/// `trainer` settings of stages that only read from a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadingTrainer {
+    /// Ranks along each axis: without virtual stages and sequence parallelism, which are for training.
+    pub degrees: Degrees,
+}
+
+impl ReadingTrainer {
+    fn is_single(&self) -> bool {
+        self.degrees == Degrees::SINGLE
+    }
+}
+
+impl Default for ReadingTrainer {
+    fn default() -> ReadingTrainer {
+        ReadingTrainer { degrees: Degrees::SINGLE }
+    }
 }
 
 /// evaluate's own settings.
@@ -348,6 +371,9 @@ pub struct EvaluateStage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GenerateJob {
+    /// `trainer` settings, as in [`EvaluateJob`].
+    #[serde(default, skip_serializing_if = "ReadingTrainer::is_single")]
+    pub trainer: ReadingTrainer,
     /// `model` settings.
     pub model: GenerateModel,
     /// The stage's own settings.

@@ -1,12 +1,11 @@
 //! A conversation with a checkpoint: turns through the tokenizer's chat template.
 
-use super::generate::{Error, Speaker, stopped_or_failed};
+use super::generate::{Error, Speaker};
 use crate::data::template::chat::ChatTemplate;
-use crate::engine::generation::{Listener, Session, SessionError};
+use crate::engine::generation::{Listener, Session};
 use crate::spec::generation::Generation;
 use serde::Serialize;
 use serde_json::json;
-use std::slice;
 use std::sync::atomic::AtomicBool;
 
 /// One turn.
@@ -48,11 +47,8 @@ impl Speaker {
     ) -> Result<String, super::Error> {
         let row = json!({ "messages": messages }).to_string();
         let prompt = template.prompt(&row, "messages").map_err(Error::ChatTemplate)?;
-        let session = Session::new(&self.model, &self.tokenizer).map_err(Error::from)?;
-        let tokens = self.tokenizer.encode_marked(&prompt, true).map_err(SessionError::from);
-        let tokens = tokens.map_err(Error::from)?;
-        let generated = session.decode(slice::from_ref(&tokens), settings, stop, listener);
-        let generated = generated.map_err(stopped_or_failed)?;
+        let encode = |_: Session<'_>| Ok(vec![self.tokenizer.encode_marked(&prompt, true)?]);
+        let generated = self.decode(&encode, settings, stop, listener)?;
         Ok(generated.into_iter().next().map(|one| one.text).unwrap_or_default())
     }
 }

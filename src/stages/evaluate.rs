@@ -3,9 +3,10 @@
 use super::evaluation::{self, Around, Evaluated, Evaluation, lines};
 use super::{Folders, Outcome};
 use crate::base::atomic_file;
-use crate::checkpoint::native;
 use crate::data::tokenizer::Tokenizer;
 use crate::engine::generation::Session;
+use crate::engine::replica::Replica;
+use crate::engine::team;
 use crate::metrics;
 use crate::spec::event::{Event, Sink};
 use crate::spec::job::EvaluateJob;
@@ -20,9 +21,9 @@ const SHOWN_SAMPLES: usize = 5;
 /// Why evaluate failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The checkpoint.
+    /// The model.
     #[error(transparent)]
-    Checkpoint(#[from] native::Error),
+    Model(#[from] team::Error),
     /// The evaluation.
     #[error(transparent)]
     Evaluation(#[from] evaluation::Error),
@@ -56,13 +57,15 @@ pub fn run(
     let data = folders.input("data")?;
     let evaluation = Evaluation::prepare(&job.stage, data, folders, "metrics");
     let evaluation = evaluation.map_err(Error::from)?;
-    let model = super::load_model(folders.input("model")?, folders.backend).map_err(Error::from)?;
+    let team = super::team(folders.input("model")?, job.trainer.degrees, folders.backend);
+    let team = team.map_err(Error::from)?;
     let tokenizer = Tokenizer::open(&data.join("tokenizer"));
     let tokenizer = tokenizer.map_err(evaluation::Error::from).map_err(Error::from)?;
-    let session = Session::new(&model, &tokenizer);
-    let session = session.map_err(evaluation::Error::from).map_err(Error::from)?;
-    let Evaluated { results, samples } =
-        evaluation.run(session, Around { sink, stop }).map_err(stopped_or_failed)?;
+    let around = Around { sink, stop };
+    let measure =
+        |replica: Replica<'_>| evaluation.measure(Session::new(replica, &tokenizer)?, around);
+    let measured = team.lead(measure).map_err(stopped_or_failed)?;
+    let Evaluated { results, samples } = evaluation.score(measured, around);
     for sample in samples.iter().take(SHOWN_SAMPLES) {
         sink.emit(Event::Sample(sample.clone()));
     }

@@ -4,7 +4,9 @@ use super::Folders;
 use super::held_out::{self, HeldOut};
 use crate::data::tokenizer;
 use crate::engine::generation::{Generated, Session, SessionError, Update, batch};
+use crate::engine::replica::RankFailure;
 use crate::engine::scoring::{self, Scored};
+use crate::engine::team::together;
 use crate::metrics::scorer::Surroundings;
 use crate::metrics::{self, Likelihood, Results, Scorer, Texts};
 use crate::spec::event::{Event, Sample, Sink};
@@ -48,6 +50,9 @@ pub enum Error {
     /// The stop flag was set.
     #[error("stopped after {0}")]
     Stopped(String),
+    /// A rank failed that does not lead, or cannot be reached.
+    #[error(transparent)]
+    Rank(#[from] RankFailure),
 }
 
 /// Samples and metrics of an evaluation, ready to be applied to a model.
@@ -56,6 +61,13 @@ pub(super) struct Evaluation {
     settings: EvaluateStage,
     held_out: Vec<HeldOut>,
     scorer: Scorer,
+}
+
+/// What the model made of one replica's share of the samples.
+#[derive(Debug)]
+pub(super) struct Measured {
+    likelihoods: Vec<Likelihood>,
+    generated: Vec<Generated>,
 }
 
 /// What an evaluation came to.
@@ -96,15 +108,29 @@ impl Evaluation {
         self.held_out.len()
     }
 
-    /// Applies every metric to the model of `session`.
-    pub(super) fn run(&self, session: Session<'_>, around: Around<'_>) -> Result<Evaluated, Error> {
-        let likelihoods = if self.scorer.needs_likelihood() {
-            self.likelihoods(session, around)?
-        } else {
-            Vec::new()
-        };
-        let mut samples =
-            if self.scorer.needs_text() { self.samples(session, around)? } else { Vec::new() };
+    /// What the model of `session` makes of its share of the samples: answers, likelihoods.
+    pub(super) fn measure(
+        &self,
+        session: Session<'_>,
+        around: Around<'_>,
+    ) -> Result<Measured, Error> {
+        let (mut likelihoods, mut generated) = (Vec::new(), Vec::new());
+        if self.scorer.needs_likelihood() {
+            likelihoods = self.likelihoods(session, around)?;
+        }
+        if self.scorer.needs_text() {
+            generated = self.answers(session, around)?;
+        }
+        Ok(Measured { likelihoods, generated })
+    }
+
+    /// Every metric of what the replicas measured, in their order.
+    pub(super) fn score(&self, shares: Vec<Measured>, around: Around<'_>) -> Evaluated {
+        let pairs = shares.into_iter().map(|share| (share.likelihoods, share.generated));
+        let (likelihoods, generated): (Vec<_>, Vec<_>) = pairs.unzip();
+        let likelihoods = together(likelihoods);
+        let pairs = self.asked().zip(together(generated));
+        let mut samples: Vec<Sample> = pairs.map(|(asked, text)| sample(asked, text)).collect();
         let rows: Vec<Texts<'_>> = samples.iter().map(texts).collect();
         let mut heard = 0;
         let mut hear = |metric: &str, line: &str| {
@@ -124,22 +150,25 @@ impl Evaluation {
         for (sample, scores) in samples.iter_mut().zip(std::mem::take(&mut results.rows)) {
             sample.scores = scores;
         }
-        Ok(Evaluated { results, samples })
+        Evaluated { results, samples }
     }
 
-    /// Likelihood of each sample's expected answer.
+    /// Likelihood of the expected answer of each sample of the share.
     fn likelihoods(
         &self,
         session: Session<'_>,
         around: Around<'_>,
     ) -> Result<Vec<Likelihood>, Error> {
+        let (first, every) = session.replica().share();
         let scored: Vec<Scored<'_>> = self
             .held_out
             .iter()
+            .skip(first)
+            .step_by(every)
             .map(|sample| Scored { tokens: &sample.tokens, learned: &sample.learned })
             .collect();
-        let progress = |done| around.sink.emit(progress("scoring", done, scored.len()));
-        let sums = scoring::score(session.model(), &scored, around.stop, progress)
+        let progress = |done| around.tell("scoring", done, (first, every), self.held_out.len());
+        let sums = scoring::score(session.replica(), &scored, around.stop, progress)
             .map_err(|error| Error::Score(error.into()))?;
         if around.stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped(format!(
@@ -155,26 +184,25 @@ impl Evaluation {
         Ok(sums.into_iter().map(likelihood).collect())
     }
 
-    /// The samples that have a prompt, and their prompts; it is an error when none has one.
-    fn prompts(
-        &self,
-        session: Session<'_>,
-        sink: &dyn Sink,
-    ) -> Result<(Vec<&HeldOut>, Vec<Vec<u32>>), Error> {
+    /// The samples that have a prompt.
+    fn asked(&self) -> impl Iterator<Item = &HeldOut> {
+        self.held_out.iter().filter(|sample| sample.prompt_tokens().is_some())
+    }
+
+    /// The prompts of all samples that have one; it is an error when none has.
+    fn prompts(&self, session: Session<'_>, sink: &dyn Sink) -> Result<Vec<Vec<u32>>, Error> {
         let add_bos = self.settings.gen_kwargs.add_bos;
-        let begin = |tokens: &[u32]| session.begun(tokens, add_bos);
         session.check_bos(add_bos)?;
-        let prompt = |sample: &HeldOut| sample.prompt_tokens().map(begin);
-        let pairs = self.held_out.iter().filter_map(|sample| Some((sample, prompt(sample)?)));
-        let (asked, prompts): (Vec<_>, Vec<_>) = pairs.unzip();
-        let left_out = self.held_out.len() - asked.len();
+        let prompts = self.held_out.iter().filter_map(HeldOut::prompt_tokens);
+        let prompts: Vec<_> = prompts.map(|tokens| session.begun(tokens, add_bos)).collect();
+        let left_out = self.held_out.len() - prompts.len();
         match self.held_out.first() {
-            Some(sample) if asked.is_empty() => Err(Error::NoPrompt {
+            Some(sample) if prompts.is_empty() => Err(Error::NoPrompt {
                 task: sample.task.clone(),
                 start: format!("{}{}", sample.prompt, sample.expected).chars().take(40).collect(),
             }),
             _ => {
-                if left_out > 0 {
+                if left_out > 0 && session.replica().share().0 == 0 {
                     let text = format!(
                         "{left_out} of {} samples are not asked for an answer: no token of their \
                          prompt is left beside the answer within model.encoder_seq_length",
@@ -182,25 +210,33 @@ impl Evaluation {
                     );
                     sink.emit(Event::Note { text });
                 }
-                Ok((asked, prompts))
+                Ok(prompts)
             }
         }
     }
 
-    /// Generates an answer to every prompt.
-    fn samples(&self, session: Session<'_>, around: Around<'_>) -> Result<Vec<Sample>, Error> {
-        let (asked, prompts) = self.prompts(session, around.sink)?;
-        let mut done = 0;
+    /// Generates an answer to every prompt of the share.
+    fn answers(&self, session: Session<'_>, around: Around<'_>) -> Result<Vec<Generated>, Error> {
+        let prompts = self.prompts(session, around.sink)?;
+        let (share, mut done) = (session.replica().share(), 0);
         let mut listener = |update: Update<'_>| {
             if let Update::Done { .. } = update {
                 done += 1;
-                around.sink.emit(progress("generating", done, prompts.len()));
+                around.tell("generating", done, share, prompts.len());
             }
         };
         let settings = &self.settings.gen_kwargs;
         let generated = session.decode(&prompts, settings, around.stop, &mut listener);
-        let pairs = asked.into_iter().zip(generated.map_err(stopped_or_failed)?);
-        Ok(pairs.map(|(asked, generated)| sample(asked, generated)).collect())
+        generated.map_err(stopped_or_failed)
+    }
+}
+
+impl Around<'_> {
+    /// Tells how far the samples are; of replicas that share them evenly, the first speaks for all.
+    fn tell(self, task: &str, done: usize, (replica, replicas): (usize, usize), total: usize) {
+        if replica == 0 {
+            self.sink.emit(progress(task, total.min(done * replicas), total));
+        }
     }
 }
 

@@ -8,18 +8,21 @@ use crate::checkpoint::native;
 use crate::checkpoint::opened::Opened;
 use crate::data::tokenizer::{self, Tokenizer};
 pub use crate::engine::generation::Update;
-use crate::engine::generation::{Generated, Listener, Session, SessionError, batch};
-use crate::model::Model;
+use crate::engine::generation::{Generated, Listener, Session, SessionError, batch, session};
+use crate::engine::replica::Replica;
+use crate::engine::team::{self, Team};
 use crate::spec::backend::Backend;
 use crate::spec::event::{Event, Sample, Sink};
 use crate::spec::generation::Generation;
 use crate::spec::job::GenerateJob;
+use crate::spec::optimization::Degrees;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
 
 /// Samples that are sent as events, for people to see.
 const SHOWN_SAMPLES: usize = 20;
@@ -30,6 +33,9 @@ pub enum Error {
     /// The checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] native::Error),
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] team::Error),
     /// The tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] tokenizer::Error),
@@ -105,12 +111,13 @@ pub fn run(
     stop: &AtomicBool,
 ) -> Result<Outcome, super::Error> {
     let model = folders.input("model")?;
+    let devices = Devices { degrees: job.trainer.degrees, backend: folders.backend };
     let speaker = if let Some(kind) = job.model.tokenizer {
         let tokenizer = Tokenizer::load(kind, &folders.inputs).map_err(Error::from)?;
-        Speaker::new(model, folders.backend, tokenizer)?
+        Speaker::new(model, devices, tokenizer)?
     } else {
         let data = folders.inputs.get("data").map(PathBuf::as_path);
-        Speaker::open(model, folders.backend, data)?
+        Speaker::open(model, devices, data)?
     };
     let prompts = match folders.inputs.get("prompts") {
         Some(path) => read_prompts(path)?,
@@ -135,10 +142,27 @@ pub fn run(
     Ok(Outcome { facts: facts.map(|(name, value)| (name.to_owned(), value as f64)).into() })
 }
 
+/// The tokens of prompts, made with a session of each replica's leader.
+pub(super) type Encode<'a> = dyn Fn(Session<'_>) -> Result<Vec<Vec<u32>>, SessionError> + Sync + 'a;
+
+/// What a model is spread over.
+#[derive(Clone, Copy, Debug)]
+pub struct Devices {
+    /// Ranks along each axis.
+    pub degrees: Degrees,
+    /// What they compute on.
+    pub backend: Backend,
+}
+
+impl Devices {
+    /// One rank on the CPU.
+    pub const CPU: Devices = Devices { degrees: Degrees::SINGLE, backend: Backend::Cpu };
+}
+
 /// A checkpoint with its tokenizer, ready to continue prompts.
 #[derive(Debug)]
 pub struct Speaker {
-    pub(super) model: Model,
+    team: Team,
     pub(super) tokenizer: Tokenizer,
 }
 
@@ -147,26 +171,26 @@ impl Speaker {
     ///
     /// The tokenizer is the folder `tokenizer` in it or beside it, else that of `data`, a tokenize
     /// or shard output.
-    pub fn open(model: &Path, backend: Backend, data: Option<&Path>) -> Result<Speaker, Error> {
+    pub fn open(model: &Path, devices: Devices, data: Option<&Path>) -> Result<Speaker, Error> {
         let places = [Some(model), model.parent(), data];
         let folders = places.into_iter().flatten().map(|place| place.join("tokenizer"));
         let found = folders.into_iter().find(|folder| folder.is_dir());
         if let Some(folder) = found {
-            return Speaker::new(model, backend, Tokenizer::open(&folder)?);
+            return Speaker::new(model, devices, Tokenizer::open(&folder)?);
         }
         let none = || Error::NoTokenizer { path: model.to_owned() };
         let opened = Opened::open(model, None)?;
         let carried = convert::carried(&opened, model);
         let carried = carried.map_err(|reason| Error::UnreadTokenizer { reason })?;
         let tokenizer = convert::tokenizer(&carried.ok_or_else(none)?);
-        Speaker::new(model, backend, tokenizer.map_err(|error| Error::Carried(Box::new(error)))?)
+        Speaker::new(model, devices, tokenizer.map_err(|error| Error::Carried(Box::new(error)))?)
     }
 
-    fn new(model: &Path, backend: Backend, tokenizer: Tokenizer) -> Result<Speaker, Error> {
-        let model = super::load_model(model, backend)?;
+    fn new(model: &Path, devices: Devices, tokenizer: Tokenizer) -> Result<Speaker, Error> {
+        let team = super::team(model, devices.degrees, devices.backend)?;
         // Said here, before prompts are typed.
-        Session::new(&model, &tokenizer)?;
-        Ok(Speaker { model, tokenizer })
+        session::check_ids(&tokenizer, team.architecture())?;
+        Ok(Speaker { team, tokenizer })
     }
 
     /// Continues every prompt; the samples are in the prompts' order.
@@ -183,14 +207,31 @@ impl Speaker {
         if prompts.is_empty() {
             return Err(Error::NoPrompts.into());
         }
-        let session = Session::new(&self.model, &self.tokenizer).map_err(Error::from)?;
-        let encode = |prompt: &String| session.encode(prompt, settings.add_bos);
-        let tokens = prompts.iter().map(encode).collect::<Result<Vec<_>, _>>();
-        let tokens = tokens.map_err(Error::from)?;
-        let generated = session.decode(&tokens, settings, stop, listener);
-        let generated = generated.map_err(stopped_or_failed)?;
+        let encode = |session: Session<'_>| {
+            prompts.iter().map(|prompt| session.encode(prompt, settings.add_bos)).collect()
+        };
+        let generated = self.decode(&encode, settings, stop, listener)?;
         let pairs = prompts.iter().zip(generated);
         Ok(pairs.map(|(prompt, generated)| sample(prompt, generated)).collect())
+    }
+
+    /// Continues the prompts that `encode` makes, shared by the replicas; in the prompts' order.
+    pub(super) fn decode(
+        &self,
+        encode: &Encode<'_>,
+        settings: &Generation,
+        stop: &AtomicBool,
+        listener: &mut Listener<'_>,
+    ) -> Result<Vec<Generated>, super::Error> {
+        let listener = Mutex::new(listener);
+        let work = |replica: Replica<'_>| {
+            let session = Session::new(replica, &self.tokenizer)?;
+            let mut hear = |update: Update<'_>| {
+                (listener.lock().unwrap_or_else(PoisonError::into_inner))(update);
+            };
+            session.decode(&encode(session)?, settings, stop, &mut hear)
+        };
+        Ok(team::together(self.team.lead(work).map_err(stopped_or_failed)?))
     }
 }
 
@@ -224,7 +265,7 @@ fn sample(prompt: &str, generated: Generated) -> Sample {
     }
 }
 
-pub(super) fn stopped_or_failed(error: SessionError) -> super::Error {
+fn stopped_or_failed(error: SessionError) -> super::Error {
     match error {
         SessionError::Decode(batch::Error::Stopped { done, total }) => {
             super::Error::Stopped(format!("{done} of {total} prompts continued"))

@@ -20,15 +20,13 @@ mod watch;
 
 pub use tokenize::{TrainRequest, TrainText};
 
-use crate::checkpoint::{native, whole};
-use crate::engine::devices::of_rank;
-use crate::model::Model;
+use crate::engine::team::{self, Team};
 use crate::model::formats::Formats;
 use crate::spec::backend::Backend;
 use crate::spec::event::Sink;
 use crate::spec::fault::Fault;
 use crate::spec::job::{Job, TokenizerKind};
-use crate::spec::optimization::Precision;
+use crate::spec::optimization::{Degrees, Precision};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -135,10 +133,9 @@ pub fn refusals(job: &Job) -> Vec<Refusal> {
     }
 }
 
-/// The model in the checkpoint at `path`, in fp32 on one device of `backend`.
-fn load_model(path: &Path, backend: Backend) -> Result<Model, native::Error> {
-    let device = of_rank(backend, 0)?;
-    whole::load_model_to(path, Formats::of(Precision::Fp32, false), &device)
+/// The model in the checkpoint at `path`, in fp32 over ranks of `backend`.
+fn team(path: &Path, degrees: Degrees, backend: Backend) -> Result<Team, team::Error> {
+    Team::open(path, degrees, Formats::of(Precision::Fp32, false), backend)
 }
 
 /// Why the load stage `job` cannot use the checkpoint at `path`, if it cannot; nothing but headers

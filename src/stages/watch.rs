@@ -1,18 +1,21 @@
 //! Metrics of generated answers between training steps.
 
 use super::Folders;
-use super::evaluation::{self, Around, Evaluation, lines};
+use super::evaluation::{self, Around, Evaluation, Measured, lines};
 use crate::base::atomic_file;
 use crate::data::tokenizer::Tokenizer;
 use crate::engine::generation::Session;
+use crate::engine::replica::Member;
 use crate::engine::watch::Watch;
 use crate::model::Model;
+use crate::parallel::mesh::Mesh;
 use crate::spec::event::{Event, Sample, Sink, VALIDATION_METRIC};
 use crate::spec::job::TrainJob;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Folder of the validations' samples in the output of a train stage: a file for each step.
 pub(super) const SAMPLES_FOLDER: &str = "validation_samples";
@@ -26,6 +29,8 @@ pub(super) struct Watcher<'a> {
     folder: PathBuf,
     sink: &'a dyn Sink,
     stop: &'a AtomicBool,
+    /// What each replica measured of its share, until all of them have.
+    shares: Mutex<BTreeMap<usize, Measured>>,
 }
 
 impl fmt::Debug for Watcher<'_> {
@@ -50,7 +55,12 @@ impl<'a> Watcher<'a> {
         };
         let (evaluation, tokenizer) = prepared().map_err(super::train::Error::from)?;
         let folder = folders.output.join(SAMPLES_FOLDER);
-        Ok(Some(Watcher { evaluation, tokenizer, folder, sink, stop }))
+        let shares = Mutex::default();
+        Ok(Some(Watcher { evaluation, tokenizer, folder, sink, stop, shares }))
+    }
+
+    fn shares(&self) -> MutexGuard<'_, BTreeMap<usize, Measured>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keep(&self, step: u64, samples: &[Sample]) -> std::io::Result<()> {
@@ -74,14 +84,32 @@ impl Watch for Watcher<'_> {
     fn measure(
         &self,
         model: &Model,
+        mesh: &Mesh,
         step: u64,
     ) -> Result<BTreeMap<String, f64>, Box<dyn std::error::Error + Send + Sync>> {
-        let session = Session::new(model, &self.tokenizer)?;
         let around = Around { sink: &Calm(self.sink), stop: self.stop };
-        let evaluated = match self.evaluation.run(session, around) {
-            Err(evaluation::Error::Stopped(_)) => return Ok(BTreeMap::new()),
-            evaluated => evaluated?,
-        };
+        let member = Member::of(model, mesh)?;
+        let measured = member.lead(|replica| {
+            self.evaluation.measure(Session::new(replica, &self.tokenizer)?, around)
+        });
+        match measured {
+            Ok(Some(measured)) => {
+                self.shares().insert(mesh.at.data, measured);
+            }
+            Ok(None) => return Ok(BTreeMap::new()),
+            Err(evaluation::Error::Stopped(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // The leaders of all replicas are one data group.
+        mesh.data.barrier()?;
+        if mesh.rank > 0 {
+            return Ok(BTreeMap::new());
+        }
+        let shares = std::mem::take(&mut *self.shares());
+        if shares.len() < mesh.degrees.data {
+            return Ok(BTreeMap::new());
+        }
+        let evaluated = self.evaluation.score(shares.into_values().collect(), around);
         self.keep(step, &evaluated.samples)?;
         if let Some(failure) = evaluated.results.failures.into_iter().next() {
             return Err(failure.into());

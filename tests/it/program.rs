@@ -2,6 +2,7 @@
 
 mod faults;
 mod kills;
+mod layouts;
 #[cfg(unix)]
 mod streams;
 

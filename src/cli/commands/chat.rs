@@ -4,9 +4,8 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::terminal::Paint;
-use crate::spec::backend::Backend;
 use crate::spec::generation::Generation;
-use crate::stages::generate::{Message, Speaker, Update};
+use crate::stages::generate::{Devices, Message, Speaker, Update};
 use std::io::{self, BufRead};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,12 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Reads a line, streams the answer, and so on until the input ends.
 pub(in crate::cli) fn run(
     session: &Session,
-    model: &Path,
+    (model, devices): (&Path, Devices),
     settings: &Generation,
     stop: &AtomicBool,
 ) -> Result<Exit, Failure> {
-    let speaker =
-        Speaker::open(model, Backend::Cpu, None).map_err(|error| Failure::failed(&error))?;
+    let speaker = Speaker::open(model, devices, None).map_err(|error| Failure::failed(&error))?;
     let template = speaker.chat_template().map_err(|error| Failure::failed(&error))?;
     let terminal = &session.terminal;
     let mut messages: Vec<Message> = Vec::new();

@@ -7,10 +7,10 @@ use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::signals;
 use crate::cli::terminal::{Paint, Terminal};
-use crate::spec::backend::Backend;
 use crate::spec::generation::{Generation, PenaltyRule};
+use crate::spec::optimization::Degrees;
 use crate::stages;
-use crate::stages::generate::{Speaker, Update, read_prompts};
+use crate::stages::generate::{Devices, Speaker, Update, read_prompts};
 use serde_json::json;
 use std::io::{self, BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -23,11 +23,12 @@ pub(in crate::cli) fn run(
     let model = model_folder(&arguments.model)?;
     let stop = signals::stop_flag().map_err(|error| Failure::failed(&error))?;
     if arguments.chat {
-        return super::chat::run(session, &model, &settings(arguments), &stop);
+        let devices = devices(arguments);
+        return super::chat::run(session, (&model, devices), &settings(arguments), &stop);
     }
     let prompts = prompts(arguments)?;
-    let speaker =
-        Speaker::open(&model, Backend::Cpu, None).map_err(|error| Failure::failed(&error))?;
+    let speaker = Speaker::open(&model, devices(arguments), None);
+    let speaker = speaker.map_err(|error| Failure::failed(&error))?;
     let terminal = &session.terminal;
     let mut live = (!terminal.json).then(|| Live::begin(terminal, &prompts));
     let mut listener = |update: Update<'_>| {
@@ -137,6 +138,12 @@ fn prompts(arguments: &GenerateArguments) -> Result<Vec<String>, Failure> {
     }
     let lines: Result<Vec<String>, _> = stdin.lock().lines().collect();
     lines.map_err(|error| Failure::failed(&error))
+}
+
+/// The ranks of `--tp` and `--pp`, on the CPU.
+fn devices(arguments: &GenerateArguments) -> Devices {
+    let degrees = Degrees { tensor: arguments.tp, pipeline: arguments.pp, ..Devices::CPU.degrees };
+    Devices { degrees, ..Devices::CPU }
 }
 
 fn settings(arguments: &GenerateArguments) -> Generation {

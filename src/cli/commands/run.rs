@@ -259,16 +259,18 @@ fn inputs(plan: &Plan) -> BTreeMap<String, String> {
     files.collect()
 }
 
-/// A training works on all its devices, other stages that compute on one.
+/// Seconds of the stages that compute, on all their devices.
 fn device_seconds(plan: &Plan, stages: &[StageSummary]) -> f64 {
-    let devices = |stage: &StageSummary| {
-        let header = plan.headers().iter().find(|header| header.stage == stage.name);
-        header.map_or(1.0, |header| (header.num_nodes * header.devices) as f64)
+    let seconds = |stage: &StageSummary| {
+        let degrees = match &plan.stage(&stage.name)?.job {
+            Job::Train(job) => job.trainer.degrees,
+            Job::Evaluate(job) => job.trainer.degrees,
+            Job::Generate(job) => job.trainer.degrees,
+            Job::Tokenize(_) | Job::Shard(_) | Job::Load(_) => return None,
+        };
+        Some(stage.seconds * degrees.world_size() as f64)
     };
-    let computes = |stage: &&StageSummary| {
-        plan.stage(&stage.name).is_some_and(|planned| planned.backend.is_some())
-    };
-    stages.iter().filter(computes).map(|stage| stage.seconds * devices(stage)).sum()
+    stages.iter().filter_map(seconds).sum()
 }
 
 fn trainings(plan: &Plan) -> usize {

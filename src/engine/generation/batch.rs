@@ -101,7 +101,7 @@ pub enum Update<'a> {
 }
 
 /// Who hears of updates.
-pub type Listener<'a> = dyn FnMut(Update<'_>) + 'a;
+pub type Listener<'a> = dyn FnMut(Update<'_>) + Send + 'a;
 
 /// What to decode and how.
 #[derive(Clone, Copy)]
@@ -114,9 +114,12 @@ pub struct Request<'a> {
     pub vocabulary: &'a dyn Vocabulary,
     /// Set from outside to end early.
     pub stop: &'a AtomicBool,
+    /// Which of the prompts: with `(r, n)` those numbered `r`, `r + n`, `r + 2n`, …, as one of `n`
+    /// replicas that share them; `(0, 1)` for all.
+    pub share: (usize, usize),
 }
 
-/// Decodes every prompt; the results are in the prompts' order.
+/// Decodes every prompt of the share; the results are in the prompts' order.
 pub fn decode(
     predictor: &mut dyn Predictor,
     request: &Request<'_>,
@@ -132,7 +135,7 @@ pub fn decode(
         }
         if request.stop.load(Ordering::Relaxed) {
             let done = batch.results.iter().flatten().count();
-            return Err(Error::Stopped { done, total: request.prompts.len() });
+            return Err(Error::Stopped { done, total: batch.total });
         }
         batch.step(predictor, listener)?;
     }
@@ -159,6 +162,8 @@ struct Batch<'a> {
     waiting: VecDeque<usize>,
     rows: Vec<Option<Row>>,
     results: Vec<Option<Generated>>,
+    /// Prompts of the share.
+    total: usize,
 }
 
 /// One prompt on its way.
@@ -176,15 +181,18 @@ impl<'a> Batch<'a> {
     fn new(request: &'a Request<'a>, context: Option<usize>) -> Batch<'a> {
         let settings = request.rules.settings();
         let single = |text: &String| request.vocabulary.single_token(text);
-        let count = request.prompts.len();
+        let (first, every) = request.share;
+        let waiting: VecDeque<usize> = (first..request.prompts.len()).step_by(every).collect();
+        let total = waiting.len();
         Batch {
             request,
             draws: Stream::new(settings.seed, "generation"),
             end_tokens: settings.end_strings.iter().filter_map(single).collect(),
             context,
-            waiting: (0..count).collect(),
-            rows: (0..settings.batch_size.min(count)).map(|_| None).collect(),
-            results: vec![None; count],
+            rows: (0..settings.batch_size.min(total)).map(|_| None).collect(),
+            results: vec![None; request.prompts.len()],
+            waiting,
+            total,
         }
     }
 

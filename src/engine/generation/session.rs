@@ -5,7 +5,8 @@ use super::cached::Cached;
 use super::predictor::{ModelError, Vocabulary};
 use super::sampling::{Rules, SettingsError};
 use crate::data::tokenizer::{self, Tokenizer};
-use crate::model::Model;
+use crate::engine::replica::{RankFailure, Replica};
+use crate::spec::architecture::Architecture;
 use crate::spec::generation::Generation;
 use std::sync::atomic::AtomicBool;
 
@@ -37,28 +38,31 @@ pub enum SessionError {
     /// Decoding ended early.
     #[error(transparent)]
     Decode(#[from] batch::Error),
+    /// A rank failed that does not lead, or cannot be reached.
+    #[error(transparent)]
+    Rank(#[from] RankFailure),
 }
 
 /// A model with its tokenizer.
 #[derive(Clone, Copy, Debug)]
 pub struct Session<'a> {
-    model: &'a Model,
+    replica: Replica<'a>,
     tokenizer: &'a Tokenizer,
 }
 
 impl<'a> Session<'a> {
     /// Puts a model and a tokenizer together, which must have the same ids.
-    pub fn new(model: &'a Model, tokenizer: &'a Tokenizer) -> Result<Session<'a>, SessionError> {
-        let (ids, known) = (tokenizer.vocab_size(), model.architecture().vocab_size);
-        if ids != known {
-            return Err(SessionError::OtherTokenizer { tokenizer: ids, model: known });
-        }
-        Ok(Session { model, tokenizer })
+    pub fn new(
+        replica: Replica<'a>,
+        tokenizer: &'a Tokenizer,
+    ) -> Result<Session<'a>, SessionError> {
+        check_ids(tokenizer, replica.model().architecture())?;
+        Ok(Session { replica, tokenizer })
     }
 
     /// The model.
-    pub fn model(&self) -> &'a Model {
-        self.model
+    pub fn replica(&self) -> Replica<'a> {
+        self.replica
     }
 
     /// The tokenizer.
@@ -93,7 +97,8 @@ impl<'a> Session<'a> {
         bos.filter(|_| add_bos == Some(true)).into_iter().chain(rest.iter().copied()).collect()
     }
 
-    /// Decodes every prompt by `settings`; the results are in the prompts' order.
+    /// Decodes this replica's share of the prompts by `settings`; the results are in the prompts'
+    /// order, and `listener` hears of prompts by their numbers among all.
     pub fn decode(
         &self,
         prompts: &[Vec<u32>],
@@ -104,10 +109,21 @@ impl<'a> Session<'a> {
         let rules = Rules::new(settings, self.tokenizer.vocab_size(), self.tokenizer.eos())?;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + settings.max_length;
         let rows = settings.batch_size.min(prompts.len());
-        let mut cached = Cached::new(self.model, rows, longest).map_err(SessionError::Model)?;
+        let mut cached = Cached::new(self.replica, rows, longest).map_err(SessionError::Model)?;
         let vocabulary = Texts(self.tokenizer);
-        let request = Request { prompts, rules: &rules, vocabulary: &vocabulary, stop };
+        let share = self.replica.share();
+        let request = Request { prompts, rules: &rules, vocabulary: &vocabulary, stop, share };
         Ok(batch::decode(&mut cached, &request, listener)?)
+    }
+}
+
+/// Refuses a tokenizer whose ids are not the model's.
+pub fn check_ids(tokenizer: &Tokenizer, model: &Architecture) -> Result<(), SessionError> {
+    let (ids, known) = (tokenizer.vocab_size(), model.vocab_size);
+    if ids == known {
+        Ok(())
+    } else {
+        Err(SessionError::OtherTokenizer { tokenizer: ids, model: known })
     }
 }
 

@@ -71,7 +71,8 @@ struct Run {
 fn run_with(settings: &Generation, prompts: &[Vec<u32>], context: Option<usize>) -> Run {
     let rules = Rules::new(settings, WIDTH, Some(END)).expect("legal settings");
     let stop = AtomicBool::new(false);
-    let request = Request { prompts, rules: &rules, vocabulary: &Letters, stop: &stop };
+    let request =
+        Request { prompts, rules: &rules, vocabulary: &Letters, stop: &stop, share: (0, 1) };
     let mut model = Hashing { context, ..Hashing::default() };
     let mut streamed: BTreeMap<usize, String> = BTreeMap::new();
     let results = decode(&mut model, &request, &mut |update| {
@@ -163,8 +164,13 @@ fn prompts_that_cannot_be_decoded_are_refused() {
     let refused = |prompt: Vec<u32>, stopped: bool| {
         let stop = AtomicBool::new(stopped);
         let prompts = [vec![1], prompt];
-        let request =
-            Request { prompts: &prompts, rules: &rules, vocabulary: &Letters, stop: &stop };
+        let request = Request {
+            prompts: &prompts,
+            rules: &rules,
+            vocabulary: &Letters,
+            stop: &stop,
+            share: (0, 1),
+        };
         let mut model = Hashing { context: Some(3), ..Hashing::default() };
         decode(&mut model, &request, &mut |_| ()).unwrap_err()
     };

@@ -4,6 +4,7 @@ use super::sampling::greedy;
 use super::small_model::{NoTexts, learned, random, rotary};
 use candle_core::DType;
 use sft_run::engine::generation::{Cached, NewTokens, Predictor, Request, Rules, decode};
+use sft_run::engine::replica::Member;
 use sft_run::engine::scoring::{Scored, score};
 use sft_run::model::Model;
 use sft_run::model::batch::Batch;
@@ -11,9 +12,9 @@ use sft_run::spec::architecture::Architecture;
 use sft_run::spec::generation::Generation;
 use std::sync::atomic::AtomicBool;
 
-const VOCAB: usize = 61;
+pub(super) const VOCAB: usize = 61;
 
-fn prompts() -> Vec<Vec<u32>> {
+pub(super) fn prompts() -> Vec<Vec<u32>> {
     let prompt = |number: u32| (0..=(number * 5 % 13)).map(move |at| (number * 17 + at * 7) % 61);
     (0..11).map(|number| prompt(number).collect()).collect()
 }
@@ -30,12 +31,20 @@ fn logits(model: &Model, tokens: &[u32]) -> Vec<f32> {
 
 fn check_greedy(architecture: &Architecture, batch_size: usize) {
     let model = random(architecture);
+    let member = Member::alone(&model).expect("one rank");
     let settings = Generation { max_length: 9, batch_size, ..greedy() };
     let rules = Rules::new(&settings, VOCAB, None).expect("legal settings");
     let stop = AtomicBool::new(false);
     let prompts = prompts();
-    let request = Request { prompts: &prompts, rules: &rules, vocabulary: &NoTexts, stop: &stop };
-    let mut cached = Cached::new(&model, batch_size, 32).expect("a cache");
+    let request = Request {
+        prompts: &prompts,
+        rules: &rules,
+        vocabulary: &NoTexts,
+        stop: &stop,
+        share: (0, 1),
+    };
+    let mut cached =
+        Cached::new(member.whole().expect("one rank"), batch_size, 32).expect("a cache");
     let results = decode(&mut cached, &request, &mut |_| ()).expect("decodes");
     let mut different = std::collections::BTreeSet::new();
     for (prompt, result) in prompts.iter().zip(results) {
@@ -64,7 +73,8 @@ fn greedy_with_a_cache_equals_greedy_without() {
 fn cached_logits_are_those_of_a_full_pass() {
     for architecture in [learned(VOCAB), rotary(VOCAB)] {
         let model = random(&architecture);
-        let mut cached = Cached::new(&model, 2, 32).expect("a cache");
+        let member = Member::alone(&model).expect("one rank");
+        let mut cached = Cached::new(member.whole().expect("one rank"), 2, 32).expect("a cache");
         let [first, second] = [vec![3, 1, 4, 1, 5, 9, 2, 6], vec![2, 7, 1]];
         let read = |cached: &mut Cached<'_>, rows: &[NewTokens<'_>]| {
             let logits = cached.extend(rows).expect("a forward pass");
@@ -93,13 +103,15 @@ fn close(left: &[f32], right: &[f32]) {
 #[test]
 fn scores_are_log_probabilities_of_the_marked_tokens() {
     let model = random(&learned(VOCAB));
+    let member = Member::alone(&model).expect("one rank");
+    let replica = member.whole().expect("one rank");
     let prompts: Vec<Vec<u32>> = prompts().into_iter().filter(|prompt| prompt.len() > 2).collect();
     let learned: Vec<Vec<bool>> =
         prompts.iter().map(|prompt| (0..prompt.len()).map(|at| at % 3 != 1).collect()).collect();
     let sequences: Vec<Scored<'_>> =
         prompts.iter().zip(&learned).map(|(tokens, learned)| Scored { tokens, learned }).collect();
     let stop = AtomicBool::new(false);
-    let together = score(&model, &sequences, &stop, |_| ()).expect("a forward pass");
+    let together = score(replica, &sequences, &stop, |_| ()).expect("a forward pass");
     for (sequence, sums) in sequences.iter().zip(&together) {
         let (mut loss, mut count, mut correct) = (0.0, 0, 0);
         for at in (1..sequence.tokens.len()).filter(|at| sequence.learned[*at]) {
@@ -113,7 +125,7 @@ fn scores_are_log_probabilities_of_the_marked_tokens() {
         }
         assert!((sums.loss_sum - loss).abs() < 1e-4, "{} and {loss}", sums.loss_sum);
         assert_eq!((sums.tokens, sums.correct), (count, correct));
-        let alone = score(&model, &[*sequence], &stop, |_| ()).expect("a forward pass");
+        let alone = score(replica, &[*sequence], &stop, |_| ()).expect("a forward pass");
         assert!((alone[0].loss_sum - sums.loss_sum).abs() < 1e-5, "neighbours change nothing");
     }
 }

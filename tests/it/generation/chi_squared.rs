@@ -43,7 +43,13 @@ fn counts(settings: &Generation) -> Vec<f64> {
     let rules = Rules::new(&settings, LOGITS.len(), None).expect("legal settings");
     let prompts = vec![PROMPT.to_vec(); DRAWS];
     let stop = AtomicBool::new(false);
-    let request = Request { prompts: &prompts, rules: &rules, vocabulary: &Constant, stop: &stop };
+    let request = Request {
+        prompts: &prompts,
+        rules: &rules,
+        vocabulary: &Constant,
+        stop: &stop,
+        share: (0, 1),
+    };
     let texts = decode(&mut Constant, &request, &mut |_| ()).expect("decodes");
     let mut counts = vec![0.0; LOGITS.len()];
     for text in &texts {

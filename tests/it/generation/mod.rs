@@ -2,6 +2,7 @@
 
 mod batch;
 mod cached;
+mod layouts;
 mod chi_squared;
 mod metrics;
 #[cfg(unix)]

@@ -5,16 +5,17 @@ use super::small_model::{self, learned};
 use sft_run::base::atomic_file;
 use sft_run::data::tokenizer::Tokenizer;
 use sft_run::engine::generation::Session;
+use sft_run::engine::replica::Member;
 use sft_run::spec::backend::Backend;
 use sft_run::spec::event::{Event, Sample, Silent, Sink};
 use sft_run::spec::generation::Generation;
 use sft_run::spec::job::{
     EvaluateJob, EvaluateStage, Format, GenerateJob, GenerateModel, GenerateStage, Job, LoadJob,
-    LoadModel, LoadStage, RowSource, Split, SplitRule, Task, TokenizeJob, TokenizeModel,
-    TokenizeStage, TokenizerKind,
+    LoadModel, LoadStage, ReadingTrainer, RowSource, Split, SplitRule, Task, TokenizeJob,
+    TokenizeModel, TokenizeStage, TokenizerKind,
 };
 use sft_run::spec::metric::{Metric, MetricName};
-use sft_run::stages::generate::Speaker;
+use sft_run::stages::generate::{Devices, Speaker};
 use sft_run::stages::{self, Folders, Outcome};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -80,7 +81,11 @@ impl House {
 
     fn evaluate(&self, stage: EvaluateStage, output: &str) -> Result<Outcome, stages::Error> {
         let inputs = [("data", self.path("data")), ("model", self.path("model"))];
-        self.run(&Job::Evaluate(EvaluateJob { stage }), &inputs, output)
+        self.run(
+            &Job::Evaluate(EvaluateJob { trainer: ReadingTrainer::default(), stage }),
+            &inputs,
+            output,
+        )
     }
 
     fn samples(&self, file: &str) -> Vec<Sample> {
@@ -221,7 +226,11 @@ fn generate_continues_prompts_of_a_recipe_or_a_file() {
     let prompts = ["thing 1 is", "the", "one day a man came"].map(str::to_owned).to_vec();
     let job = |prompts: &[String]| {
         let stage = GenerateStage { prompts: prompts.to_vec(), gen_kwargs: greedy() };
-        Job::Generate(GenerateJob { model: GenerateModel::default(), stage })
+        Job::Generate(GenerateJob {
+            trainer: ReadingTrainer::default(),
+            model: GenerateModel::default(),
+            stage,
+        })
     };
     let inputs = [("model", house.path("model")), ("data", house.path("data"))];
     let sink = Kept::default();
@@ -266,9 +275,11 @@ fn prompts_begin_as_the_samples_did() {
     let inputs = [("rows.0", house.path("rows.jsonl")), ("tokenizer.model", tokenizer)];
     house.run(&Job::Tokenize(job), &inputs, "with-bos").expect("tokenizes");
     let model = small_model::random(&learned(1000));
+    let member = Member::alone(&model).expect("one rank");
     let encoded = |data: &str, add_bos| {
         let tokenizer = Tokenizer::open(&house.path(data).join("tokenizer")).expect("saved");
-        let session = Session::new(&model, &tokenizer).expect("they belong together");
+        let session = Session::new(member.whole().expect("one rank"), &tokenizer)
+            .expect("they belong together");
         let tokens = session.encode("the", add_bos).expect("encodes");
         (tokens.first() == tokenizer.bos().as_ref(), session.begun(&tokens, Some(true)))
     };
@@ -292,7 +303,7 @@ fn prompts_begin_as_the_samples_did() {
 fn log_probabilities_are_the_models_own() {
     let house = House::build(true);
     let data = house.path("data");
-    let speaker = Speaker::open(&house.path("model"), Backend::Cpu, Some(&data)).expect("a model");
+    let speaker = Speaker::open(&house.path("model"), Devices::CPU, Some(&data)).expect("a model");
     let stop = AtomicBool::new(false);
     let settings =
         Generation { compute_logprob: true, all_probs: true, temperature: 3.0, ..sampled() };
@@ -315,7 +326,7 @@ fn text_streams_as_it_comes() {
     use sft_run::engine::generation::Update;
     let house = House::build(true);
     let data = house.path("data");
-    let speaker = Speaker::open(&house.path("model"), Backend::Cpu, Some(&data)).expect("a model");
+    let speaker = Speaker::open(&house.path("model"), Devices::CPU, Some(&data)).expect("a model");
     let mut streamed = String::new();
     let mut listener = |update: Update<'_>| {
         if let Update::Text { piece, .. } = update {

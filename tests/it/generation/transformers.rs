@@ -5,6 +5,7 @@ use super::small_model::NoTexts;
 use serde::Deserialize;
 use sft_run::checkpoint::whole::load_model;
 use sft_run::engine::generation::{Cached, Request, Rules, decode};
+use sft_run::engine::replica::Member;
 use sft_run::spec::generation::Generation;
 use std::fs;
 use std::path::Path;
@@ -26,6 +27,7 @@ fn check(name: &str) {
     // Logits agree to 1e-4 at worst and 1e-6 as a rule: no token hangs on rounding.
     assert!(record.smallest_margin > 1e-4, "{name}: {}", record.smallest_margin);
     let model = load_model(&folder).expect("a model");
+    let member = Member::alone(&model).expect("one rank");
     let length = record.new_tokens[0].len();
     let stop = AtomicBool::new(false);
     for batch_size in [1, 4] {
@@ -33,9 +35,11 @@ fn check(name: &str) {
         let vocabulary = model.architecture().vocab_size;
         let rules = Rules::new(&settings, vocabulary, None).expect("legal settings");
         let prompts = &record.prompts;
-        let request = Request { prompts, rules: &rules, vocabulary: &NoTexts, stop: &stop };
+        let request =
+            Request { prompts, rules: &rules, vocabulary: &NoTexts, stop: &stop, share: (0, 1) };
         let longest = prompts.iter().map(Vec::len).max().expect("prompts") + length;
-        let mut cached = Cached::new(&model, batch_size, longest).expect("a cache");
+        let mut cached =
+            Cached::new(member.whole().expect("one rank"), batch_size, longest).expect("a cache");
         let results = decode(&mut cached, &request, &mut |_| ()).expect("decodes");
         let ours: Vec<_> = results.into_iter().map(|result| result.tokens).collect();
         assert_eq!(ours, record.new_tokens, "{name} in batches of {batch_size}");

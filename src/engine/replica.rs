@@ -1,0 +1,353 @@
+//! A model that is read from, over all ranks that hold it: one leads, the others do their part.
+//!
+//! What the leader wants is told to the others as a [`Command`]; every rank then takes the residual
+//! stream through its chunks, and the last pipeline stage sends the leader what came out. So whoever
+//! asks for text or scores is written once, for the leader, and sees one model.
+
+use crate::kernels::cross_entropy::Score;
+use crate::model::Model;
+use crate::model::batch::{Batch, Targets};
+use crate::model::decoder::Decoder;
+use crate::parallel::group::{Group, Like};
+use crate::parallel::mesh::Mesh;
+use crate::spec::optimization::Degrees;
+use candle_core::{DType, Device, Error, Result, Tensor, bail};
+use serde::{Deserialize, Serialize};
+use std::cell::Cell;
+
+/// Between pipeline stages: the residual stream, and the last stage's answer to the leader. Training
+/// has queues of its own.
+const STREAM: u64 = 2;
+const ANSWER: u64 = 3;
+
+/// What one rank does for those that read from the model.
+///
+/// Nothing is computed again, and each tensor rank has the whole residual stream: recomputation and
+/// sequence parallelism are for training.
+#[derive(Debug)]
+pub struct Member {
+    model: Model,
+    mesh: Mesh,
+    /// Whether a command of the leader failed on its way, so that the others listen no more.
+    is_broken: Cell<bool>,
+}
+
+/// What happened to a rank of those that read together.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct RankFailure(Box<dyn std::error::Error + Send + Sync>);
+
+impl RankFailure {
+    /// What happened.
+    pub(super) fn new(error: impl std::error::Error + Send + Sync + 'static) -> RankFailure {
+        RankFailure(Box::new(error))
+    }
+}
+
+/// The model as its leading rank has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Replica<'a> {
+    member: &'a Member,
+}
+
+/// Rows of text that are being read.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    replica: Replica<'a>,
+    decoder: Decoder<'a>,
+    /// Rows that the other ranks have not been told to forget.
+    released: Vec<usize>,
+}
+
+/// What all ranks are to do.
+#[derive(Debug, Serialize, Deserialize)]
+enum Command {
+    /// Make room for rows of text, in place of those before.
+    Open { rows: usize, capacity: usize },
+    /// Forget rows, then read new tokens of rows.
+    Extend { released: Vec<usize>, new: Vec<(usize, Vec<u32>)> },
+    /// Score targets.
+    Score(Scored),
+    /// Nothing more.
+    End,
+}
+
+/// A batch with targets, as it travels.
+#[derive(Debug, Serialize, Deserialize)]
+struct Scored {
+    tokens: Vec<u32>,
+    positions: Vec<u32>,
+    starts: Vec<usize>,
+    places: Vec<u32>,
+    labels: Vec<u32>,
+}
+
+impl Member {
+    /// The part that a rank of `mesh` has of `model`, whose weights it shares.
+    pub fn of(model: &Model, mesh: &Mesh) -> Result<Member> {
+        let degrees = Degrees { sequence: false, ..mesh.degrees };
+        let mesh = Mesh { degrees, ..mesh.clone() };
+        let model = Model::of_rank(model.architecture(), model.weights().clone(), &mesh)?;
+        Ok(Member { model, mesh, is_broken: Cell::new(false) })
+    }
+
+    /// `model` on one rank, which holds all of it.
+    pub fn alone(model: &Model) -> Result<Member> {
+        Member::of(model, &Mesh::single())
+    }
+
+    /// The model, where this rank is the only one.
+    pub fn whole(&self) -> Result<Replica<'_>> {
+        match self.ranks() {
+            1 => Ok(Replica { member: self }),
+            ranks => bail!("{ranks} ranks hold the model: one of them has to lead"),
+        }
+    }
+
+    /// Whether this rank leads its replica.
+    pub fn leads(&self) -> bool {
+        self.mesh.at.pipeline == 0 && self.mesh.at.tensor == 0
+    }
+
+    /// Lets `work` read from the model on the rank that leads while the others do their part; gives
+    /// what it gave there, and none on the others.
+    pub fn lead<R, E: From<RankFailure>>(
+        &self,
+        work: impl FnOnce(Replica<'_>) -> std::result::Result<R, E>,
+    ) -> std::result::Result<Option<R>, E> {
+        if !self.leads() {
+            self.follow().map_err(RankFailure::new)?;
+            return Ok(None);
+        }
+        let result = work(Replica { member: self });
+        if !self.is_broken.get() {
+            self.tell(&Command::End).map_err(RankFailure::new)?;
+        }
+        result.map(Some)
+    }
+
+    /// Does what the leader tells, to the end.
+    fn follow(&self) -> Result<()> {
+        let mut decoder = None;
+        loop {
+            match (self.hear()?, &mut decoder) {
+                (Command::End, _) => return Ok(()),
+                (Command::Open { rows, capacity }, decoder) => {
+                    *decoder = Some(Decoder::new(&self.model, rows, capacity)?);
+                }
+                (Command::Extend { released, new }, Some(decoder)) => {
+                    for row in released {
+                        decoder.release(row);
+                    }
+                    let new: Vec<_> = new.iter().map(|(row, read)| (*row, &read[..])).collect();
+                    self.extend(decoder, &new)?;
+                }
+                (Command::Score(scored), _) => {
+                    let Scored { tokens, positions, starts, places, labels } = &scored;
+                    let batch = Batch { tokens, positions, starts, addresses: &[] };
+                    self.scores(&batch, &Targets::new(places, labels))?;
+                }
+                (command, None) => bail!("{command:?} comes before there are rows"),
+            }
+        }
+    }
+
+    /// Ranks of a replica.
+    fn ranks(&self) -> usize {
+        self.mesh.degrees.tensor * self.mesh.degrees.pipeline
+    }
+
+    /// The leader's part of a command: over its tensor ranks, each of which tells its pipeline.
+    fn tell(&self, command: &Command) -> Result<()> {
+        if self.ranks() > 1 {
+            let text = serde_json::to_vec(command).map_err(Error::wrap)?;
+            spread(&*self.mesh.tensor, Some(&text))?;
+            spread(&*self.mesh.pipeline, Some(&text))?;
+        }
+        Ok(())
+    }
+
+    /// The next command of the leader.
+    fn hear(&self) -> Result<Command> {
+        let mut text = None;
+        if self.mesh.is_first_stage() {
+            text = Some(spread(&*self.mesh.tensor, None)?);
+        }
+        let text = spread(&*self.mesh.pipeline, text.as_deref())?;
+        serde_json::from_slice(&text).map_err(Error::wrap)
+    }
+
+    /// Reads new tokens of rows. Gives the leader the logits after the last token of each,
+    /// `[rows, padded vocabulary]`.
+    fn extend(&self, decoder: &mut Decoder<'_>, new: &[(usize, &[u32])]) -> Result<Option<Tensor>> {
+        let reading = decoder.begin(new)?;
+        let stream = self
+            .through(reading.tokens(), |chunk, x| decoder.stream(chunk, x, &reading))?
+            .map(|stream| decoder.logits(&stream, &reading))
+            .transpose()?;
+        let width = self.model.architecture().padded_vocab_size;
+        self.answer(stream, (reading.rows(), width), self.model.weights().formats().products)
+    }
+
+    /// Gives the leader how well each target is predicted.
+    fn scores(&self, batch: &Batch<'_>, targets: &Targets<'_>) -> Result<Option<Vec<Score>>> {
+        let pass = self.model.pass(batch, None);
+        let chunks = self.model.chunks();
+        let stream = self.through(batch.tokens.len(), |chunk, x| chunks[chunk].stream(x, &pass))?;
+        let scores = match (stream, chunks.last()) {
+            (Some(stream), Some(last)) => Some(last.scores(&stream, &pass, targets)?),
+            _ => None,
+        };
+        let numbers = |scores: Vec<Score>| -> Result<Tensor> {
+            let row = |score: &Score| [score.log_probability, f64::from(u8::from(score.is_argmax))];
+            let numbers: Vec<f64> = scores.iter().flat_map(row).collect();
+            Tensor::from_vec(numbers, (scores.len(), 2), self.model.weights().device())
+        };
+        let scores = scores.map(numbers).transpose()?;
+        let answer = self.answer(scores, (targets.labels.len(), 2), DType::F64)?;
+        let score = |row: Vec<f64>| Score { log_probability: row[0], is_argmax: row[1] > 0.0 };
+        let rows = answer.map(|answer| answer.to_vec2()).transpose()?;
+        Ok(rows.map(|rows| rows.into_iter().map(score).collect()))
+    }
+
+    /// Takes the residual stream of `tokens` tokens through this rank's chunks, each in its turn;
+    /// gives the stream after the last chunk on the last pipeline stage.
+    fn through(
+        &self,
+        tokens: usize,
+        mut chunk: impl FnMut(usize, Option<Tensor>) -> Result<Tensor>,
+    ) -> Result<Option<Tensor>> {
+        let (stages, at, pipeline) =
+            (self.mesh.degrees.pipeline, self.mesh.at.pipeline, &self.mesh.pipeline);
+        let weights = self.model.weights();
+        let like = Like {
+            shape: self.model.stream_shape(tokens).into(),
+            dtype: weights.formats().parameters,
+            device: weights.device().clone(),
+        };
+        let chunks = self.model.chunks().len();
+        for number in 0..chunks {
+            let x = match (at, number) {
+                (0, 0) => None,
+                _ => Some(pipeline.receive(&like, (at + stages - 1) % stages, STREAM)?),
+            };
+            let y = chunk(number, x)?;
+            if self.mesh.is_last_stage() && number + 1 == chunks {
+                return Ok(Some(y));
+            }
+            pipeline.send(&y, (at + 1) % stages, STREAM)?;
+        }
+        Ok(None)
+    }
+
+    /// Brings what the last pipeline stage has to the leader.
+    fn answer(
+        &self,
+        here: Option<Tensor>,
+        shape: (usize, usize),
+        dtype: DType,
+    ) -> Result<Option<Tensor>> {
+        let Mesh { degrees, at, pipeline, .. } = &self.mesh;
+        if at.tensor > 0 {
+            return Ok(None);
+        }
+        match here {
+            Some(here) if degrees.pipeline > 1 => {
+                pipeline.send(&here, 0, ANSWER)?;
+                Ok(None)
+            }
+            Some(here) => Ok(Some(here)),
+            None if self.leads() => {
+                let device = self.model.weights().device().clone();
+                let like = Like { shape: shape.into(), dtype, device };
+                pipeline.receive(&like, degrees.pipeline - 1, ANSWER).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+}
+
+/// What the first rank of `group` has, on every rank.
+fn spread(group: &dyn Group, bytes: Option<&[u8]>) -> Result<Vec<u8>> {
+    if let (1, Some(bytes)) = (group.size(), bytes) {
+        return Ok(bytes.to_vec());
+    }
+    let length = bytes.map_or(0, <[u8]>::len) as u32;
+    let length = group.broadcast(&Tensor::new(&[length], &Device::Cpu)?, 0)?.to_vec1::<u32>()?[0];
+    let length = length as usize;
+    let own = if group.rank() == 0 { bytes } else { None };
+    let own = own.map_or_else(|| vec![0; length], <[u8]>::to_vec);
+    group.broadcast(&Tensor::from_vec(own, length, &Device::Cpu)?, 0)?.to_vec1()
+}
+
+impl<'a> Replica<'a> {
+    /// This rank's part of the model; all of it where one rank holds the model.
+    pub fn model(self) -> &'a Model {
+        &self.member.model
+    }
+
+    /// Number of this replica, and how many there are.
+    pub fn share(self) -> (usize, usize) {
+        (self.member.mesh.at.data, self.member.mesh.degrees.data)
+    }
+
+    /// Room for `rows` rows of up to `capacity` tokens each, in place of those before.
+    pub fn reader(self, rows: usize, capacity: usize) -> Result<Reader<'a>> {
+        self.watched(|member| {
+            member.tell(&Command::Open { rows, capacity })?;
+            let decoder = Decoder::new(&member.model, rows, capacity)?;
+            Ok(Reader { replica: self, decoder, released: Vec::new() })
+        })
+    }
+
+    /// How well each target is predicted, given the tokens before it.
+    pub fn scores(self, batch: &Batch<'_>, targets: &Targets<'_>) -> Result<Vec<Score>> {
+        self.watched(|member| {
+            if member.ranks() > 1 {
+                member.tell(&Command::Score(Scored {
+                    tokens: batch.tokens.to_vec(),
+                    positions: batch.positions.to_vec(),
+                    starts: batch.starts.to_vec(),
+                    places: targets.places.to_vec(),
+                    labels: targets.labels.to_vec(),
+                }))?;
+            }
+            here(member.scores(batch, targets)?)
+        })
+    }
+
+    /// `work`, whose failure leaves the other ranks in the middle of something.
+    fn watched<R>(self, work: impl FnOnce(&'a Member) -> Result<R>) -> Result<R> {
+        work(self.member).inspect_err(|_| self.member.is_broken.set(true))
+    }
+}
+
+impl Reader<'_> {
+    /// Reads new tokens of some rows, each row at most once and each with at least one token; gives
+    /// the logits after the last of each, `[rows given, padded vocabulary]`. Columns from
+    /// `vocab_size` on mean nothing.
+    pub fn extend(&mut self, new: &[(usize, &[u32])]) -> Result<Tensor> {
+        let (decoder, released) = (&mut self.decoder, std::mem::take(&mut self.released));
+        self.replica.watched(|member| {
+            if member.ranks() > 1 {
+                let new = new.iter().map(|(row, read)| (*row, read.to_vec())).collect();
+                member.tell(&Command::Extend { released, new })?;
+            }
+            here(member.extend(decoder, new)?)
+        })
+    }
+
+    /// Forgets what a row has read.
+    pub fn release(&mut self, row: usize) {
+        self.decoder.release(row);
+        self.released.push(row);
+    }
+}
+
+/// What only the leader has.
+fn here<T>(answer: Option<T>) -> Result<T> {
+    match answer {
+        Some(answer) => Ok(answer),
+        None => bail!("the leader got no answer (a bug of this program)"),
+    }
+}
