@@ -8,6 +8,7 @@ use crate::spec::job::RESUME_FOLDER;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// How [`Store::collect`] works.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,44 +19,58 @@ pub struct Collect {
     pub partial: bool,
 }
 
-/// What [`Store::collect`] removed, or would remove.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Collected {
-    /// Folders below the store, `KIND/FINGERPRINT` or `partial/FINGERPRINT`, in name order.
-    pub removed: Vec<String>,
-    /// Their bytes.
+/// A folder of the store, and what [`Store::collect`] did with it, or would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name below the store, `KIND/FINGERPRINT` or `partial/FINGERPRINT`.
+    pub name: String,
+    /// What is in it.
+    pub fingerprint: Digest,
+    /// Bytes of its files.
     pub bytes: u64,
-    /// Artifacts that stay.
-    pub kept: usize,
-    /// Folders that another process works on; they stay too.
-    pub busy: Vec<String>,
-    /// Interrupted training that stays because a run can go on with it.
-    pub resumable: Vec<String>,
+    /// When it was last written to: for an artifact, when it was finished.
+    pub modified: SystemTime,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// What [`Store::collect`] does with a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes: nothing refers to it.
+    Removed,
+    /// It stays: a lock file or a recipe's last run names it.
+    Kept,
+    /// It stays: another process works on it.
+    Busy,
+    /// It stays: interrupted training that a run can go on with.
+    Resumable,
 }
 
 impl Store {
-    /// Removes every artifact that is not in `keep`, and interrupted work that nobody works on.
+    /// Removes every artifact that is not in `keep`, and interrupted work that nobody works on; tells
+    /// of every folder, in name order.
     ///
-    /// Interrupted work on a fingerprint in `keep` stays, and so does training that has saved a
-    /// checkpoint, unless `how` says otherwise.
-    pub fn collect(&self, keep: &BTreeSet<Digest>, how: Collect) -> Result<Collected, Error> {
-        let mut collected = Collected::default();
-        for (kind, entry) in self.entries()? {
+    /// Interrupted training that has saved a checkpoint stays, unless `how` says otherwise.
+    pub fn collect(&self, keep: &BTreeSet<Digest>, how: Collect) -> Result<Vec<Entry>, Error> {
+        let mut collected = Vec::new();
+        for (kind, name) in self.entries()? {
             // What a replacement left behind when it was cut short.
-            let replaced = entry.strip_suffix(".old");
+            let replaced = name.strip_suffix(".old");
             // Folders of other names (`locks`, `last`) hold files only.
-            let stem = replaced.unwrap_or(&entry).to_owned();
+            let stem = replaced.unwrap_or(&name).to_owned();
             let Ok(fingerprint) = Digest::try_from(stem) else { continue };
-            if replaced.is_none() && keep.contains(&fingerprint) {
-                collected.kept += 1;
-                continue;
-            }
-            let name = format!("{kind}/{entry}");
-            if kind == PARTIAL && !how.partial && self.can_go_on(fingerprint) {
-                collected.resumable.push(name);
-                continue;
-            }
-            self.remove(&name, fingerprint, how.dry, &mut collected)?;
+            let folder = self.root().join(&kind).join(&name);
+            let (bytes, modified) = measure(&folder)?;
+            let fate = if replaced.is_none() && keep.contains(&fingerprint) {
+                Fate::Kept
+            } else if kind == PARTIAL && !how.partial && self.can_go_on(fingerprint) {
+                Fate::Resumable
+            } else {
+                self.remove(&folder, fingerprint, how.dry)?
+            };
+            let name = format!("{kind}/{name}");
+            collected.push(Entry { name, fingerprint, bytes, modified, fate });
         }
         if !how.dry {
             self.save()?;
@@ -101,24 +116,27 @@ impl Store {
         Ok(entries)
     }
 
-    fn remove(
-        &self,
-        name: &str,
-        fingerprint: Digest,
-        dry: bool,
-        collected: &mut Collected,
-    ) -> Result<(), Error> {
-        let folder = self.root().join(name);
+    fn remove(&self, folder: &Path, fingerprint: Digest, dry: bool) -> Result<Fate, Error> {
         let Claim::Mine(_guard) = self.claim(fingerprint, "sft-run gc")? else {
-            collected.busy.push(name.to_owned());
-            return Ok(());
+            return Ok(Fate::Busy);
         };
-        for (_, path) in disk(files_below(&folder), "list", &folder)? {
-            collected.bytes += disk(fs::metadata(&path), "read", &path)?.len();
+        if !dry {
+            disk(fs::remove_dir_all(folder), "remove", folder)?;
         }
-        collected.removed.push(name.to_owned());
-        if dry { Ok(()) } else { disk(fs::remove_dir_all(&folder), "remove", &folder) }
+        Ok(Fate::Removed)
     }
+}
+
+/// Bytes of the files below `folder`, and when the youngest of them was written.
+fn measure(folder: &Path) -> Result<(u64, SystemTime), Error> {
+    let mut bytes = 0;
+    let mut modified = SystemTime::UNIX_EPOCH;
+    for (_, path) in disk(files_below(folder), "list", folder)? {
+        let about = disk(fs::metadata(&path), "read", &path)?;
+        bytes += about.len();
+        modified = modified.max(about.modified().unwrap_or(SystemTime::UNIX_EPOCH));
+    }
+    Ok((bytes, modified))
 }
 
 /// Names of the folders in `folder`, in order; none when it does not exist.

@@ -8,7 +8,7 @@ pub mod record;
 mod stat_cache;
 pub mod store;
 
-pub use collect::{Collect, Collected};
+pub use collect::{Collect, Entry, Fate};
 pub use guard::{Claim, Guard, claim_file};
 pub use lock::{Lock, LockedInput, LockedStage, Standing};
 pub use record::{FileRecord, Record};

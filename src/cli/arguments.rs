@@ -4,6 +4,7 @@ use super::fault;
 pub use super::sweep_arguments::SweepArguments;
 pub use super::text_arguments::{GenerateArguments, PreviewArguments};
 use super::verify_arguments::VerifyArguments;
+use crate::report::runs::Condition;
 use crate::spec::fault::Fault;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -302,6 +303,18 @@ pub struct RunsArguments {
     /// The folder in which runs lie
     #[arg(default_value = "runs")]
     pub folder: PathBuf,
+    /// Only runs of which this holds, such as state=done, 'loss<1.5', 'model.optim.lr>=1e-3' or name~quick (repeatable)
+    #[arg(long = "where", value_name = "CONDITION", value_parser = Condition::parse)]
+    pub conditions: Vec<Condition>,
+    /// Sort by started (the default), name, state, time, a metric, or a setting
+    #[arg(long, value_name = "KEY")]
+    pub sort: Option<String>,
+    /// The other way round
+    #[arg(long)]
+    pub reverse: bool,
+    /// Show the settings that are not the same in every run
+    #[arg(long)]
+    pub settings: bool,
 }
 
 /// `compare`.

@@ -1,5 +1,6 @@
 //! What surrounds a run: environment variables, the clock, the machine and versions.
 
+use super::libraries;
 use crate::base::digest::Digest;
 use crate::recipe::Gpus;
 use std::collections::BTreeMap;
@@ -38,10 +39,28 @@ pub fn machine() -> BTreeMap<String, String> {
     named(entries)
 }
 
-/// [`machine`], and what is good to know beside it, for the summary and the report.
+/// [`machine`], with the GPUs, their driver and NVIDIA's libraries for what computes on them.
+///
+/// `variables` are the process's environment variables.
+pub fn computing(on_gpu: bool, variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut entries = machine();
+    if !on_gpu {
+        return entries;
+    }
+    let gpus = gpus().and_then(|gpus| gpus.name);
+    entries.extend(named([("gpu", gpus), ("driver", driver())]));
+    let search_path = variables.get("LD_LIBRARY_PATH").map(String::as_str);
+    for library in libraries::find(search_path) {
+        let version = library.version().map(str::to_owned);
+        entries.extend(version.map(|version| (library.name.to_owned(), version)));
+    }
+    entries
+}
+
+/// [`computing`], and what is good to know beside it, for the summary and the report.
 ///
 /// `folder` is where a git commit is looked for.
-pub fn record(folder: &Path) -> BTreeMap<String, String> {
+pub fn record(computing: BTreeMap<String, String>, folder: &Path) -> BTreeMap<String, String> {
     let changes = git(folder, &["status", "--porcelain", "--untracked-files=no"]);
     let entries = [
         ("memory", memory()),
@@ -50,7 +69,7 @@ pub fn record(folder: &Path) -> BTreeMap<String, String> {
         ("git_diff", git_diff(folder)),
         ("build", Some(if cfg!(debug_assertions) { "dev" } else { "release" }.to_owned())),
     ];
-    machine().into_iter().chain(named(entries)).collect()
+    computing.into_iter().chain(named(entries)).collect()
 }
 
 fn named<const N: usize>(entries: [(&str, Option<String>); N]) -> BTreeMap<String, String> {

@@ -12,6 +12,7 @@ use crate::recipe::problem::{Problem, Severity};
 use crate::recipe::{self, CheckedRecipe, Git, Request};
 use crate::recipe::{View, config_text};
 use crate::runner::{self, Settings};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A plan and what it stands on.
@@ -29,12 +30,17 @@ pub(super) struct Opened {
 }
 
 impl Opened {
+    /// What can change the numbers of a run here.
+    pub(super) fn environment(&self, session: &Session) -> BTreeMap<String, String> {
+        environment::computing(self.checked.recipe().trainer.on_gpu(), &session.environment)
+    }
+
     /// The settings of an ordinary run.
     ///
     /// A run with overrides is not the recipe's own: it leaves the lock file alone.
     pub(super) fn settings(&self, session: &Session) -> Settings<'_> {
         let mut settings = Settings::new(&self.store, &self.lock);
-        settings.environment = environment::machine();
+        settings.environment = self.environment(session);
         settings.holder = format!("process {}: {}", std::process::id(), session.command.join(" "));
         settings.keep_lock = self.changed;
         settings
@@ -76,6 +82,16 @@ pub(super) fn plan_for(
     memory: Option<u64>,
 ) -> Result<Opened, Failure> {
     let (checked, _) = recipe(session, arguments)?;
+    plan_of(session, arguments, checked, memory)
+}
+
+/// Plans a recipe that was read before; see [`plan_for`].
+pub(super) fn plan_of(
+    session: &Session,
+    arguments: &RecipeArguments,
+    checked: CheckedRecipe,
+    memory: Option<u64>,
+) -> Result<Opened, Failure> {
     let store =
         Store::open(&cache_folder(session, arguments.cache_dir.as_deref(), checked.folder()));
     let mut facts = runner::facts(&plan::wanted(&checked), &store)?;

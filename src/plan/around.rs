@@ -36,10 +36,9 @@ pub struct Notification {
 }
 
 impl Around {
-    pub(super) fn of(recipe: &CheckedRecipe) -> Around {
-        let recipe = recipe.recipe();
+    pub(super) fn of(checked: &CheckedRecipe) -> Around {
+        let recipe = checked.recipe();
         let verify = recipe.verify.clone().unwrap_or_default();
-        let notify = recipe.notify.clone().unwrap_or_default();
         Around {
             sweep: recipe.sweep.as_ref().map(|sweep| format!("{sweep:?}")).unwrap_or_default(),
             verification: Verification {
@@ -47,10 +46,18 @@ impl Around {
                 tolerances: verify.tolerances.unwrap_or_default(),
             },
             tensorboard: recipe.exp_manager.create_tensorboard_logger.unwrap_or(false),
-            notification: Notification {
-                on_success: notify.on_success.unwrap_or_default(),
-                on_failure: notify.on_failure.unwrap_or_default(),
-            },
+            notification: Notification::of(checked),
+        }
+    }
+}
+
+impl Notification {
+    /// What `checked` asks for; it can be known before there is a plan.
+    pub fn of(checked: &CheckedRecipe) -> Notification {
+        let notify = checked.recipe().notify.clone().unwrap_or_default();
+        Notification {
+            on_success: notify.on_success.unwrap_or_default(),
+            on_failure: notify.on_failure.unwrap_or_default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What differs between two resolved recipes, value by value.
 
 use serde::Serialize;
+use serde_yaml::Value;
 use std::collections::BTreeMap;
 
 /// A value that two recipes do not share.
@@ -32,48 +33,43 @@ pub fn of_yaml(first: &str, second: &str) -> Vec<Difference> {
         .collect()
 }
 
-/// Values by path of a text in block style, as `recipe.resolved.yaml` is: a line per value,
-/// deeper levels indented. List items count from 0; their dash stands at their parent's depth.
-fn values(text: &str) -> BTreeMap<String, String> {
-    let mut values = BTreeMap::new();
-    let mut open: Vec<(usize, String)> = Vec::new();
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        let mut depth = line.len() - line.trim_start().len();
-        let mut rest = line.trim_start();
-        while let Some(item) = rest.strip_prefix("- ").or_else(|| (rest == "-").then_some("")) {
-            // A dash may stand as deep as its list's key.
-            open.retain(|(at, name)| {
-                *at < depth || (*at == depth && !name.starts_with(char::is_numeric))
-            });
-            let parent = join(&open);
-            let count = counts.entry(parent).or_insert(0);
-            open.push((depth, count.to_string()));
-            *count += 1;
-            depth += 2;
-            rest = item.trim_start();
-        }
-        match rest.split_once(':').filter(|(_, after)| after.is_empty() || after.starts_with(' ')) {
-            Some((key, value)) => {
-                open.retain(|(at, _)| *at < depth);
-                open.push((depth, key.to_owned()));
-                if !value.trim().is_empty() {
-                    values.insert(join(&open), value.trim().to_owned());
-                }
-            }
-            None if !rest.is_empty() => {
-                let value = values.entry(join(&open)).or_insert_with(String::new);
-                let longer = format!("{value} {rest}");
-                longer.trim().clone_into(value);
-            }
-            None => {}
-        }
+/// The values of a recipe by path, such as `model.optim.betas.0`; none where the text is no YAML.
+pub fn values(text: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    if let Ok(value) = serde_yaml::from_str(text) {
+        flatten("", &value, &mut found);
     }
-    values
+    found
 }
 
-fn join(open: &[(usize, String)]) -> String {
-    open.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(".")
+fn flatten(path: &str, value: &Value, found: &mut BTreeMap<String, String>) {
+    let below = |name: &str| match path {
+        "" => name.to_owned(),
+        path => format!("{path}.{name}"),
+    };
+    match value {
+        Value::Mapping(entries) if !entries.is_empty() => {
+            for (key, value) in entries {
+                flatten(&below(&written(key)), value, found);
+            }
+        }
+        Value::Sequence(items) if !items.is_empty() => {
+            for (index, item) in items.iter().enumerate() {
+                flatten(&below(&index.to_string()), item, found);
+            }
+        }
+        scalar => {
+            found.insert(path.to_owned(), written(scalar));
+        }
+    }
+}
+
+/// The value as YAML writes it, without the line end.
+fn written(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => serde_yaml::to_string(other).unwrap_or_default().trim_end().to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -91,6 +91,18 @@ pub struct Change {
     pub origin: Option<String>,
 }
 
+impl Reason {
+    /// Whether only where the stage computes differs: its class of device, its parallel layout. That
+    /// changes the rounding, not what is asked for.
+    pub fn is_about_place(&self) -> bool {
+        match self {
+            Reason::Backend { .. } => true,
+            Reason::Setting(change) => change.path.starts_with("trainer.degrees."),
+            _ => false,
+        }
+    }
+}
+
 /// Everything in which `stage` differs from `old`; `outputs` holds the digests of finished stages.
 pub fn differences(
     old: &LockedStage,

@@ -7,7 +7,7 @@ use crate::artifacts::{Artifact, Lock, LockedStage, Store};
 use crate::base::digest::Digest;
 use crate::base::step_trace;
 use crate::plan::{Plan, Stage};
-use crate::runner::{self, Execute, Settings};
+use crate::runner::{self, Execute, Reason, Settings};
 use crate::spec::event::Sink;
 use crate::spec::job::Job;
 use crate::stages;
@@ -45,7 +45,8 @@ pub fn run(
     sink: &dyn Sink,
     stop: &AtomicBool,
 ) -> Result<Verdict, runner::Error> {
-    let environment = request.lock.other_environment(&request.settings.environment);
+    let mut environment = request.lock.other_environment(&request.settings.environment);
+    environment.extend(other_places(request));
     let mut walk = Walk {
         request,
         execute,
@@ -68,6 +69,24 @@ pub fn run(
         seconds: 0.0,
     }));
     Ok(Verdict { exact: walk.exact, environment, stages })
+}
+
+/// Stages that compute on another class of device or in another layout than the lock's.
+fn other_places(request: &Request<'_>) -> Vec<String> {
+    let known = request.plan.stages().iter().filter_map(|stage| {
+        Some((stage, request.lock.stages.get(&stage.name)?))
+    });
+    let nothing = BTreeMap::new();
+    let differing = known.flat_map(|(stage, old)| {
+        let reasons = runner::differences(old, stage, &nothing).into_iter();
+        reasons.filter(Reason::is_about_place).map(|reason| format!("{}: {reason}", stage.name))
+    });
+    differing.collect()
+}
+
+/// Whether a stage of this kind has the same bytes wherever it runs: it computes with no float.
+fn is_exact_everywhere(kind: &str) -> bool {
+    matches!(kind, "tokenize" | "shard")
 }
 
 struct Walk<'a> {
@@ -180,8 +199,19 @@ impl Walk<'_> {
 
     /// What the stage is asked or given otherwise than the lock says.
     fn asked(&self, stage: &Stage, old: &LockedStage) -> Vec<Finding> {
-        let reasons = runner::differences(old, stage, &self.outputs);
-        reasons.into_iter().map(|because| Finding::Asked { because }).collect()
+        let reasons = runner::differences(old, stage, &self.outputs).into_iter();
+        let told = reasons.filter(|reason| self.exact || !self.follows_from_place(reason));
+        told.map(|because| Finding::Asked { because }).collect()
+    }
+
+    /// Whether in another environment this must be expected: another device or layout, or the output
+    /// of a stage that rounds otherwise there.
+    fn follows_from_place(&self, reason: &Reason) -> bool {
+        let Reason::Input { old: Some(old), new: Some(new), .. } = reason else {
+            return reason.is_about_place();
+        };
+        let stage = old.from.strip_prefix("stage ").and_then(|name| self.request.plan.stage(name));
+        old.from == new.from && stage.is_some_and(|stage| !is_exact_everywhere(stage.job.kind()))
     }
 
     fn cut_short(&self, stage: &Stage, old: &LockedStage, seen: Seen) -> Check {
@@ -211,7 +241,7 @@ impl Walk<'_> {
             }
         }
         // What computes in floating point has other bytes on another machine.
-        let bytes = self.exact || matches!(kind, "tokenize" | "shard");
+        let bytes = self.exact || is_exact_everywhere(kind);
         if bytes && let Some(output) = compare::bytes(old, made, self.request.cache) {
             self.explained(&mut findings, output);
         }

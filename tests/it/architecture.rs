@@ -60,7 +60,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("candle_core", &["kernels", "parallel", "model", "checkpoint", "engine", "metrics"]),
     ("candle_nn", &["model", "metrics"]),
     ("cudarc", &["kernels", "parallel"]),
-    ("serde_yaml", &["recipe", "spec", "checkpoint"]),
+    ("serde_yaml", &["recipe", "spec", "checkpoint", "report/difference"]),
     ("minijinja", &["recipe/render", "data/template", "metrics", "report"]),
     ("schemars", &["spec", "recipe/schema"]),
     ("petgraph", &["plan"]),

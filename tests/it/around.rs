@@ -76,6 +76,17 @@ fn programs_are_told_how_a_run_ended() {
 }
 
 #[test]
+fn programs_are_told_of_a_run_that_could_not_begin() {
+    let desk = with("\nnotify:\n  on_failure: [sh, -c, 'cat > told.json']\n");
+    fs::remove_file(desk.path("nouns.jsonl")).unwrap();
+    let output = desk.output(&["tiny.yaml", "-q"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    let told = desk.json("told.json");
+    assert_eq!((&told["name"], &told["state"]), (&"tiny".into(), &"failed".into()));
+    assert!(told["error"].as_str().unwrap().contains("nouns.jsonl"), "{told}");
+}
+
+#[test]
 fn a_notification_without_a_program_is_refused() {
     let desk = with("\nnotify: {on_success: []}\n");
     let output = desk.output(&["validate", "tiny.yaml"]);

@@ -159,7 +159,17 @@ fn a_changed_learning_rate_reruns_training_and_what_follows() {
         compared.contains("model.optim.lr") && compared.contains("reduced_train_loss"),
         "{compared}"
     );
-    assert_eq!(desk.run(&["runs"], 0).lines().filter(|line| line.contains("runs/tiny")).count(), 2);
+    let listed = |words: &[&str]| -> Vec<String> {
+        let text = desk.run(&[&["runs"], words].concat(), 0);
+        text.lines().filter(|line| line.contains("runs/tiny")).map(str::to_owned).collect()
+    };
+    assert_eq!(listed(&[]).len(), 2);
+    let rates = listed(&["--sort", "model.optim.lr", "--settings"]);
+    assert!(rates.len() == 2 && rates.iter().any(|line| line.contains("0.002")), "{rates:?}");
+    assert_ne!(rates, listed(&["--sort", "model.optim.lr", "--settings", "--reverse"]));
+    assert_eq!(listed(&["--where", "model.optim.lr>0.0015"]).len(), 1);
+    assert_eq!(listed(&["--where", "state=failed"]), [""; 0]);
+    assert!(text(&desk.output(&["runs", "--sort", "model.optim.lt"]).stderr).contains("model.optim.lr"));
     // Back again: the cache has it all.
     desk.run(&["tiny.yaml"], 0);
     assert!(desk.states().iter().all(|(_, state)| state == "reused"));
@@ -311,8 +321,12 @@ fn other_commands_answer() {
     assert!(desk.run(&["--help"], 0).contains("Exit codes"));
     desk.run(&["tiny.yaml", "model.optim.lr=5e-4", "-q"], 0);
     // The last run's outputs and the lock file's stay; the cache holds both.
-    assert!(desk.run(&["gc", "tiny.yaml"], 0).contains("removed 0 outputs"));
+    let stays = desk.run(&["gc", "tiny.yaml"], 0);
+    assert!(stays.contains("removed 0 outputs") && stays.contains("tiny.lock names it"), "{stays}");
     desk.run(&["tiny.yaml", "-q"], 0);
+    let would = desk.run(&["gc", "tiny.yaml", "--dry-run"], 0);
+    assert_eq!(would.matches("would go").count(), 3, "{would}");
+    assert!(would.contains("KiB") && would.contains("just now"), "{would}");
     assert!(desk.run(&["gc", "tiny.yaml"], 0).contains("removed 3 outputs"));
     assert!(desk.run(&["tiny.yaml"], 0).contains("nothing to do"));
 }

@@ -149,6 +149,21 @@ fn elsewhere_numbers_are_held_to_tolerances() {
 }
 
 #[test]
+fn another_layout_is_another_environment() {
+    let desk = ran();
+    let layout = ["trainer.devices=2", "model.tensor_model_parallel_size=2"];
+    let same = verdict(&desk, &layout, 0);
+    assert_eq!(same["exact"], false);
+    let differs = same["differs_in_environment"].to_string();
+    assert!(differs.contains("trainer.degrees.tensor"), "{differs}");
+    // Its weights have other bits, so the stages after it read others: that is no difference.
+    let checks = same["stages"].as_array().unwrap();
+    assert!(checks.iter().all(|stage| stage["check"] != "different"), "{same}");
+    let words = [&layout[..], &["model.optim.lr=2e-3"]].concat();
+    assert_eq!(culprit(&verdict(&desk, &words, 3)).0, "train");
+}
+
+#[test]
 fn without_a_lock_there_is_nothing_to_hold_to() {
     let desk = Desk::new();
     let output = desk.output(&["verify", "tiny.yaml"]);

@@ -2,7 +2,6 @@
 
 use crate::cli::arguments::BenchArguments;
 use crate::cli::collector::Tee;
-use crate::cli::environment;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::open::{self, Opened};
@@ -65,7 +64,8 @@ pub(in crate::cli) fn run(session: &Session, arguments: &BenchArguments) -> Resu
     let steps = Steps { warmup: arguments.warmup, timed: arguments.steps };
     let report = bench::run(job, &folders, steps).map_err(|error| Failure::failed(&error))?;
     let bookkeeping = bookkeeping(&opened)?;
-    let measured = measured(stage, &report, bookkeeping);
+    let environment = opened.environment(session);
+    let measured = Measured { environment, ..measured(stage, &report, bookkeeping) };
     if session.terminal.json {
         let text =
             serde_json::to_string_pretty(&measured).map_err(|error| Failure::failed(&error))?;
@@ -191,7 +191,7 @@ fn measured(stage: &Stage, report: &Report, bookkeeping: f64) -> Measured {
         peak_memory_bytes: report.peak_memory,
         loss: report.loss,
         bookkeeping_seconds_per_step: bookkeeping,
-        environment: environment::machine(),
+        environment: BTreeMap::new(),
     }
 }
 

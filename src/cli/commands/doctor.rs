@@ -24,8 +24,9 @@ pub(in crate::cli) fn run(session: &Session) -> Exit {
             .iter()
             .map(|(standing, what, text)| json!({"what": what, "good": *standing == Standing::Good, "text": text}))
             .collect();
+        let computing = environment::computing(built_for_gpus(), &session.environment);
         let document =
-            json!({"environment": environment::record(Path::new(".")), "findings": list});
+            json!({"environment": environment::record(computing, Path::new(".")), "findings": list});
         session.terminal.result(&format!("{document:#}"));
         return Exit::Done;
     }

@@ -6,6 +6,7 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::fault;
 use crate::cli::idle;
+use crate::cli::notify::Refusal;
 use crate::cli::open::{self, Opened};
 use crate::cli::run_folder::{self, RunFolder};
 use crate::cli::screen::{Layout, Screen};
@@ -31,9 +32,13 @@ use std::time::Instant;
 /// Runs the command.
 pub(in crate::cli) fn run(session: &Session, arguments: &RunArguments) -> Result<Exit, Failure> {
     let started = (environment::now(), Instant::now());
-    let opened = open::plan(session, &arguments.recipe)?;
-    idle::note(session, &opened.checked, &arguments.recipe.recipe);
-    refuse_missing(&opened.plan)?;
+    let path = &arguments.recipe.recipe;
+    let (checked, _) = open::recipe(session, &arguments.recipe)?;
+    let who = (&session.terminal, &*session.command);
+    let refusal = Refusal::of(who, (path, &checked), &started.0);
+    let opened = refusal.told(open::plan_of(session, &arguments.recipe, checked, None))?;
+    idle::note(session, &opened.checked, path);
+    refusal.told(refuse_missing(&opened.plan))?;
     if let Some(fault) = arguments.inject_fault {
         fault::check(fault, &opened.plan)?;
     }
@@ -47,7 +52,8 @@ pub(in crate::cli) fn run(session: &Session, arguments: &RunArguments) -> Result
     settings.to.clone_from(&arguments.to);
     let run = Run {
         session,
-        path: &arguments.recipe.recipe,
+        path,
+        refusal: &refusal,
         opened: &opened,
         recipe,
         folder: folder.clone(),
@@ -78,6 +84,8 @@ struct Run<'run> {
     session: &'run Session,
     /// The recipe's path as it was given.
     path: &'run Path,
+    /// Who is told when it cannot begin.
+    refusal: &'run Refusal,
     opened: &'run Opened,
     /// The resolved recipe's text.
     recipe: String,
@@ -134,7 +142,7 @@ impl Run<'_> {
         let nothing = AtomicBool::new(false);
         runner::run(&self.opened.plan, settings, &stages::run, &screen, &nothing)?;
         let now = Summary { state: RunState::UpToDate, ..summary.clone() };
-        let places = (self.opened.checked.folder(), self.folder.as_path());
+        let places = (self.opened.checked.folder(), Some(self.folder.as_path()));
         notify::tell(terminal, places, &self.opened.plan.around().notification, &now);
         if terminal.json {
             self.tell(&now);
@@ -150,7 +158,8 @@ impl Run<'_> {
         let leash = self.leash.map(|path| on_leash(path, &stop)).transpose();
         let _leash = leash.map_err(|error| Failure::failed(&error))?;
         let folder =
-            RunFolder::open(&self.folder, &self.recipe, trainings(plan), &settings.holder)?;
+            RunFolder::open(&self.folder, &self.recipe, trainings(plan), &settings.holder);
+        let folder = self.refusal.told(folder)?;
         let screen =
             Screen::new(self.session.terminal, Layout::of(&self.opened.plan), stop.clone());
         let collector = Collector::new(plan);
@@ -169,7 +178,7 @@ impl Run<'_> {
         let written = self.write((&folder, board.as_ref()), &collector, &result);
         // Whoever started a sweep is told by the sweep.
         if let (Ok(record), None) = (&written, self.leash) {
-            let places = (self.opened.checked.folder(), folder.path());
+            let places = (self.opened.checked.folder(), Some(folder.path()));
             notify::tell(
                 &self.session.terminal,
                 places,
@@ -241,7 +250,10 @@ impl Run<'_> {
             error: result.as_ref().err().map(ToString::to_string),
             parameters: self.opened.plan.headers().last().map(|header| header.parameters),
             stages,
-            environment: environment::record(self.opened.checked.folder()),
+            environment: environment::record(
+                self.opened.environment(self.session),
+                self.opened.checked.folder(),
+            ),
             inputs: inputs(&self.opened.plan),
             crates: environment::crates(),
             device_seconds,

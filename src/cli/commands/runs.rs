@@ -4,71 +4,90 @@ use super::status::last_run;
 use crate::cli::arguments::RunsArguments;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::run_folder::RECIPE;
 use crate::cli::session::Session;
-use crate::report::numbers::{duration, quantity};
-use crate::report::summary::Summary;
+use crate::report::runs::{self, ListedRun};
 use crate::report::tables;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
 
 /// How deep run folders may lie: `exp_dir/name/version/run_0`.
 const DEPTH: usize = 4;
 
 /// Runs the command.
 pub(in crate::cli) fn run(session: &Session, arguments: &RunsArguments) -> Result<Exit, Failure> {
+    let folder = arguments.folder.display();
     if !arguments.folder.is_dir() {
-        let message = format!("there is no folder `{}`", arguments.folder.display());
-        return Err(Failure::wrong(
-            message,
-            "run a recipe first, or name the folder in which its runs lie",
-        ));
+        let help = "run a recipe first, or name the folder in which its runs lie";
+        return Err(Failure::wrong(format!("there is no folder `{folder}`"), help));
     }
-    let mut runs = Vec::new();
-    find(&arguments.folder, DEPTH, &mut runs);
-    runs.sort_by(|(_, first), (_, second)| first.started.cmp(&second.started));
-    if session.terminal.json {
-        let list: Vec<_> = runs
-            .iter()
-            .map(|(folder, summary)| json!({"folder": folder, "summary": summary}))
-            .collect();
-        session.terminal.result(&format!("{:#}", json!(list)));
-    } else if runs.is_empty() {
-        session.terminal.result(&format!("no runs in {}", arguments.folder.display()));
-    } else {
-        let rows = runs.iter().map(|(folder, summary)| row(folder, summary)).collect();
-        session
-            .terminal
-            .result(&tables::words(&["run", "started", "state", "time", "metrics"], rows));
+    let mut listed = Vec::new();
+    find(&arguments.folder, DEPTH, &mut listed);
+    if listed.is_empty() && !session.terminal.json {
+        session.terminal.result(&format!("no runs in {folder}"));
+        return Ok(Exit::Done);
     }
+    let known = runs::keys(&listed);
+    let asked = arguments.conditions.iter().map(runs::Condition::key);
+    for key in asked.chain(arguments.sort.as_deref()).filter(|_| !listed.is_empty()) {
+        is_known(key, &known)?;
+    }
+    listed.retain(|run| arguments.conditions.iter().all(|condition| condition.holds(run)));
+    runs::sort(&mut listed, "started", false);
+    if let Some(key) = &arguments.sort {
+        runs::sort(&mut listed, key, arguments.reverse);
+    } else if arguments.reverse {
+        listed.reverse();
+    }
+    show(session, arguments, &listed);
     Ok(Exit::Done)
 }
 
-fn find(folder: &Path, depth: usize, runs: &mut Vec<(PathBuf, Summary)>) {
+fn is_known(key: &str, known: &BTreeSet<String>) -> Result<(), Failure> {
+    if known.contains(key) {
+        return Ok(());
+    }
+    let near = known.iter().max_by(|one, other| {
+        strsim::jaro_winkler(one, key).total_cmp(&strsim::jaro_winkler(other, key))
+    });
+    let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+    Err(Failure::wrong(
+        format!("no run has `{key}`"),
+        format!("{near}A key is name, recipe, started, state, time, git_commit, a metric, or a setting such as model.optim.lr"),
+    ))
+}
+
+fn show(session: &Session, arguments: &RunsArguments, listed: &[ListedRun]) {
+    let terminal = &session.terminal;
+    if terminal.json {
+        let list: Vec<_> = listed
+            .iter()
+            .map(|run| json!({"folder": run.folder, "summary": run.summary, "settings": run.settings}))
+            .collect();
+        terminal.result(&format!("{:#}", json!(list)));
+    } else if listed.is_empty() {
+        terminal.result("no run is so");
+    } else {
+        let (header, rows) = runs::table(listed, arguments.settings, arguments.sort.as_deref());
+        let header: Vec<&str> = header.iter().map(String::as_str).collect();
+        terminal.result(&tables::words(&header, rows));
+    }
+}
+
+fn find(folder: &Path, depth: usize, listed: &mut Vec<ListedRun>) {
     if let Some(summary) = last_run(folder) {
-        runs.push((folder.to_owned(), summary));
+        // A run that was refused before it began has no recipe.
+        let recipe = std::fs::read_to_string(folder.join(RECIPE)).unwrap_or_default();
+        let settings = runs::settings(&recipe);
+        listed.push(ListedRun { folder: folder.to_owned(), summary, settings });
     }
     if depth == 0 {
         return;
     }
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            find(&entry.path(), depth - 1, runs);
+            find(&entry.path(), depth - 1, listed);
         }
     }
-}
-
-fn row(folder: &Path, summary: &Summary) -> Vec<String> {
-    // The last stage with metrics is the one that a run is about.
-    let metrics = summary.stages.iter().rev().find(|stage| !stage.metrics.is_empty());
-    let metrics = metrics.iter().flat_map(|stage| &stage.metrics);
-    let metrics: Vec<String> =
-        metrics.map(|(name, number)| format!("{name} {}", quantity(*number))).collect();
-    let (started, state) = (summary.started.clone(), summary.state.words().to_owned());
-    vec![
-        folder.display().to_string(),
-        started,
-        state,
-        duration(summary.seconds),
-        metrics.join("  "),
-    ]
 }

@@ -2,7 +2,6 @@
 
 use crate::artifacts::{Lock, Store};
 use crate::base::atomic_file;
-use crate::cli::environment;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::open::{self, Opened};
@@ -132,7 +131,7 @@ fn show(
             "name": opened.plan.name(),
             "same": verdict.is_same(),
             "exact": verdict.exact,
-            "environment": environment::machine(),
+            "environment": opened.environment(session),
             "differs_in_environment": verdict.environment,
             "stages": verdict.stages,
             "lock": opened.lock,

@@ -1,34 +1,6 @@
-"use strict";
-// Theme: the system's, until the button is used; remembered where the browser allows it.
-const root = document.documentElement;
-const stored = (() => { try { return localStorage.getItem("sft-run-theme"); } catch { return null; } })();
-root.dataset.theme = stored || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-document.getElementById("theme").addEventListener("click", () => {
-  root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
-  try { localStorage.setItem("sft-run-theme", root.dataset.theme); } catch { /* a file:// page may not store */ }
-});
-
-// Charts.
-const SVG = "http://www.w3.org/2000/svg";
+// The report: charts, samples, the recipe.
 const curves = JSON.parse(document.getElementById("curves").textContent);
 const margin = { left: 54, right: 12, top: 10, bottom: 24 };
-
-function element(parent, name, attributes, text) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
-  parent.appendChild(made);
-  return made;
-}
-
-function format(value) {
-  const size = Math.abs(value);
-  if (size === 0) return "0";
-  if (size >= 1e4) return Math.round(value).toLocaleString("en-US");
-  if (size >= 1e3) return Number(value.toPrecision(4)).toLocaleString("en-US");
-  if (size < 1e-3) return value.toExponential(2).replace(/\.?0+e/, "e");
-  return String(Number(value.toPrecision(4)));
-}
 
 function niceTicks(low, high, count) {
   const rough = (high - low) / count;

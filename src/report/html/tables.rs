@@ -152,10 +152,13 @@ impl<'a> Key<'a> {
 impl Output {
     fn of(sample: &Sample) -> Output {
         let hit = sample.scores.get("exact_match").map(|score| *score >= 1.0);
+        // The mark beside the text says that one already.
+        let mut scores = sample.scores.clone();
+        scores.remove("exact_match");
         Output {
             text: sample.output.trim().to_owned(),
             hit,
-            scores: sample.scores.clone(),
+            scores,
             stop_reason: sample.stop_reason,
         }
     }

@@ -2,11 +2,8 @@
 
 mod importance;
 
-use super::numbers;
+use super::pages::{self, Source};
 use super::record::{Error, RunRecord};
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::{Environment, context};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,9 +11,11 @@ use std::path::PathBuf;
 /// The file's name in the sweep's folder.
 pub const FILE: &str = "sweep.html";
 
-const TEMPLATE: &str = include_str!("sweep.html");
-const STYLE: &str = include_str!("../html/report.css");
-const SCRIPT: &str = include_str!("sweep.js");
+const SOURCE: Source = Source {
+    file: FILE,
+    template: include_str!("sweep.html"),
+    script: include_str!("sweep.js"),
+};
 
 /// Most points of one curve on the page.
 const MAX_POINTS: usize = 400;
@@ -139,12 +138,5 @@ fn shown(trial: &Trial, keys: &[String]) -> Shown {
 
 /// The page as HTML.
 pub fn render(page: &Page) -> Result<String, Error> {
-    let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
-    environment.set_syntax(syntax);
-    environment.add_filter("quantity", numbers::quantity);
-    // The name ends in `.html`, which is what turns escaping on.
-    environment.add_template(FILE, TEMPLATE)?;
-    let values = context! { page => Serde(page), style => STYLE, script => SCRIPT };
-    Ok(environment.get_template(FILE)?.render(values)?)
+    pages::render(&SOURCE, page)
 }

@@ -1,33 +1,7 @@
-"use strict";
-// Theme: the system's, until the button is used; remembered where the browser allows it.
-const root = document.documentElement;
-const stored = (() => { try { return localStorage.getItem("sft-run-theme"); } catch { return null; } })();
-root.dataset.theme = stored || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-document.getElementById("theme").addEventListener("click", () => {
-  root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
-  try { localStorage.setItem("sft-run-theme", root.dataset.theme); } catch { /* a file:// page may not store */ }
-});
-
-const SVG = "http://www.w3.org/2000/svg";
+// The sweep: trials as lines, points and curves.
 const page = JSON.parse(document.getElementById("data").textContent);
 const margin = { left: 54, right: 14, top: 14, bottom: 24 };
 const valued = page.trials.filter((trial) => Number.isFinite(trial.value));
-
-function element(parent, name, attributes, text) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
-  parent.appendChild(made);
-  return made;
-}
-
-function format(value) {
-  if (!Number.isFinite(value)) return String(value);
-  const size = Math.abs(value);
-  if (size === 0) return "0";
-  if (size < 1e-3 || size >= 1e5) return value.toExponential(2).replace(/\.?0+e/, "e");
-  return String(Number(value.toPrecision(4)));
-}
 
 // A scale from the texts of one column: numbers, their logarithms when they span much, else words.
 function scale(texts) {

@@ -2,7 +2,7 @@
 
 use super::fixture::*;
 use serde_json::json;
-use sft_run::artifacts::Collect;
+use sft_run::artifacts::{Collect, Fate};
 use sft_run::base::atomic_file;
 use sft_run::base::digest::{Digest, files_below};
 use sft_run::plan::{Draft, Missing, Plan};
@@ -301,10 +301,14 @@ fn interrupted_training_is_collected_when_asked_for() {
     atomic_file::write(&file(names[1], "metrics.jsonl"), b"").unwrap();
     let keep = BTreeSet::new();
     let collected = store.collect(&keep, Collect::default()).unwrap();
-    assert_eq!(collected.resumable, [format!("partial/{}", names[0])]);
-    assert_eq!(collected.removed, [format!("partial/{}", names[1])]);
+    let with = |fate| collected.iter().filter(move |entry| entry.fate == fate);
+    assert!(with(Fate::Resumable).map(|entry| entry.fingerprint).eq([names[0]]));
+    assert!(with(Fate::Removed).map(|entry| entry.fingerprint).eq([names[1]]));
     let collected = store.collect(&keep, Collect { dry: false, partial: true }).unwrap();
-    assert_eq!(collected.removed, [format!("partial/{}", names[0])]);
+    assert_eq!(collected.len(), 1);
+    let entry = &collected[0];
+    assert_eq!((entry.fate, entry.bytes), (Fate::Removed, 2));
+    assert_eq!(entry.name, format!("partial/{}", names[0]));
 }
 
 #[test]
@@ -317,7 +321,8 @@ fn what_no_recipe_used_last_is_collected() {
     let would = store.collect(&keep, Collect { dry: true, partial: false }).unwrap();
     let did = store.collect(&keep, Collect::default()).unwrap();
     assert_eq!(would, did);
-    assert_eq!((did.removed.len(), did.kept), (3, 6));
+    let count = |fate| did.iter().filter(|entry| entry.fate == fate).count();
+    assert_eq!((count(Fate::Removed), count(Fate::Kept)), (3, 6));
     assert!(artifact(&last, "train").output.exists());
     assert_eq!(ran(&shop.run(&plan(&shop, 2e-4))), [""; 0]);
     assert_eq!(ran(&shop.run(&plan(&shop, 1e-4))), ["train", "evaluate", "generate"]);
