@@ -4,6 +4,7 @@ pub mod arguments;
 mod closing;
 mod collector;
 mod commands;
+mod convert_arguments;
 pub mod environment;
 pub mod exit;
 pub mod failure;

@@ -53,7 +53,7 @@ pub(super) fn recipe(
     arguments: &RecipeArguments,
 ) -> Result<(CheckedRecipe, Vec<Problem>), Failure> {
     let (checked, mut lints) = with_request(session, arguments, recipe::load)?;
-    if arguments.deny_lints && !lints.is_empty() {
+    if arguments.options.deny_lints && !lints.is_empty() {
         for lint in &mut lints {
             lint.severity = Severity::Error;
         }
@@ -92,8 +92,11 @@ pub(super) fn plan_of(
     checked: CheckedRecipe,
     memory: Option<u64>,
 ) -> Result<Opened, Failure> {
-    let store =
-        Store::open(&cache_folder(session, arguments.cache_dir.as_deref(), checked.folder()));
+    let store = Store::open(&cache_folder(
+        session,
+        arguments.options.cache_dir.as_deref(),
+        checked.folder(),
+    ));
     let mut facts = runner::facts(&plan::wanted(&checked), &store)?;
     facts.host_memory = memory.or_else(environment::memory_bytes);
     let on_gpu = checked.recipe().trainer.on_gpu();
@@ -102,8 +105,8 @@ pub(super) fn plan_of(
     let plan = plan::compile(&checked, &facts)?;
     let lock = lock_path(&arguments.recipe);
     let changed = !arguments.overrides.is_empty()
-        || arguments.hparams.is_some()
-        || !arguments.variables.is_empty();
+        || arguments.options.hparams.is_some()
+        || !arguments.options.variables.is_empty();
     Ok(Opened { checked, plan, store, lock, changed })
 }
 
@@ -126,8 +129,12 @@ pub(super) fn with_request<T>(
     if !path.is_file() {
         return Err(no_recipe(path));
     }
-    let variables =
-        arguments.variables.iter().map(|text| variable(text)).collect::<Result<Vec<_>, _>>()?;
+    let variables = arguments
+        .options
+        .variables
+        .iter()
+        .map(|text| variable(text))
+        .collect::<Result<Vec<_>, _>>()?;
     // Asking git and the GPU driver takes longer than all the rest: only where the text asks for it.
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let may_ask =
@@ -139,7 +146,7 @@ pub(super) fn with_request<T>(
         overrides: &arguments.overrides,
         variables: &variables,
         environment: &session.environment,
-        hparams: arguments.hparams.as_deref(),
+        hparams: arguments.options.hparams.as_deref(),
         git: git.as_ref(),
         gpu: gpu.as_ref(),
     };

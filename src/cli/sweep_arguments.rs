@@ -1,12 +1,12 @@
 //! The command line of `sweep`.
 
+use super::arguments::RecipeOptions;
 use crate::spec::recipe::sweep::{Mode, SamplerName};
 use clap::Args;
 use std::path::PathBuf;
 
 /// `sweep`.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct SweepArguments {
     /// The recipe
     #[arg(required_unless_present = "show")]
@@ -56,18 +56,9 @@ pub struct SweepArguments {
     /// Print the table as CSV
     #[arg(long)]
     pub csv: bool,
-    /// A value for `${{ NAME }}` in the recipe
-    #[arg(long = "var", value_name = "NAME=VALUE")]
-    pub variables: Vec<String>,
-    /// Changes as one JSON object of dotted keys, as trlx takes them
-    #[arg(long, value_name = "JSON")]
-    pub hparams: Option<String>,
-    /// Treat lints as errors
-    #[arg(long)]
-    pub deny_lints: bool,
-    /// Where stage outputs are kept (else `SFT_RUN_CACHE`, else `.sft-run/cache` beside the recipe)
-    #[arg(long, value_name = "FOLDER")]
-    pub cache_dir: Option<PathBuf>,
+    /// What else is given to the recipe.
+    #[command(flatten)]
+    pub options: RecipeOptions,
 }
 
 /// A word of the recipe's vocabulary.

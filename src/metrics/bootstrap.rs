@@ -20,8 +20,8 @@ pub fn chosen(stream: &Stream, draw: usize, samples: usize) -> Vec<usize> {
     (0..samples).map(one).collect()
 }
 
-/// 95% percentile intervals of several metrics over the same samples; none for a metric whose value
-/// is not a number in most draws, or when there are fewer than two samples.
+/// 95% percentile intervals of several metrics over the same samples; none for a metric that cannot be
+/// drawn again or whose value is not a number in most draws, or when there are fewer than two samples.
 pub fn intervals(tallies: &[&Tally], seed: u64) -> Vec<Option<[f64; 2]>> {
     let samples = tallies.first().map_or(0, |tally| tally.len());
     if samples < 2 {
@@ -31,7 +31,8 @@ pub fn intervals(tallies: &[&Tally], seed: u64) -> Vec<Option<[f64; 2]>> {
     let mut values = vec![Vec::with_capacity(DRAWS); tallies.len()];
     for draw in 0..DRAWS {
         let chosen = chosen(&stream, draw, samples);
-        for (values, tally) in values.iter_mut().zip(tallies) {
+        let drawn = values.iter_mut().zip(tallies).filter(|(_, tally)| tally.can_be_drawn_again());
+        for (values, tally) in drawn {
             values.extend(Some(tally.value_of(&chosen)).filter(|value| value.is_finite()));
         }
     }
@@ -65,5 +66,8 @@ mod tests {
         assert!((low - 0.2598).abs() < 0.006 && (high - 0.3402).abs() < 0.006, "{low} {high}");
         assert_eq!(intervals(&[&tally], 1), intervals(&[&tally], 1));
         assert_eq!(intervals(&[&Tally::mean([1.0])], 1), [None]);
+        // Of 500 samples a draw holds 316 different ones: the interval would lie below the value.
+        let distinct = Tally::Distinct((0..500).map(|word| vec![word]).collect());
+        assert_eq!(intervals(&[&distinct], 1), [None]);
     }
 }

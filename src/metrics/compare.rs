@@ -73,7 +73,7 @@ fn tally(name: &str, answers: &[Answer<'_>], tokenizer: &Tokenizer13a) -> Option
 
 fn interval(one: &Tally, two: &Tally, seed: u64) -> Option<[f64; 2]> {
     let samples = one.len();
-    if samples < 2 || two.len() != samples {
+    if samples < 2 || two.len() != samples || !one.can_be_drawn_again() {
         return None;
     }
     let stream = Stream::new(seed, "bootstrap");

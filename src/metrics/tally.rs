@@ -45,6 +45,12 @@ impl Tally {
         Tally::Sums { rows, value: |sums| sums[0] / sums[1] }
     }
 
+    /// Whether drawing samples again tells how the value varies: not of distinct-n, which a sample
+    /// that is drawn twice makes smaller.
+    pub fn can_be_drawn_again(&self) -> bool {
+        !matches!(self, Tally::Distinct(_))
+    }
+
     /// Number of samples.
     pub fn len(&self) -> usize {
         match self {

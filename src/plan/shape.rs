@@ -34,7 +34,6 @@ pub(super) fn architecture(
     facts: &Facts,
 ) -> Result<Architecture, Box<Problem>> {
     let model = &stage.settings.model;
-    let lacks = |key: &str| lacking(model, key);
     let vocab_size = vocab_size(model, facts).unwrap_or(0);
     let divisor = model.make_vocab_size_divisible_by.unwrap_or(128);
     let tensor = degrees(&stage.settings).tensor;
@@ -42,41 +41,7 @@ pub(super) fn architecture(
         Some(given) => given_vocabulary(given, vocab_size, tensor)?,
         None => padded_vocab_size(vocab_size, divisor, tensor),
     };
-    let [hidden_dropout, attention_dropout, ffn_dropout] = model.dropouts();
-    Ok(Architecture {
-        num_layers: model.num_layers.ok_or_else(|| lacks("num_layers"))?,
-        hidden_size: model.hidden_size.ok_or_else(|| lacks("hidden_size"))?,
-        ffn_hidden_size: model.ffn_width().ok_or_else(|| lacks("ffn_hidden_size"))?,
-        num_attention_heads: model
-            .num_attention_heads
-            .ok_or_else(|| lacks("num_attention_heads"))?,
-        num_query_groups: model.query_groups().ok_or_else(|| lacks("num_query_groups"))?,
-        kv_channels: model.head_width().ok_or_else(|| lacks("kv_channels"))?,
-        vocab_size,
-        padded_vocab_size: padded,
-        max_position_embeddings: model
-            .max_positions()
-            .ok_or_else(|| lacks("max_position_embeddings"))?,
-        position_embedding_type: model
-            .positions()
-            .ok_or_else(|| lacks("position_embedding_type"))?,
-        rotary_percentage: model.rotary_percentage.unwrap_or(1.0),
-        rotary_base: model.rotary_base.unwrap_or(10_000.0),
-        seq_len_interpolation_factor: model.seq_len_interpolation_factor,
-        normalization: model.normalization().ok_or_else(|| lacks("normalization"))?,
-        layernorm_epsilon: model.layernorm_epsilon.unwrap_or(1e-5),
-        activation: model.activation(),
-        bias: model.bias(),
-        share_embeddings_and_output_weights: model
-            .share_embeddings_and_output_weights
-            .unwrap_or(true),
-        use_parallel_residual: model.use_parallel_residual.unwrap_or(false),
-        hidden_dropout,
-        attention_dropout,
-        ffn_dropout,
-        init_method_std: model.init_method_std.unwrap_or(0.02),
-        use_scaled_init_method: model.use_scaled_init_method.unwrap_or(true),
-    })
+    model.architecture(vocab_size, padded).map_err(|key| lacking(model, key))
 }
 
 /// `model.padded_vocab_size`, if it has a row for every id and can be split over the tensor ranks.

@@ -263,6 +263,6 @@ mod tests {
         assert_eq!(runs[0].folder, PathBuf::from("a"));
         let (header, rows) = table(&runs, true, None);
         assert_eq!(header, ["run", "started", "state", "time", "model.optim.lr"]);
-        assert_eq!(rows[0][4], "1e-3");
+        assert_eq!(rows[0][4], "0.001");
     }
 }

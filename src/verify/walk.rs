@@ -73,9 +73,11 @@ pub fn run(
 
 /// Stages that compute on another class of device or in another layout than the lock's.
 fn other_places(request: &Request<'_>) -> Vec<String> {
-    let known = request.plan.stages().iter().filter_map(|stage| {
-        Some((stage, request.lock.stages.get(&stage.name)?))
-    });
+    let known = request
+        .plan
+        .stages()
+        .iter()
+        .filter_map(|stage| Some((stage, request.lock.stages.get(&stage.name)?)));
     let nothing = BTreeMap::new();
     let differing = known.flat_map(|(stage, old)| {
         let reasons = runner::differences(old, stage, &nothing).into_iter();

@@ -169,7 +169,9 @@ fn a_changed_learning_rate_reruns_training_and_what_follows() {
     assert_ne!(rates, listed(&["--sort", "model.optim.lr", "--settings", "--reverse"]));
     assert_eq!(listed(&["--where", "model.optim.lr>0.0015"]).len(), 1);
     assert_eq!(listed(&["--where", "state=failed"]), [""; 0]);
-    assert!(text(&desk.output(&["runs", "--sort", "model.optim.lt"]).stderr).contains("model.optim.lr"));
+    assert!(
+        text(&desk.output(&["runs", "--sort", "model.optim.lt"]).stderr).contains("model.optim.lr")
+    );
     // Back again: the cache has it all.
     desk.run(&["tiny.yaml"], 0);
     assert!(desk.states().iter().all(|(_, state)| state == "reused"));

@@ -25,8 +25,7 @@ pub(in crate::cli) fn run(session: &Session) -> Exit {
             .map(|(standing, what, text)| json!({"what": what, "good": *standing == Standing::Good, "text": text}))
             .collect();
         let computing = environment::computing(built_for_gpus(), &session.environment);
-        let document =
-            json!({"environment": environment::record(computing, Path::new(".")), "findings": list});
+        let document = json!({"environment": environment::record(computing, Path::new(".")), "findings": list});
         session.terminal.result(&format!("{document:#}"));
         return Exit::Done;
     }

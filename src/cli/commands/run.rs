@@ -157,8 +157,7 @@ impl Run<'_> {
         let stop = signals::stop_flag().map_err(|error| Failure::failed(&error))?;
         let leash = self.leash.map(|path| on_leash(path, &stop)).transpose();
         let _leash = leash.map_err(|error| Failure::failed(&error))?;
-        let folder =
-            RunFolder::open(&self.folder, &self.recipe, trainings(plan), &settings.holder);
+        let folder = RunFolder::open(&self.folder, &self.recipe, trainings(plan), &settings.holder);
         let folder = self.refusal.told(folder)?;
         let screen =
             Screen::new(self.session.terminal, Layout::of(&self.opened.plan), stop.clone());

@@ -54,7 +54,9 @@ fn is_known(key: &str, known: &BTreeSet<String>) -> Result<(), Failure> {
     let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
     Err(Failure::wrong(
         format!("no run has `{key}`"),
-        format!("{near}A key is name, recipe, started, state, time, git_commit, a metric, or a setting such as model.optim.lr"),
+        format!(
+            "{near}A key is name, recipe, started, state, time, git_commit, a metric, or a setting such as model.optim.lr"
+        ),
     ))
 }
 

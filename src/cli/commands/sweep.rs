@@ -59,10 +59,7 @@ fn base(arguments: &SweepArguments, given: &Space) -> RecipeArguments {
     RecipeArguments {
         recipe: arguments.recipe.clone().unwrap_or_default(),
         overrides: given.fixed.clone(),
-        variables: arguments.variables.clone(),
-        hparams: arguments.hparams.clone(),
-        deny_lints: arguments.deny_lints,
-        cache_dir: arguments.cache_dir.clone(),
+        options: arguments.options.clone(),
     }
 }
 
@@ -124,7 +121,7 @@ impl Work<'_> {
             let mut trial = self.base.clone();
             for (key, value) in sampler::typed(&header.space, &state.points(number)) {
                 match trials::words(&key, &value).as_slice() {
-                    [_, variable] => trial.variables.push(variable.clone()),
+                    [_, variable] => trial.options.variables.push(variable.clone()),
                     words => trial.overrides.extend(words.iter().cloned()),
                 }
             }
@@ -160,11 +157,14 @@ impl Work<'_> {
     fn processes(&self, state: &State, folder: PathBuf) -> Result<Processes<'_>, Failure> {
         let base = &self.base;
         let mut words = base.overrides.clone();
-        let variables = base.variables.iter();
+        let variables = base.options.variables.iter();
         words.extend(variables.flat_map(|variable| ["--var".to_owned(), variable.clone()]));
-        words.extend(base.hparams.iter().flat_map(|json| ["--hparams".to_owned(), json.clone()]));
+        words.extend(
+            base.options.hparams.iter().flat_map(|json| ["--hparams".to_owned(), json.clone()]),
+        );
         let folder_of_recipe = self.opened.checked.folder();
-        let cache = open::cache_folder(self.session, base.cache_dir.as_deref(), folder_of_recipe);
+        let cache =
+            open::cache_folder(self.session, base.options.cache_dir.as_deref(), folder_of_recipe);
         words.extend(["--cache-dir".to_owned(), cache.display().to_string()]);
         let parallel = self.parallel(state.trials.len())?;
         Ok(Processes {

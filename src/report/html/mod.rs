@@ -14,11 +14,8 @@ use std::path::Path;
 /// The file's name in the run folder.
 pub const FILE: &str = "report.html";
 
-const SOURCE: Source = Source {
-    file: FILE,
-    template: include_str!("report.html"),
-    script: include_str!("report.js"),
-};
+const SOURCE: Source =
+    Source { file: FILE, template: include_str!("report.html"), script: include_str!("report.js") };
 
 /// The page of `record`.
 pub fn render(record: &RunRecord) -> Result<String, Error> {

@@ -11,11 +11,8 @@ use std::path::PathBuf;
 /// The file's name in the sweep's folder.
 pub const FILE: &str = "sweep.html";
 
-const SOURCE: Source = Source {
-    file: FILE,
-    template: include_str!("sweep.html"),
-    script: include_str!("sweep.js"),
-};
+const SOURCE: Source =
+    Source { file: FILE, template: include_str!("sweep.html"), script: include_str!("sweep.js") };
 
 /// Most points of one curve on the page.
 const MAX_POINTS: usize = 400;

@@ -72,15 +72,20 @@ function parallel(figure) {
   names.forEach((name, at) => {
     element(svg, "line", { class: "axis", x1: x(at), x2: x(at), y1: y(0), y2: y(1) });
     element(svg, "text", { x: x(at), y: 16, "text-anchor": "middle" }, name);
-    for (const [share, text] of scales[at].ticks) {
-      element(svg, "text", { x: x(at) - 6, y: y(share) + 4, "text-anchor": "end" }, text);
-    }
   });
   for (const trial of [...valued].reverse()) {
     const texts = [...trial.values, String(trial.value)];
     const points = texts.map((text, at) => `${x(at)},${y(scales[at].place(text))}`).join(" ");
     link(element(svg, "polyline", { class: "trial", points, stroke: color(trial) }), trial);
   }
+  // Over the lines; the last axis has room on its right only.
+  names.forEach((_, at) => {
+    const last = at === names.length - 1;
+    for (const [share, text] of scales[at].ticks) {
+      const place = { x: x(at) + (last ? 8 : -8), y: y(share) + 4, "text-anchor": last ? "start" : "end" };
+      element(svg, "text", { class: "tick", ...place }, text);
+    }
+  });
 }
 
 function frame(svg, width, height, across, up) {

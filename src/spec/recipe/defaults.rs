@@ -4,7 +4,7 @@ use super::choice::{
     Accelerator, ActivationName, MonitorMode, NormalizationName, PositionEmbeddingName,
 };
 use super::{Amount, Data, Dataset, ExpManager, Model, Optim, Recipe, Sched, Trainer};
-use crate::spec::architecture::{Activation, Normalization, PositionEmbedding};
+use crate::spec::architecture::{Activation, Architecture, Normalization, PositionEmbedding};
 use crate::spec::job::{Keep, Monitor};
 use crate::spec::optimization::{Degrees, LossScaling, Precision};
 
@@ -102,6 +102,44 @@ impl Model {
     /// Longest sequence that positions can number.
     pub fn max_positions(&self) -> Option<usize> {
         self.max_position_embeddings.or(self.encoder_seq_length).or_else(|| self.sequence_length())
+    }
+
+    /// The model's shape with every default filled in, for a vocabulary of `vocab_size` ids in
+    /// `padded_vocab_size` rows; else the key that is missing, or says a form that is not built.
+    pub fn architecture(
+        &self,
+        vocab_size: usize,
+        padded_vocab_size: usize,
+    ) -> Result<Architecture, &'static str> {
+        let [hidden_dropout, attention_dropout, ffn_dropout] = self.dropouts();
+        Ok(Architecture {
+            num_layers: self.num_layers.ok_or("num_layers")?,
+            hidden_size: self.hidden_size.ok_or("hidden_size")?,
+            ffn_hidden_size: self.ffn_width().ok_or("ffn_hidden_size")?,
+            num_attention_heads: self.num_attention_heads.ok_or("num_attention_heads")?,
+            num_query_groups: self.query_groups().ok_or("num_query_groups")?,
+            kv_channels: self.head_width().ok_or("kv_channels")?,
+            vocab_size,
+            padded_vocab_size,
+            max_position_embeddings: self.max_positions().ok_or("max_position_embeddings")?,
+            position_embedding_type: self.positions().ok_or("position_embedding_type")?,
+            rotary_percentage: self.rotary_percentage.unwrap_or(1.0),
+            rotary_base: self.rotary_base.unwrap_or(10_000.0),
+            seq_len_interpolation_factor: self.seq_len_interpolation_factor,
+            normalization: self.normalization().ok_or("normalization")?,
+            layernorm_epsilon: self.layernorm_epsilon.unwrap_or(1e-5),
+            activation: self.activation(),
+            bias: self.bias(),
+            share_embeddings_and_output_weights: self
+                .share_embeddings_and_output_weights
+                .unwrap_or(true),
+            use_parallel_residual: self.use_parallel_residual.unwrap_or(false),
+            hidden_dropout,
+            attention_dropout,
+            ffn_dropout,
+            init_method_std: self.init_method_std.unwrap_or(0.02),
+            use_scaled_init_method: self.use_scaled_init_method.unwrap_or(true),
+        })
     }
 
     /// Width of the MLP's inner layer.

@@ -151,44 +151,13 @@ impl Settings {
 
     /// The shape; the vocabulary is that of the weights, padding included.
     pub fn architecture(&self, found: &Found) -> Result<Architecture, String> {
-        let model = &self.model;
         let lacks =
             |key: &str| format!("its settings do not say `{key}`, or say a form that is not built");
-        let [hidden_dropout, attention_dropout, ffn_dropout] = model.dropouts();
-        let ffn = if self.open_ffn { found.ffn } else { model.ffn_width() };
-        Ok(Architecture {
-            num_layers: model.num_layers.ok_or_else(|| lacks("num_layers"))?,
-            hidden_size: model.hidden_size.ok_or_else(|| lacks("hidden_size"))?,
-            ffn_hidden_size: ffn.ok_or_else(|| lacks("ffn_hidden_size"))?,
-            num_attention_heads: model
-                .num_attention_heads
-                .ok_or_else(|| lacks("num_attention_heads"))?,
-            num_query_groups: model.query_groups().ok_or_else(|| lacks("num_query_groups"))?,
-            kv_channels: model.head_width().ok_or_else(|| lacks("kv_channels"))?,
-            vocab_size: found.vocabulary,
-            padded_vocab_size: found.vocabulary,
-            max_position_embeddings: model
-                .max_positions()
-                .ok_or_else(|| lacks("max_position_embeddings"))?,
-            position_embedding_type: model
-                .positions()
-                .ok_or_else(|| lacks("position_embedding_type"))?,
-            rotary_percentage: model.rotary_percentage.unwrap_or(1.0),
-            rotary_base: model.rotary_base.unwrap_or(10_000.0),
-            seq_len_interpolation_factor: model.seq_len_interpolation_factor,
-            normalization: model.normalization().ok_or_else(|| lacks("normalization"))?,
-            layernorm_epsilon: model.layernorm_epsilon.unwrap_or(1e-5),
-            activation: model.activation(),
-            bias: model.bias(),
-            share_embeddings_and_output_weights: model
-                .share_embeddings_and_output_weights
-                .unwrap_or(!found.has_output_layer),
-            use_parallel_residual: model.use_parallel_residual.unwrap_or(false),
-            hidden_dropout,
-            attention_dropout,
-            ffn_dropout,
-            init_method_std: model.init_method_std.unwrap_or(0.02),
-            use_scaled_init_method: model.use_scaled_init_method.unwrap_or(true),
-        })
+        let mut model = self.model.clone();
+        if self.open_ffn {
+            model.ffn_hidden_size = Some(found.ffn.ok_or_else(|| lacks("ffn_hidden_size"))?);
+        }
+        model.share_embeddings_and_output_weights.get_or_insert(!found.has_output_layer);
+        model.architecture(found.vocabulary, found.vocabulary).map_err(lacks)
     }
 }
