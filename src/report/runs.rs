@@ -206,8 +206,11 @@ fn metric_columns(runs: &[ListedRun], first: Option<&str>) -> Vec<String> {
 fn differing(runs: &[ListedRun]) -> Vec<String> {
     let Some((first, rest)) = runs.split_first() else { return Vec::new() };
     let paths: BTreeSet<&String> = runs.iter().flat_map(|run| run.settings.keys()).collect();
+    // Where a run lies is its first column.
+    let place = ["exp_manager.explicit_log_dir", "exp_manager.exp_dir"];
     let differs = |path: &&&String| {
-        rest.iter().any(|run| run.settings.get(**path) != first.settings.get(**path))
+        let value = first.settings.get(**path);
+        !place.contains(&path.as_str()) && rest.iter().any(|run| run.settings.get(**path) != value)
     };
     paths.iter().filter(differs).map(|path| (*path).clone()).collect()
 }

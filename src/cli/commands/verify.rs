@@ -191,7 +191,7 @@ fn line(terminal: &Terminal, stage: &StageVerdict, width: usize) -> String {
             )
         }
         Check::NotChecked { reason } => {
-            terminal.paint(Paint::Dim, &format!("  – {name}  not run    {reason}")) + "\n"
+            terminal.paint(Paint::Dim, &format!("  – {name}  no check   {reason}")) + "\n"
         }
         Check::Different { findings } => {
             let mark = terminal.paint(Paint::Red, "✗");
