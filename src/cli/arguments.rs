@@ -1,7 +1,7 @@
 //! The command line.
 
-use super::fault;
 pub use super::convert_arguments::{ConvertArguments, ConvertDtype, ConvertTarget};
+use super::fault;
 pub use super::sweep_arguments::SweepArguments;
 pub use super::text_arguments::{GenerateArguments, PreviewArguments};
 use super::verify_arguments::VerifyArguments;

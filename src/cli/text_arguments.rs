@@ -1,6 +1,7 @@
 //! Arguments of the commands about texts: `generate` and `preview`.
 
-use super::arguments::{RecipeArguments, ranks};
+use super::arguments::RecipeArguments;
+use super::convert_arguments::ranks;
 use clap::Args;
 use std::path::PathBuf;
 
