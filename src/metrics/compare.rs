@@ -63,7 +63,8 @@ pub fn differences(
 /// The metric over one side: our own is computed again, since that of many texts is no mean of
 /// single ones'; any other is the mean of its scores. None where a score is missing.
 fn tally(name: &str, answers: &[Answer<'_>], tokenizer: &Tokenizer13a) -> Option<Tally> {
-    if let Some(ours) = MetricName::ALL.iter().find(|ours| ours.name() == name) {
+    let ours = MetricName::ALL.iter().find(|ours| ours.name() == name);
+    if let Some(ours) = ours.filter(|ours| !ours.is_of_choices()) {
         let rows: Vec<Texts<'_>> = answers.iter().map(|answer| answer.texts).collect();
         return Prepared::Named(*ours).column(&rows, tokenizer).ok().map(|column| column.tally);
     }
@@ -73,8 +74,12 @@ fn tally(name: &str, answers: &[Answer<'_>], tokenizer: &Tokenizer13a) -> Option
 
 fn interval(one: &Tally, two: &Tally, seed: u64) -> Option<[f64; 2]> {
     let samples = one.len();
-    if samples < 2 || two.len() != samples || !one.can_be_drawn_again() {
+    if samples < 2 || two.len() != samples {
         return None;
+    }
+    if let (Some(one_out), Some(two_out)) = (one.left_out(), two.left_out()) {
+        let left_out: Vec<f64> = two_out.iter().zip(one_out).map(|(two, one)| two - one).collect();
+        return Some(bootstrap::jackknife(two.value() - one.value(), &left_out));
     }
     let stream = Stream::new(seed, "bootstrap");
     let draw = |draw| {

@@ -3,12 +3,13 @@
 //! A metric sees texts and numbers, never a model. [`scorer`] takes the metrics that a recipe names
 //! and scores an evaluation's samples with all of them: [`texts`], [`rouge`], [`bleu`], [`chrf`],
 //! [`lexicon`] and [`expression`] look at one generated text, [`program`] hands the samples to
-//! another program, [`likelihood`] adds up what the model gave to the expected tokens. A [`tally`]
-//! is one metric over all samples, of which [`bootstrap`] takes intervals.
+//! another program, [`likelihood`] adds up what the model gave to the expected tokens, [`choices`]
+//! answers rows of multiple choice by likelihood. A [`tally`] is one metric over all samples, of which [`bootstrap`] takes intervals.
 
 pub mod bag;
 pub mod bleu;
 pub mod bootstrap;
+pub mod choices;
 pub mod chrf;
 mod columns;
 pub mod compare;

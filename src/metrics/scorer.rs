@@ -247,6 +247,9 @@ fn not_empty(name: &str, rows: &[Texts<'_>]) -> Result<(), Error> {
 fn forced_tally(metric: MetricName, likelihoods: &[Likelihood]) -> Tally {
     let numbers = |one: &Likelihood| match metric {
         MetricName::TokenAccuracy => vec![one.correct as f64, one.tokens as f64],
+        MetricName::CompletionAccuracy => {
+            vec![f64::from(u8::from(one.correct == one.tokens && one.tokens > 0)), 1.0]
+        }
         _ => vec![one.loss_sum, one.tokens as f64],
     };
     let value: fn(&[f64]) -> f64 = match metric {
@@ -259,7 +262,7 @@ fn forced_tally(metric: MetricName, likelihoods: &[Likelihood]) -> Tally {
 impl Results {
     /// Values and intervals of metrics over the same samples.
     #[expect(clippy::needless_pass_by_value, reason = "they are settled with this")]
-    fn settle(&mut self, columns: Vec<(String, Tally)>, seed: u64) {
+    pub(super) fn settle(&mut self, columns: Vec<(String, Tally)>, seed: u64) {
         let tallies: Vec<&Tally> = columns.iter().map(|(_, tally)| tally).collect();
         let intervals = bootstrap::intervals(&tallies, seed);
         for ((name, tally), interval) in columns.iter().zip(intervals) {
@@ -303,8 +306,14 @@ mod tests {
             Likelihood { loss_sum: 1.0, tokens: 1, correct: 1 },
             Likelihood { loss_sum: 5.0, tokens: 2, correct: 0 },
         ];
-        let names = [MetricName::Loss, MetricName::Perplexity, MetricName::TokenAccuracy];
+        let names = [
+            MetricName::Loss,
+            MetricName::Perplexity,
+            MetricName::TokenAccuracy,
+            MetricName::CompletionAccuracy,
+        ];
         let values = score(&names, &[], &forced).values;
+        assert_eq!(values["completion_accuracy"], 0.5, "the first is right in all its tokens");
         assert_eq!(
             (values["loss"], values["perplexity"], values["token_accuracy"]),
             (2.0, 2f64.exp(), 1.0 / 3.0)

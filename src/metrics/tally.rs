@@ -86,6 +86,29 @@ impl Tally {
     }
 }
 
+impl Tally {
+    /// The metric without each of the samples in turn, where drawing samples again would mislead:
+    /// a sample that is drawn twice makes texts look less different than they are.
+    pub fn left_out(&self) -> Option<Vec<f64>> {
+        let Tally::Distinct(rows) = self else { return None };
+        let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+        for item in rows.iter().flatten() {
+            *counts.entry(*item).or_default() += 1;
+        }
+        let all: usize = rows.iter().map(Vec::len).sum();
+        let without = |row: &Vec<u32>| {
+            let mut own: BTreeMap<u32, usize> = BTreeMap::new();
+            for item in row {
+                *own.entry(*item).or_default() += 1;
+            }
+            let only_here = own.iter().filter(|(item, count)| counts[*item] == **count).count();
+            let left = all - row.len();
+            if left == 0 { 0.0 } else { (counts.len() - only_here) as f64 / left as f64 }
+        };
+        Some(rows.iter().map(without).collect())
+    }
+}
+
 /// Different items divided by all; 0 without items.
 fn distinct(rows: &[Vec<u32>], chosen: &[usize]) -> f64 {
     let most = rows.iter().flatten().max().map_or(0, |most| *most as usize + 1);
@@ -126,5 +149,7 @@ mod tests {
         let distinct = Tally::Distinct(vec![vec![0, 1, 0], vec![2], vec![]]);
         assert_eq!((distinct.value(), distinct.value_of(&[0, 0])), (0.75, 2.0 / 6.0));
         assert_eq!(distinct.value_of(&[2]), 0.0);
+        let left_out: Vec<_> = [[1, 2], [0, 2], [0, 1]].map(|rest| distinct.value_of(&rest)).into();
+        assert_eq!((distinct.left_out(), tally.left_out()), (Some(left_out), None));
     }
 }

@@ -87,7 +87,8 @@ fn named_inputs(stage: &recipe::Stage) -> Vec<(&'static str, &str)> {
             data.into_iter().chain([("model", train.model.as_str())]).chain(validate).collect()
         }
         recipe::Stage::Evaluate(evaluate) => {
-            vec![("data", &evaluate.data), ("model", &evaluate.model)]
+            let data = evaluate.data.as_deref().map(|data| ("data", data));
+            data.into_iter().chain([("model", evaluate.model.as_str())]).collect()
         }
         recipe::Stage::Generate(generate) => vec![("model", &generate.model)],
     }

@@ -7,10 +7,10 @@ use crate::recipe::path::Path;
 use crate::recipe::problem::Problem;
 use crate::recipe::{CheckedRecipe, NamedStage, Settings};
 use crate::spec::job::{
-    DataSource, EarlyStopping, EvaluateJob, EvaluateStage, Format, GenerateJob, GenerateModel,
+    ChoiceSet, DataSource, EarlyStopping, EvaluateJob, EvaluateStage, Format, GenerateJob,
     GenerateStage, Job, LoadJob, LoadModel, LoadStage, ReadingTrainer, RowSource, ShardJob,
     ShardModel, ShardStage, Split, SplitRule, Task, TokenizeJob, TokenizeModel, TokenizeStage,
-    TokenizerKind, TrainData, TrainJob, TrainModel, TrainStage, TrainTrainer,
+    TokenizerKind, TokenizerSettings, TrainData, TrainJob, TrainModel, TrainStage, TrainTrainer,
 };
 use crate::spec::optimization::{Degrees, Optimizer, OptimizerName, Precision, Schedule};
 use crate::spec::recipe::choice::{MonitorMode, OptimizerChoice, ScheduleChoice, TruncationMethod};
@@ -47,17 +47,14 @@ pub(super) fn job(
             stage: LoadStage { strict: settings.strict.unwrap_or(true) },
         }),
         Stage::Train(settings) => Job::Train(train(recipe, stage, settings, facts)?),
-        Stage::Evaluate(settings) => {
-            let trainer = reading(&stage.settings);
-            Job::Evaluate(EvaluateJob { trainer, stage: evaluation(settings, stage) })
-        }
+        Stage::Evaluate(settings) => Job::Evaluate(EvaluateJob {
+            trainer: reading(&stage.settings),
+            model: tokenizer_settings(recipe, stage),
+            stage: evaluation(settings, stage),
+        }),
         Stage::Generate(settings) => Job::Generate(GenerateJob {
             trainer: reading(&stage.settings),
-            model: GenerateModel {
-                tokenizer: outside::tokenizer(model)
-                    .filter(|_| !outside::has_tokenizer(recipe, &settings.model))
-                    .map(|(kind, _)| kind),
-            },
+            model: tokenizer_settings(recipe, stage),
             stage: GenerateStage {
                 prompts: settings.prompts.clone().unwrap_or_default(),
                 gen_kwargs: generation(settings.gen_kwargs.as_ref(), stage),
@@ -73,6 +70,23 @@ fn reading(settings: &Settings) -> ReadingTrainer {
     ReadingTrainer { degrees }
 }
 
+/// The recipe's tokenizer, where the stage reads text with it.
+fn tokenizer_settings(recipe: &CheckedRecipe, stage: &NamedStage) -> TokenizerSettings {
+    let found = outside::tokenizer(&stage.settings.model);
+    let needed = found.filter(|_| outside::reads_tokenizer(recipe, stage));
+    TokenizerSettings { tokenizer: needed.map(|(kind, _)| kind) }
+}
+
+fn choices(given: &recipe::Choices) -> ChoiceSet {
+    ChoiceSet {
+        prompt: given.prompt.clone(),
+        choices: given.choices.clone(),
+        answer: given.answer.clone(),
+        labels: given.labels.clone(),
+        delimiter: given.delimiter.clone().unwrap_or_else(|| " ".to_owned()),
+    }
+}
+
 fn evaluation(settings: &recipe::Evaluate, stage: &NamedStage) -> EvaluateStage {
     EvaluateStage {
         split: settings.split.unwrap_or(Split::Test),
@@ -80,6 +94,7 @@ fn evaluation(settings: &recipe::Evaluate, stage: &NamedStage) -> EvaluateStage 
         limit: settings.limit,
         metrics: settings.metrics.iter().filter_map(MetricChoice::filled).collect(),
         gen_kwargs: generation(settings.gen_kwargs.as_ref(), stage),
+        choices: settings.choices.as_ref().map(choices),
     }
 }
 

@@ -172,7 +172,7 @@ fn shown(folder: &std::path::Path) -> String {
 
 fn noun(input: &str) -> &'static str {
     match input.split('.').next() {
-        Some("rows") => "row file",
+        Some("rows" | "choices") => "row file",
         Some("prefix") => "token file",
         Some("tokenizer") => "tokenizer file",
         Some("checkpoint") => "checkpoint",
@@ -190,6 +190,7 @@ fn key(stage: &NamedStage, input: &str) -> String {
         (("prefix", _), _) => "model.data.data_prefix".to_owned(),
         (("tokenizer", file), _) => format!("model.tokenizer.{file}"),
         (("checkpoint", _), _) => "restore_from_path".to_owned(),
+        (("choices", _), Some(own)) => format!("{own}.choices.rows"),
         (("metrics" | "validate", _), Some(own)) => format!("{own}.{input}"),
         ((input, _), Some(own)) => format!("{own}.{input}_file"),
         ((input, _), None) => input.to_owned(),
@@ -218,11 +219,7 @@ fn data(stage: &NamedStage) -> Option<Missing> {
 }
 
 fn tokenizer(recipe: &CheckedRecipe, stage: &NamedStage) -> Option<Missing> {
-    let needs = match &stage.stage {
-        Stage::Tokenize(_) => true,
-        Stage::Generate(generate) => !outside::has_tokenizer(recipe, &generate.model),
-        _ => needs_vocabulary(stage),
-    };
+    let needs = outside::reads_tokenizer(recipe, stage) || needs_vocabulary(stage);
     if !needs || outside::tokenizer(&recipe.recipe().model).is_some() {
         return None;
     }

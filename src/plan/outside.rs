@@ -64,16 +64,14 @@ pub fn wanted(recipe: &CheckedRecipe) -> Wanted {
 pub(super) fn inputs(recipe: &CheckedRecipe, stage: &NamedStage) -> BTreeMap<String, Outside> {
     let mut named: Vec<(String, String)> = Vec::new();
     let mut prefixes = Vec::new();
-    let reads_tokenizer = match &stage.stage {
+    match &stage.stage {
         Stage::Tokenize(tokenize) => {
             let rows = tokenize.sources.iter().enumerate();
             named.extend(rows.map(|(at, source)| (format!("rows.{at}"), source.rows.clone())));
-            true
         }
         Stage::Load(_) => {
             let path = checkpoint(recipe, stage);
             named.extend(path.map(|path| ("checkpoint".to_owned(), path)));
-            false
         }
         Stage::Train(train) => {
             if train.data.is_none() {
@@ -82,23 +80,22 @@ pub(super) fn inputs(recipe: &CheckedRecipe, stage: &NamedStage) -> BTreeMap<Str
             if let Some(validate) = &train.validate {
                 named.extend(metric_files(&validate.metrics, "validate.metrics"));
             }
-            false
         }
         Stage::Generate(generate) => {
             let path = generate.prompts_file.clone();
             named.extend(path.map(|path| ("prompts".to_owned(), path)));
-            !has_tokenizer(recipe, &generate.model)
         }
         Stage::Evaluate(evaluate) => {
             named.extend(metric_files(&evaluate.metrics, "metrics"));
-            false
+            let rows = evaluate.choices.as_ref().map(|choices| choices.rows.clone());
+            named.extend(rows.map(|rows| ("choices".to_owned(), rows)));
         }
-        Stage::Shard(_) => false,
-    };
+        Stage::Shard(_) => {}
+    }
     let folder = recipe.folder();
     let mut inputs: BTreeMap<_, _> =
         named.into_iter().map(|(name, written)| (name, outside(folder, written, &[]))).collect();
-    if reads_tokenizer {
+    if reads_tokenizer(recipe, stage) {
         inputs.extend(tokenizer_files(folder, &stage.settings.model));
     }
     for (at, file) in prefixes.into_iter().enumerate() {
@@ -138,9 +135,22 @@ pub(super) fn checkpoint(recipe: &CheckedRecipe, stage: &NamedStage) -> Option<S
     given.or_else(|| recipe.recipe().restore_from_path()).map(str::to_owned)
 }
 
+/// Whether a stage reads text with the recipe's tokenizer: to make samples, or because none goes
+/// along with its model.
+pub(super) fn reads_tokenizer(recipe: &CheckedRecipe, stage: &NamedStage) -> bool {
+    match &stage.stage {
+        Stage::Tokenize(_) => true,
+        Stage::Generate(generate) => !has_tokenizer(recipe, &generate.model),
+        Stage::Evaluate(evaluate) => {
+            evaluate.choices.is_some() && !has_tokenizer(recipe, &evaluate.model)
+        }
+        Stage::Shard(_) | Stage::Load(_) | Stage::Train(_) => false,
+    }
+}
+
 /// Whether a tokenizer goes along with the output of the load or train stage `name`: one that was
 /// trained on rows has it, one that was only loaded has not.
-pub(super) fn has_tokenizer(recipe: &CheckedRecipe, name: &str) -> bool {
+fn has_tokenizer(recipe: &CheckedRecipe, name: &str) -> bool {
     let found = recipe.stages().iter().find(|stage| stage.name == name);
     matches!(found.map(|stage| &stage.stage), Some(Stage::Train(train)) if train.data.is_some())
 }

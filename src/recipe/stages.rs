@@ -222,7 +222,7 @@ fn evaluate(data: &Data) -> Option<Evaluate> {
     let metrics = metrics.into_iter().map(MetricChoice::Named).collect();
     Some(Evaluate {
         model: "train".to_owned(),
-        data: "tokenize".to_owned(),
+        data: Some("tokenize".to_owned()),
         split: Some(split),
         metrics,
         gen_kwargs: Some(GenKwargs {

@@ -166,7 +166,8 @@ pub struct Sample {
     /// The generated tokens.
     #[serde(default)]
     pub token_ids: Vec<u32>,
-    /// The log-probability that the model gave to each of them (`compute_logprob`).
+    /// The log-probability that the model gave to each of them (`compute_logprob`); of a row of
+    /// multiple choice, that of each choice.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logprob: Vec<f64>,
     /// The log-probabilities of the whole vocabulary at each of them (`all_probs`).

@@ -60,4 +60,6 @@ pub enum StopReason {
     MaxLength,
     /// The model's last position.
     ContextFull,
+    /// Nothing was generated: it is the likeliest of the given choices.
+    Chosen,
 }

@@ -7,6 +7,7 @@
 //! Inputs are named here (`rows.0`, `tokenizer.model`, `data`, `model`) and located by the runner.
 
 use super::architecture::Architecture;
+pub use super::choices::ChoiceSet;
 use super::generation::Generation;
 use super::metric::Metric;
 use super::optimization::{Degrees, LossScaling, Optimizer, Precision, Recompute};
@@ -318,14 +319,18 @@ impl ShardJob {
     }
 }
 
-/// Inputs: `model` (a checkpoint), `data` (a tokenize output), `metrics.N.…` (files of metric N).
-/// Output: `metrics.json`, `intervals.json`, `samples.jsonl`.
+/// Inputs: `model` (a checkpoint), `data` (a tokenize output) or `choices` (rows of multiple choice,
+/// with the tokenizer's files when none goes along with the model), `metrics.N.…` (files of metric
+/// N). Output: `metrics.json`, `intervals.json`, `samples.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluateJob {
     /// `trainer` settings; left out for one rank, as in stages from before there were others.
     #[serde(default, skip_serializing_if = "ReadingTrainer::is_single")]
     pub trainer: ReadingTrainer,
+    /// `model` settings; left out when nothing is set, as before there were any.
+    #[serde(default, skip_serializing_if = "TokenizerSettings::is_default")]
+    pub model: TokenizerSettings,
     /// The stage's own settings.
     pub stage: EvaluateStage,
 }
@@ -364,6 +369,9 @@ pub struct EvaluateStage {
     pub metrics: Vec<Metric>,
     /// How answers are generated.
     pub gen_kwargs: Generation,
+    /// Rows of multiple choice in place of samples; none for samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choices: Option<ChoiceSet>,
 }
 
 /// Inputs: `model` (a checkpoint), `prompts` (JSONL) unless they stand in the recipe, the
@@ -375,17 +383,23 @@ pub struct GenerateJob {
     #[serde(default, skip_serializing_if = "ReadingTrainer::is_single")]
     pub trainer: ReadingTrainer,
     /// `model` settings.
-    pub model: GenerateModel,
+    pub model: TokenizerSettings,
     /// The stage's own settings.
     pub stage: GenerateStage,
 }
 
-/// `model` settings of generate.
+/// `model` settings of stages that read text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct GenerateModel {
+pub struct TokenizerSettings {
     /// Kind of the tokenizer in inputs `tokenizer.*`; none when one goes along with the model.
     pub tokenizer: Option<TokenizerKind>,
+}
+
+impl TokenizerSettings {
+    fn is_default(&self) -> bool {
+        *self == TokenizerSettings::default()
+    }
 }
 
 /// generate's own settings.

@@ -47,6 +47,15 @@ pub enum MetricName {
     Distinct3,
     /// Share of generations that are one JSON value.
     JsonValid,
+    /// Share of samples whose whole expected answer is what the model finds likeliest, token by
+    /// token (teacher forced; lm-evaluation-harness's `acc` of LAMBADA).
+    CompletionAccuracy,
+    /// Share of rows of multiple choice whose right choice has the largest log-likelihood.
+    Acc,
+    /// The same of log-likelihoods divided by the choice's characters.
+    AccNorm,
+    /// The same of log-likelihoods divided by the choice's bytes.
+    AccBytes,
 }
 
 /// A metric with everything it needs to know; files are inputs of the stage.
@@ -101,7 +110,7 @@ impl Metric {
 
 impl MetricName {
     /// All of them.
-    pub const ALL: [MetricName; 16] = [
+    pub const ALL: [MetricName; 20] = [
         MetricName::Loss,
         MetricName::Perplexity,
         MetricName::TokenAccuracy,
@@ -118,6 +127,10 @@ impl MetricName {
         MetricName::Distinct2,
         MetricName::Distinct3,
         MetricName::JsonValid,
+        MetricName::CompletionAccuracy,
+        MetricName::Acc,
+        MetricName::AccNorm,
+        MetricName::AccBytes,
     ];
 
     /// The name as it stands in a recipe and in `metrics.json`.
@@ -139,11 +152,21 @@ impl MetricName {
             MetricName::Distinct2 => "distinct_2",
             MetricName::Distinct3 => "distinct_3",
             MetricName::JsonValid => "json_valid",
+            MetricName::CompletionAccuracy => "completion_accuracy",
+            MetricName::Acc => "acc",
+            MetricName::AccNorm => "acc_norm",
+            MetricName::AccBytes => "acc_bytes",
         }
     }
 
     /// Whether it is computed from logits of the expected answer, without generating.
     pub fn is_teacher_forced(self) -> bool {
-        matches!(self, MetricName::Loss | MetricName::Perplexity | MetricName::TokenAccuracy)
+        use MetricName::{CompletionAccuracy, Loss, Perplexity, TokenAccuracy};
+        matches!(self, Loss | Perplexity | TokenAccuracy | CompletionAccuracy)
+    }
+
+    /// Whether it is one of multiple choice.
+    pub fn is_of_choices(self) -> bool {
+        matches!(self, MetricName::Acc | MetricName::AccNorm | MetricName::AccBytes)
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod architecture;
 pub mod backend;
+pub mod choices;
 pub mod event;
 pub mod fault;
 pub mod generation;

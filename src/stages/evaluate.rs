@@ -1,7 +1,7 @@
 //! The evaluate stage: metrics of a model on held-out samples, with the samples themselves.
 
 use super::evaluation::{self, Around, Evaluated, Evaluation, lines};
-use super::{Folders, Outcome};
+use super::{Folders, Outcome, generate};
 use crate::base::atomic_file;
 use crate::data::tokenizer::Tokenizer;
 use crate::engine::generation::Session;
@@ -54,13 +54,18 @@ pub fn run(
     sink: &dyn Sink,
     stop: &AtomicBool,
 ) -> Result<Outcome, super::Error> {
-    let data = folders.input("data")?;
+    let of_choices = job.stage.choices.is_some();
+    let data = folders.input(if of_choices { "choices" } else { "data" })?;
     let evaluation = Evaluation::prepare(&job.stage, data, folders, "metrics");
     let evaluation = evaluation.map_err(Error::from)?;
     let team = super::team(folders.input("model")?, job.trainer.degrees, folders.backend);
     let team = team.map_err(Error::from)?;
-    let tokenizer = Tokenizer::open(&data.join("tokenizer"));
-    let tokenizer = tokenizer.map_err(evaluation::Error::from).map_err(Error::from)?;
+    let tokenizer = if of_choices {
+        generate::tokenizer(job.model.tokenizer, folders)?
+    } else {
+        let opened = Tokenizer::open(&data.join("tokenizer"));
+        opened.map_err(evaluation::Error::from).map_err(Error::from)?
+    };
     let around = Around { sink, stop };
     let measure =
         |replica: Replica<'_>| evaluation.measure(Session::new(replica, &tokenizer)?, around);

@@ -1,8 +1,9 @@
 //! Metrics of a model on held-out samples: for the evaluate stage, and between training steps.
 
 use super::Folders;
+use super::choices::{Pair, Questions};
 use super::held_out::{self, HeldOut};
-use crate::data::tokenizer;
+use crate::data::{choices, tokenizer};
 use crate::engine::generation::{Generated, Session, SessionError, Update, batch};
 use crate::engine::replica::RankFailure;
 use crate::engine::scoring::{self, Scored};
@@ -26,6 +27,9 @@ pub enum Error {
     /// The samples.
     #[error(transparent)]
     Samples(#[from] held_out::Error),
+    /// The rows of multiple choice.
+    #[error(transparent)]
+    Choices(#[from] choices::Error),
     /// A sample cannot be generated from.
     #[error(
         "sample `{start}…` of task `{task}` has no prompt apart from its answer, so metrics of \
@@ -60,6 +64,8 @@ pub enum Error {
 pub(super) struct Evaluation {
     settings: EvaluateStage,
     held_out: Vec<HeldOut>,
+    /// Rows of multiple choice in place of samples.
+    questions: Option<Questions>,
     scorer: Scorer,
 }
 
@@ -86,8 +92,8 @@ pub(super) struct Around<'a> {
 }
 
 impl Evaluation {
-    /// Reads the samples that `settings` choose from `data`, a tokenize output, and prepares its
-    /// metrics, whose files are the inputs below `files` (`metrics` or `validate.metrics`).
+    /// Reads the samples that `settings` choose from `data`, a tokenize output, or its rows of
+    /// multiple choice from the file `data`, and prepares its metrics, whose files are the inputs below `files` (`metrics` or `validate.metrics`).
     pub(super) fn prepare(
         settings: &EvaluateStage,
         data: &Path,
@@ -99,13 +105,16 @@ impl Evaluation {
         };
         // Metrics first: their mistakes are told before anything is read.
         let scorer = Scorer::new(&settings.metrics, &file)?;
-        let held_out = held_out::read(data, settings)?;
-        Ok(Evaluation { settings: settings.clone(), held_out, scorer })
+        let (held_out, questions) = match &settings.choices {
+            Some(set) => (Vec::new(), Some(Questions::read(data, set, settings.limit)?)),
+            None => (held_out::read(data, settings)?, None),
+        };
+        Ok(Evaluation { settings: settings.clone(), held_out, questions, scorer })
     }
 
     /// Number of samples.
     pub(super) fn len(&self) -> usize {
-        self.held_out.len()
+        self.questions.as_ref().map_or(self.held_out.len(), Questions::len)
     }
 
     /// What the model of `session` makes of its share of the samples: answers, likelihoods.
@@ -115,10 +124,10 @@ impl Evaluation {
         around: Around<'_>,
     ) -> Result<Measured, Error> {
         let (mut likelihoods, mut generated) = (Vec::new(), Vec::new());
-        if self.scorer.needs_likelihood() {
+        if self.questions.is_some() || self.scorer.needs_likelihood() {
             likelihoods = self.likelihoods(session, around)?;
         }
-        if self.scorer.needs_text() {
+        if self.questions.is_none() && self.scorer.needs_text() {
             generated = self.answers(session, around)?;
         }
         Ok(Measured { likelihoods, generated })
@@ -129,6 +138,9 @@ impl Evaluation {
         let pairs = shares.into_iter().map(|share| (share.likelihoods, share.generated));
         let (likelihoods, generated): (Vec<_>, Vec<_>) = pairs.unzip();
         let likelihoods = together(likelihoods);
+        if let Some(questions) = &self.questions {
+            return questions.evaluated(&self.settings, &likelihoods);
+        }
         let pairs = self.asked().zip(together(generated));
         let mut samples: Vec<Sample> = pairs.map(|(asked, text)| sample(asked, text)).collect();
         let rows: Vec<Texts<'_>> = samples.iter().map(texts).collect();
@@ -153,21 +165,26 @@ impl Evaluation {
         Evaluated { results, samples }
     }
 
-    /// Likelihood of the expected answer of each sample of the share.
+    /// Likelihood of the expected answer of each sample of the share, or of its choices.
     fn likelihoods(
         &self,
         session: Session<'_>,
         around: Around<'_>,
     ) -> Result<Vec<Likelihood>, Error> {
         let (first, every) = session.replica().share();
-        let scored: Vec<Scored<'_>> = self
-            .held_out
-            .iter()
-            .skip(first)
-            .step_by(every)
-            .map(|sample| Scored { tokens: &sample.tokens, learned: &sample.learned })
-            .collect();
-        let progress = |done| around.tell("scoring", done, (first, every), self.held_out.len());
+        let context = session.replica().model().architecture().max_position_embeddings;
+        let add_bos = self.settings.gen_kwargs.add_bos;
+        let pairs: Vec<Pair> = match &self.questions {
+            Some(questions) => questions.pairs(session, add_bos, context)?,
+            None => Vec::new(),
+        };
+        let choices = pairs.iter().map(|(tokens, learned)| Scored { tokens, learned });
+        let samples = self.held_out.iter();
+        let samples =
+            samples.map(|sample| Scored { tokens: &sample.tokens, learned: &sample.learned });
+        let scored: Vec<Scored<'_>> = samples.chain(choices).skip(first).step_by(every).collect();
+        let total = self.held_out.len() + pairs.len();
+        let progress = |done| around.tell("scoring", done, (first, every), total);
         let sums = scoring::score(session.replica(), &scored, around.stop, progress)
             .map_err(|error| Error::Score(error.into()))?;
         if around.stop.load(Ordering::Relaxed) {

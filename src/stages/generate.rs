@@ -14,7 +14,7 @@ use crate::engine::team::{self, Team};
 use crate::spec::backend::Backend;
 use crate::spec::event::{Event, Sample, Sink};
 use crate::spec::generation::Generation;
-use crate::spec::job::GenerateJob;
+use crate::spec::job::{GenerateJob, TokenizerKind};
 use crate::spec::optimization::Degrees;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -110,15 +110,9 @@ pub fn run(
     sink: &dyn Sink,
     stop: &AtomicBool,
 ) -> Result<Outcome, super::Error> {
-    let model = folders.input("model")?;
+    let tokenizer = tokenizer(job.model.tokenizer, folders)?;
     let devices = Devices { degrees: job.trainer.degrees, backend: folders.backend };
-    let speaker = if let Some(kind) = job.model.tokenizer {
-        let tokenizer = Tokenizer::load(kind, &folders.inputs).map_err(Error::from)?;
-        Speaker::new(model, devices, tokenizer)?
-    } else {
-        let data = folders.inputs.get("data").map(PathBuf::as_path);
-        Speaker::open(model, devices, data)?
-    };
+    let speaker = Speaker::new(folders.input("model")?, devices, tokenizer)?;
     let prompts = match folders.inputs.get("prompts") {
         Some(path) => read_prompts(path)?,
         None => job.stage.prompts.clone(),
@@ -159,6 +153,37 @@ impl Devices {
     pub const CPU: Devices = Devices { degrees: Degrees::SINGLE, backend: Backend::Cpu };
 }
 
+/// The tokenizer of a stage that reads text: the recipe's where the job says its kind, else the one
+/// that goes along with the model.
+pub(super) fn tokenizer(
+    kind: Option<TokenizerKind>,
+    folders: &Folders,
+) -> Result<Tokenizer, super::Error> {
+    let model = folders.input("model")?;
+    let found = match kind {
+        Some(kind) => Tokenizer::load(kind, &folders.inputs).map_err(Error::from),
+        None => beside(model, folders.inputs.get("data").map(PathBuf::as_path)),
+    };
+    Ok(found?)
+}
+
+/// The folder `tokenizer` in the checkpoint `model` or beside it, else that of `data`, a tokenize
+/// or shard output, else what another program's checkpoint carries.
+fn beside(model: &Path, data: Option<&Path>) -> Result<Tokenizer, Error> {
+    let places = [Some(model), model.parent(), data];
+    let folders = places.into_iter().flatten().map(|place| place.join("tokenizer"));
+    let found = folders.into_iter().find(|folder| folder.is_dir());
+    if let Some(folder) = found {
+        return Ok(Tokenizer::open(&folder)?);
+    }
+    let none = || Error::NoTokenizer { path: model.to_owned() };
+    let opened = Opened::open(model, None)?;
+    let carried = convert::carried(&opened, model);
+    let carried = carried.map_err(|reason| Error::UnreadTokenizer { reason })?;
+    let tokenizer = convert::tokenizer(&carried.ok_or_else(none)?);
+    tokenizer.map_err(|error| Error::Carried(Box::new(error)))
+}
+
 /// A checkpoint with its tokenizer, ready to continue prompts.
 #[derive(Debug)]
 pub struct Speaker {
@@ -172,18 +197,7 @@ impl Speaker {
     /// The tokenizer is the folder `tokenizer` in it or beside it, else that of `data`, a tokenize
     /// or shard output.
     pub fn open(model: &Path, devices: Devices, data: Option<&Path>) -> Result<Speaker, Error> {
-        let places = [Some(model), model.parent(), data];
-        let folders = places.into_iter().flatten().map(|place| place.join("tokenizer"));
-        let found = folders.into_iter().find(|folder| folder.is_dir());
-        if let Some(folder) = found {
-            return Speaker::new(model, devices, Tokenizer::open(&folder)?);
-        }
-        let none = || Error::NoTokenizer { path: model.to_owned() };
-        let opened = Opened::open(model, None)?;
-        let carried = convert::carried(&opened, model);
-        let carried = carried.map_err(|reason| Error::UnreadTokenizer { reason })?;
-        let tokenizer = convert::tokenizer(&carried.ok_or_else(none)?);
-        Speaker::new(model, devices, tokenizer.map_err(|error| Error::Carried(Box::new(error)))?)
+        Speaker::new(model, devices, beside(model, data)?)
     }
 
     fn new(model: &Path, devices: Devices, tokenizer: Tokenizer) -> Result<Speaker, Error> {

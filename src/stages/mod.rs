@@ -1,6 +1,7 @@
 //! One file per stage kind: input folders in, one output folder out.
 
 pub mod bench;
+mod choices;
 pub mod compare;
 mod conversation;
 pub mod convert;

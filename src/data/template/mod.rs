@@ -2,7 +2,10 @@
 
 pub mod chat;
 mod conversation;
+mod expression;
 mod python;
+
+pub use expression::RowExpression;
 
 use crate::base::template_size::{MAX_CODE, MAX_TAGS, too_much};
 use minijinja::syntax::SyntaxConfig;
@@ -10,11 +13,12 @@ use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value};
 
-/// A template that does not parse.
+/// A template or an expression that does not parse.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} `{source_text}` is not a template: {reason}")]
+#[error("{what} `{source_text}` is not {form}: {reason}")]
 pub struct Error {
     what: String,
+    form: &'static str,
     source_text: String,
     reason: String,
 }
@@ -35,13 +39,15 @@ impl Template {
     pub fn parse(what: &str, source: &str) -> Result<Template, Error> {
         let fail = |error: minijinja::Error| Error {
             what: what.to_owned(),
+            form: "a template",
             source_text: source.to_owned(),
             reason: error.to_string(),
         };
         if too_much(source).is_some() {
             let reason =
                 format!("it has more than {MAX_TAGS} tags, or one of more than {MAX_CODE} bytes");
-            return Err(Error { what: what.to_owned(), source_text: String::new(), reason });
+            let (what, source_text) = (what.to_owned(), String::new());
+            return Err(Error { what, form: "a template", source_text, reason });
         }
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);

@@ -70,6 +70,12 @@ pub(crate) fn check_expression(source: &str) -> Result<(), String> {
     }
 }
 
+/// What is wrong with the form of an expression over the fields of a row, if anything.
+pub(crate) fn check_syntax(source: &str) -> Result<(), String> {
+    let environment = environment(FUEL);
+    environment.compile_expression(source).map(|_| ()).map_err(|error| error.to_string())
+}
+
 /// A problem, and the part of the expression that it is about.
 type Failed = (Problem, Option<Range<usize>>);
 

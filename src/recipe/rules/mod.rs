@@ -2,6 +2,7 @@
 
 mod around;
 mod checkpoints;
+mod choices;
 mod decoding;
 mod layout;
 mod metrics;

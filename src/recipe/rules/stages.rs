@@ -1,6 +1,6 @@
 //! Written stages: inputs that exist and have the right kind, splits that give samples.
 
-use super::{metrics, overlay, tasks};
+use super::{choices, metrics, overlay, tasks};
 use crate::recipe::findings::Findings;
 use crate::recipe::path::Path;
 use crate::recipe::stages::NamedStage;
@@ -106,7 +106,8 @@ fn inputs(stage: &Stage) -> Vec<Input<'_>> {
             inputs
         }
         Stage::Evaluate(evaluate) => {
-            vec![("model", &evaluate.model, WEIGHTS), ("data", &evaluate.data, SAMPLES)]
+            let data = evaluate.data.as_deref().map(|data| ("data", data, SAMPLES));
+            [("model", evaluate.model.as_str(), WEIGHTS)].into_iter().chain(data).collect()
         }
         Stage::Generate(generate) => vec![("model", &generate.model, WEIGHTS)],
     }
@@ -179,7 +180,9 @@ fn evaluation(stages: &[NamedStage], evaluate: &Evaluate, path: &Path, findings:
             .help("name a metric, such as `metrics: [exact_match, loss]`");
     }
     metrics::check(&evaluate.metrics, &path.key("metrics"), findings);
-    let named = stages.iter().find(|stage| stage.name == evaluate.data).map(|stage| &stage.stage);
+    choices::check(evaluate, path, findings);
+    let Some(data) = &evaluate.data else { return };
+    let named = stages.iter().find(|stage| stage.name == *data).map(|stage| &stage.stage);
     let Some(Stage::Tokenize(tokenize)) = named else { return };
     let split = evaluate.split.unwrap_or(Split::Test);
     if !tokenize.sources.iter().any(|source| gives(source, split)) {
@@ -188,7 +191,7 @@ fn evaluation(stages: &[NamedStage], evaluate: &Evaluate, path: &Path, findings:
                 "recipe::empty_split",
                 path.key("split"),
                 "no rows",
-                format!("no rows of `{}` go to the {} split", evaluate.data, split.name()),
+                format!("no rows of `{data}` go to the {} split", split.name()),
             )
             .help(format!(
                 "give a source `split: {{by: FIELD, {}: 0.05}}`, or choose another split",
@@ -206,7 +209,7 @@ fn evaluation(stages: &[NamedStage], evaluate: &Evaluate, path: &Path, findings:
             "recipe::unknown_task",
             path.key("task"),
             "no such task",
-            format!("`{}` has no task called `{task}`", evaluate.data),
+            format!("`{data}` has no task called `{task}`"),
         )
         .help(format!("{}tasks: {}", meant.unwrap_or_default(), suggest::listed(tasks())));
 }

@@ -84,6 +84,8 @@ pub(super) struct SampleTable {
     pub(super) rows: Vec<SampleRow>,
     /// Rows that there are, of which `rows` are the first.
     pub(super) total: usize,
+    /// Whether any answer is known to be right or wrong.
+    pub(super) is_judged: bool,
 }
 
 /// One prompt and what each stage made of it.
@@ -99,7 +101,7 @@ pub(super) struct SampleRow {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Output {
     text: String,
-    /// Whether it is the expected answer, where exact match was asked for.
+    /// Whether it is the expected answer, where exact match or the accuracy of choices was asked for.
     hit: Option<bool>,
     scores: BTreeMap<String, f64>,
     stop_reason: StopReason,
@@ -128,9 +130,11 @@ impl SampleTable {
             expected: key.expected.trim().to_owned(),
             outputs: stages.iter().map(|stage| answers[key].get(stage.as_str()).cloned()).collect(),
         };
-        let rows = order.iter().take(MAX_ROWS).map(row).collect();
+        let rows: Vec<SampleRow> = order.iter().take(MAX_ROWS).map(row).collect();
+        let mut outputs = rows.iter().flat_map(|row| row.outputs.iter().flatten());
+        let is_judged = outputs.any(|output| output.hit.is_some());
         let stages = stages.into_iter().cloned().collect();
-        SampleTable { stages, rows, total: order.len() }
+        SampleTable { stages, rows, total: order.len(), is_judged }
     }
 }
 
@@ -151,7 +155,8 @@ impl<'a> Key<'a> {
 
 impl Output {
     fn of(sample: &Sample) -> Output {
-        let hit = sample.scores.get("exact_match").map(|score| *score >= 1.0);
+        let judged = ["exact_match", "acc"].into_iter().find_map(|name| sample.scores.get(name));
+        let hit = judged.map(|score| *score >= 1.0);
         // The mark beside the text says that one already.
         let mut scores = sample.scores.clone();
         scores.remove("exact_match");

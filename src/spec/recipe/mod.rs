@@ -4,6 +4,7 @@
 //! said in its description and computed in [`defaults`]. The JSON Schemas are made from these types.
 
 pub mod choice;
+pub mod choices;
 pub mod data;
 pub mod defaults;
 pub mod exp_manager;
@@ -21,6 +22,7 @@ pub mod union;
 pub mod verify;
 
 pub use choice::{Accelerator, Compat, PrecisionName};
+pub use choices::Choices;
 pub use data::{Data, Dataset};
 pub use exp_manager::ExpManager;
 pub use inference::{GenKwargs, Inference};

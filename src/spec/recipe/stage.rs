@@ -1,6 +1,7 @@
 //! The recipe's `stages` section: `name: {kind: {settings}}`, in the order of the file.
 
 use super::choice::TruncationMethod;
+use super::choices::Choices;
 use super::inference::GenKwargs;
 use super::metric::MetricChoice;
 use super::model::Model;
@@ -17,7 +18,6 @@ use std::fmt;
 pub struct Stages(pub Vec<(String, Stage)>);
 
 /// One stage: its kind and its settings.
-#[expect(clippy::large_enum_variant, reason = "a recipe holds a handful of them")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stage {
     /// Rows to token ids.
@@ -244,7 +244,8 @@ impl Validate {
     pub fn as_evaluate(&self) -> Evaluate {
         Evaluate {
             model: String::new(),
-            data: self.data.clone(),
+            data: Some(self.data.clone()),
+            choices: None,
             split: Some(self.split.unwrap_or(Split::Validation)),
             task: self.task.clone(),
             limit: Some(self.limit.unwrap_or(64)),
@@ -271,7 +272,9 @@ pub struct Evaluate {
     /// The load or train stage that gives the weights.
     pub model: String,
     /// The tokenize stage that gives the samples.
-    pub data: String,
+    pub data: Option<String>,
+    /// Multiple choice, in place of `data`: metrics `acc` and `acc_norm`.
+    pub choices: Option<Choices>,
     /// Which split. Default: test.
     pub split: Option<Split>,
     /// Only samples of this task. Default: all.

@@ -4,6 +4,7 @@ mod batch;
 mod cached;
 mod layouts;
 mod chi_squared;
+mod choices;
 mod metrics;
 #[cfg(unix)]
 mod programs;

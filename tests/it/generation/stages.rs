@@ -10,9 +10,9 @@ use sft_run::spec::backend::Backend;
 use sft_run::spec::event::{Event, Sample, Silent, Sink};
 use sft_run::spec::generation::Generation;
 use sft_run::spec::job::{
-    EvaluateJob, EvaluateStage, Format, GenerateJob, GenerateModel, GenerateStage, Job, LoadJob,
-    LoadModel, LoadStage, ReadingTrainer, RowSource, Split, SplitRule, Task, TokenizeJob,
-    TokenizeModel, TokenizeStage, TokenizerKind,
+    EvaluateJob, EvaluateStage, Format, GenerateJob, GenerateStage, Job, LoadJob, LoadModel,
+    LoadStage, ReadingTrainer, RowSource, Split, SplitRule, Task, TokenizeJob, TokenizeModel,
+    TokenizeStage, TokenizerKind, TokenizerSettings,
 };
 use sft_run::spec::metric::{Metric, MetricName};
 use sft_run::stages::generate::{Devices, Speaker};
@@ -81,11 +81,8 @@ impl House {
 
     fn evaluate(&self, stage: EvaluateStage, output: &str) -> Result<Outcome, stages::Error> {
         let inputs = [("data", self.path("data")), ("model", self.path("model"))];
-        self.run(
-            &Job::Evaluate(EvaluateJob { trainer: ReadingTrainer::default(), stage }),
-            &inputs,
-            output,
-        )
+        let (trainer, model) = (ReadingTrainer::default(), TokenizerSettings::default());
+        self.run(&Job::Evaluate(EvaluateJob { trainer, model, stage }), &inputs, output)
     }
 
     fn samples(&self, file: &str) -> Vec<Sample> {
@@ -123,6 +120,7 @@ fn stage(metrics: &[MetricName], gen_kwargs: Generation) -> EvaluateStage {
         limit: Some(20),
         metrics: metrics.iter().copied().map(Metric::Named).collect(),
         gen_kwargs,
+        choices: None,
     }
 }
 
@@ -226,11 +224,8 @@ fn generate_continues_prompts_of_a_recipe_or_a_file() {
     let prompts = ["thing 1 is", "the", "one day a man came"].map(str::to_owned).to_vec();
     let job = |prompts: &[String]| {
         let stage = GenerateStage { prompts: prompts.to_vec(), gen_kwargs: greedy() };
-        Job::Generate(GenerateJob {
-            trainer: ReadingTrainer::default(),
-            model: GenerateModel::default(),
-            stage,
-        })
+        let (trainer, model) = (ReadingTrainer::default(), TokenizerSettings::default());
+        Job::Generate(GenerateJob { trainer, model, stage })
     };
     let inputs = [("model", house.path("model")), ("data", house.path("data"))];
     let sink = Kept::default();

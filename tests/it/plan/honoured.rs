@@ -211,6 +211,12 @@ const IN_SMALL: &[(&str, &str, &str)] = &[
     ("stages.tuned.train.with={trainer: {max_steps: 60}}", "", "tuned"),
     ("stages.evaluate.evaluate.model=base", "", "evaluate<"),
     ("stages.evaluate.evaluate.data=other", OTHER_TOKENIZE, "evaluate<"),
+    ("stages.evaluate.evaluate.choices.rows=b.jsonl", CHOICES, "evaluate<"),
+    ("stages.evaluate.evaluate.choices.prompt=b", CHOICES, "evaluate"),
+    ("stages.evaluate.evaluate.choices.choices=b", CHOICES, "evaluate"),
+    ("stages.evaluate.evaluate.choices.answer=b", CHOICES, "evaluate"),
+    ("stages.evaluate.evaluate.choices.labels=b", CHOICES, "evaluate"),
+    ("stages.evaluate.evaluate.choices.delimiter=b", CHOICES, "evaluate"),
     ("stages.evaluate.evaluate.split=validation", "", "evaluate"),
     ("stages.evaluate.evaluate.task=define", "", "evaluate"),
     ("stages.evaluate.evaluate.limit=5", "", "evaluate"),
@@ -255,6 +261,9 @@ const BOTH: &str = "stages.base.train.validate={data: tokenize, metrics: [exact_
      stages.tuned.train.validate={data: tokenize, metrics: [exact_match]}";
 const STOPS: &str = "exp_manager.create_early_stopping_callback=true";
 
+/// A judged set.
+const CHOICES: &str = "stages.evaluate.evaluate={model: tuned, metrics: [acc], \
+     choices: {rows: a.jsonl, prompt: a, choices: a, answer: a}}";
 /// Metrics of the recipe's own.
 const PATTERN: &str = "stages.evaluate.evaluate.metrics=[{name: a, regex: a}]";
 const PROGRAM: &str = "stages.evaluate.evaluate.metrics=[{name: a, command: [a]}]";
