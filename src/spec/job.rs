@@ -8,9 +8,10 @@
 
 use super::architecture::Architecture;
 pub use super::choices::ChoiceSet;
-use super::generation::Generation;
-use super::metric::Metric;
 use super::optimization::{Degrees, LossScaling, Optimizer, Precision, Recompute};
+pub use super::reading::{
+    EvaluateJob, EvaluateStage, GenerateJob, GenerateStage, ReadingTrainer, TokenizerSettings,
+};
 pub use super::rows::{Format, RowSource, Split, SplitRule, Task};
 use serde::{Deserialize, Serialize};
 
@@ -317,97 +318,4 @@ impl ShardJob {
         }
         settings
     }
-}
-
-/// Inputs: `model` (a checkpoint), `data` (a tokenize output) or `choices` (rows of multiple choice,
-/// with the tokenizer's files when none goes along with the model), `metrics.N.…` (files of metric
-/// N). Output: `metrics.json`, `intervals.json`, `samples.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EvaluateJob {
-    /// `trainer` settings; left out for one rank, as in stages from before there were others.
-    #[serde(default, skip_serializing_if = "ReadingTrainer::is_single")]
-    pub trainer: ReadingTrainer,
-    /// `model` settings; left out when nothing is set, as before there were any.
-    #[serde(default, skip_serializing_if = "TokenizerSettings::is_default")]
-    pub model: TokenizerSettings,
-    /// The stage's own settings.
-    pub stage: EvaluateStage,
-}
-
-/// `trainer` settings of stages that only read from a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReadingTrainer {
-    /// Ranks along each axis: without virtual stages and sequence parallelism, which are for training.
-    pub degrees: Degrees,
-}
-
-impl ReadingTrainer {
-    fn is_single(&self) -> bool {
-        self.degrees == Degrees::SINGLE
-    }
-}
-
-impl Default for ReadingTrainer {
-    fn default() -> ReadingTrainer {
-        ReadingTrainer { degrees: Degrees::SINGLE }
-    }
-}
-
-/// evaluate's own settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EvaluateStage {
-    /// Which rows.
-    pub split: Split,
-    /// Which task's samples; none for all.
-    pub task: Option<String>,
-    /// At most so many samples, taken in the order of their hashes; none for all.
-    pub limit: Option<usize>,
-    /// What is computed.
-    pub metrics: Vec<Metric>,
-    /// How answers are generated.
-    pub gen_kwargs: Generation,
-    /// Rows of multiple choice in place of samples; none for samples.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub choices: Option<ChoiceSet>,
-}
-
-/// Inputs: `model` (a checkpoint), `prompts` (JSONL) unless they stand in the recipe, the
-/// tokenizer's files when none goes along with the model. Output: `generations.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GenerateJob {
-    /// `trainer` settings, as in [`EvaluateJob`].
-    #[serde(default, skip_serializing_if = "ReadingTrainer::is_single")]
-    pub trainer: ReadingTrainer,
-    /// `model` settings.
-    pub model: TokenizerSettings,
-    /// The stage's own settings.
-    pub stage: GenerateStage,
-}
-
-/// `model` settings of stages that read text.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TokenizerSettings {
-    /// Kind of the tokenizer in inputs `tokenizer.*`; none when one goes along with the model.
-    pub tokenizer: Option<TokenizerKind>,
-}
-
-impl TokenizerSettings {
-    fn is_default(&self) -> bool {
-        *self == TokenizerSettings::default()
-    }
-}
-
-/// generate's own settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GenerateStage {
-    /// Prompts from the recipe; empty when input `prompts` is given.
-    pub prompts: Vec<String>,
-    /// How text is generated.
-    pub gen_kwargs: Generation,
 }

@@ -9,6 +9,7 @@ pub mod generation;
 pub mod job;
 pub mod metric;
 pub mod optimization;
+pub mod reading;
 pub mod recipe;
 pub mod rows;
 pub mod watched;

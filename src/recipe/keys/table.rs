@@ -331,6 +331,7 @@ pub(super) const GROUPS: &[Group] = &[
     honoured("stages.NAME.load", "restore_from_path strict"),
     honoured("stages.NAME.train", "data model checkpoint_every with"),
     honoured("stages.NAME.evaluate", "model data split task limit"),
+    honoured("stages.NAME.evaluate.choices", "rows prompt choices answer labels delimiter"),
     honoured("stages.NAME.evaluate.metrics[]", "name regex expression lexicon command timeout"),
     honoured("stages.NAME.evaluate.gen_kwargs", DECODING),
     honoured("stages.NAME.train.validate", "data split task limit"),
