@@ -14,16 +14,23 @@ enum Part {
 impl FilePattern {
     /// Reads a pattern; a fragment says what is wrong.
     pub fn parse(text: &str) -> Result<FilePattern, String> {
-        if text.is_empty() || text.contains(['/', '\\', '\0']) || text.starts_with('.') {
-            return Err("it must name a folder, not a path".to_owned());
+        let no_path = || "it must name a folder, not a path".to_owned();
+        if text.is_empty() || text.starts_with('.') {
+            return Err(no_path());
         }
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('{') {
             let (value, after) = after.split_once('}').ok_or("a `{` has no `}`".to_owned())?;
+            if is_path(before) {
+                return Err(no_path());
+            }
             parts.push(Part::Text(before.to_owned()));
             parts.push(value_part(value)?);
             rest = after;
+        }
+        if is_path(rest) {
+            return Err(no_path());
         }
         parts.push(Part::Text(rest.to_owned()));
         Ok(FilePattern(parts))
@@ -37,15 +44,22 @@ impl FilePattern {
         })
     }
 
-    /// The name: each value stands as `name=value`, as PyTorch Lightning writes it.
+    /// The name: each value stands as `name=value`, as PyTorch Lightning writes it, with `_` for the
+    /// `/` of a metric's name.
     pub fn format(&self, value: impl Fn(&str) -> f64) -> String {
         let part = |part: &Part| match part {
             Part::Text(text) => text.clone(),
-            Part::Value(name, Some(digits)) => format!("{name}={:.digits$}", value(name)),
-            Part::Value(name, None) => format!("{name}={}", value(name)),
+            Part::Value(name, Some(digits)) => {
+                format!("{}={:.digits$}", name.replace('/', "_"), value(name))
+            }
+            Part::Value(name, None) => format!("{}={}", name.replace('/', "_"), value(name)),
         };
         self.0.iter().map(part).collect()
     }
+}
+
+fn is_path(text: &str) -> bool {
+    text.contains(['/', '\\', '\0'])
 }
 
 /// `val_loss:.2f`, `step`, `step:d`.
@@ -61,8 +75,8 @@ fn value_part(text: &str) -> Result<Part, String> {
             Some(known.ok_or(format!("`{other}` is no format such as `.2f`"))?)
         }
     };
-    let plain =
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-/".contains(&byte);
+    let plain = !name.is_empty() && name.bytes().all(plain);
     if plain {
         Ok(Part::Value(name.to_owned(), digits))
     } else {
@@ -84,6 +98,7 @@ mod tests {
         check("gpt--{val_loss:.2f}-{step}", "gpt--val_loss=2.31-step=100");
         check("best", "best");
         check("{step:d}{val_loss}", "step=100val_loss=2.306");
+        check("{val_metrics/avg_bleu:.1f}", "val_metrics_avg_bleu=2.3");
     }
 
     #[test]

@@ -5,17 +5,20 @@ use crate::base::atomic_file;
 use crate::base::step_trace::{self, TraceFile, TracedStep};
 use crate::spec::event::{StepMetrics, ValidationMetrics};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
 /// What the lines that were kept end with.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Last {
     /// Loss of the last logged step.
     pub train_loss: Option<f64>,
     /// Loss of the last validation.
     pub validation_loss: Option<f64>,
+    /// Metrics of the last validation, by their names in the log.
+    pub metrics: BTreeMap<String, f64>,
 }
 
 /// The open files.
@@ -85,15 +88,18 @@ fn kept_lines(text: &str, steps: u64) -> String {
 
 fn last(lines: &str) -> Last {
     #[derive(Deserialize)]
-    struct Losses {
-        reduced_train_loss: Option<f64>,
-        val_loss: Option<f64>,
+    struct TrainLoss {
+        reduced_train_loss: f64,
     }
-    let read = lines.lines().filter_map(|line| serde_json::from_str::<Losses>(line).ok());
-    read.fold(Last::default(), |last, line| Last {
-        train_loss: line.reduced_train_loss.or(last.train_loss),
-        validation_loss: line.val_loss.or(last.validation_loss),
-    })
+    let mut last = Last::default();
+    for line in lines.lines() {
+        if let Ok(validation) = serde_json::from_str::<ValidationMetrics>(line) {
+            (last.validation_loss, last.metrics) = (Some(validation.val_loss), validation.metrics);
+        } else if let Ok(step) = serde_json::from_str::<TrainLoss>(line) {
+            last.train_loss = Some(step.reduced_train_loss);
+        }
+    }
+    last
 }
 
 #[cfg(test)]
@@ -122,18 +128,19 @@ mod tests {
         for number in 1..=4 {
             journal.step(&step(number)).unwrap();
         }
+        let metrics = BTreeMap::from([("val_metrics/avg_bleu".to_owned(), 3.0)]);
         journal
             .validation(&ValidationMetrics {
                 step: 2,
                 consumed_samples: 16,
                 val_loss: 1.0,
-                metrics: std::collections::BTreeMap::new(),
+                metrics: metrics.clone(),
             })
             .unwrap();
         journal.lines.write_all(b"{\"step\": 2, \"half a li").unwrap();
         let (mut journal, last) = Journal::open(&path, 2).unwrap();
         let (train_loss, validation_loss) = (Some(1.5), Some(1.0));
-        assert_eq!(last, Last { train_loss, validation_loss });
+        assert_eq!(last, Last { train_loss, validation_loss, metrics });
         journal.step(&step(3)).unwrap();
         let steps: Vec<u64> = fs::read_to_string(&path)
             .unwrap()

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod census;
+pub mod classifier;
 pub mod devices;
 pub mod early_stopping;
 mod fault;

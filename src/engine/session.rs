@@ -18,6 +18,7 @@ use crate::data::sampler::Share;
 use crate::parallel::mesh::Mesh;
 use crate::spec::event::{Event, Sink, StepMetrics, ValidationMetrics};
 use crate::spec::job::{Monitor, RESUME_FOLDER};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -37,6 +38,8 @@ pub(super) struct Session<'a> {
     teller: Option<Teller<'a>>,
     train_loss: Option<f64>,
     validation_loss: Option<f64>,
+    /// Metrics of the last validation; the first rank's.
+    metrics: BTreeMap<String, f64>,
     /// The first rank's: it has the journal to remember by.
     patience: Option<Patience<'a>>,
 }
@@ -83,6 +86,7 @@ impl<'a> Session<'a> {
             teller,
             train_loss: last.train_loss,
             validation_loss: last.validation_loss,
+            metrics: last.metrics,
         })
     }
 
@@ -190,6 +194,7 @@ impl<'a> Session<'a> {
         if let Some(patience) = &mut self.patience {
             patience.see(&metrics);
         }
+        self.metrics.clone_from(&metrics.metrics);
         sink.emit(Event::Validation(metrics));
         Ok(())
     }
@@ -236,9 +241,10 @@ impl<'a> Session<'a> {
     /// What a checkpoint made now says of the training.
     fn training(&mut self) -> Result<Training, Error> {
         let job = self.run.job;
-        let score = match job.stage.keep.as_ref().map(|keep| keep.monitor) {
+        let score = match job.stage.keep.as_ref().map(|keep| &keep.monitor) {
             Some(Monitor::ValLoss) => self.validation_loss,
             Some(Monitor::ReducedTrainLoss) => self.train_loss,
+            Some(Monitor::Metric(name)) => self.metrics.get(name).copied(),
             None => None,
         };
         let training = resuming::training(job, self.progress, score, &mut self.data)?;

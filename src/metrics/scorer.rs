@@ -11,7 +11,7 @@ use crate::spec::metric::{Metric, MetricName};
 use regex::Regex;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Why a metric has no value.
@@ -67,6 +67,14 @@ pub enum Error {
         /// What is wrong.
         source: program::Error,
     },
+    /// A classifier gave no score.
+    #[error("the classifier of metric `{metric}` gave no score")]
+    Classifier {
+        /// The metric.
+        metric: String,
+        /// What is wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A metric's file was not handed in.
     #[error("metric `{metric}` has no file: name one in the recipe")]
     NoFile {
@@ -93,18 +101,26 @@ pub struct Results {
 pub struct Scorer {
     texts: Vec<(String, Prepared)>,
     programs: Vec<(String, Program)>,
+    /// Metrics that a classifier computes, and whether it reads the prompt too.
+    classifiers: Vec<(String, bool)>,
     /// Metrics that are computed from logits.
     forced: Vec<MetricName>,
     tokenizer: Tokenizer13a,
 }
 
-/// Where the samples are scored: who may stop it, and who hears a program's stderr (the metric's
-/// name and the line).
+/// A classifier's score of a text, given the metric's name.
+pub type Classify<'a> =
+    dyn FnMut(&str, &str) -> Result<f64, Box<dyn std::error::Error + Send + Sync>> + 'a;
+
+/// Where the samples are scored: who may stop it, who hears a program's stderr (the metric's name
+/// and the line), and who classifies, since a metric sees no model.
 pub struct Surroundings<'a> {
     /// Set from outside to end early.
     pub stop: &'a AtomicBool,
     /// Gets each line.
     pub hear: &'a mut dyn FnMut(&str, &str),
+    /// Scores a text.
+    pub classify: &'a mut Classify<'a>,
     /// Seed of the bootstrap.
     pub seed: u64,
 }
@@ -118,8 +134,8 @@ impl Scorer {
     ) -> Result<Scorer, Error> {
         let no_rule = |source| Error::Pattern { metric: "bleu".to_owned(), source };
         let tokenizer = Tokenizer13a::new().map_err(no_rule)?;
-        let mut scorer =
-            Scorer { texts: Vec::new(), programs: Vec::new(), forced: Vec::new(), tokenizer };
+        let (texts, programs, classifiers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut scorer = Scorer { texts, programs, classifiers, forced: Vec::new(), tokenizer };
         let mut seen: Vec<&str> = Vec::new();
         for (number, metric) in metrics.iter().enumerate() {
             if !seen.contains(&metric.name()) {
@@ -152,6 +168,10 @@ impl Scorer {
                 self.programs.push((name, Program { command, patience }));
                 return Ok(());
             }
+            Metric::Classifier { with_prompt, .. } => {
+                self.classifiers.push((name, *with_prompt));
+                return Ok(());
+            }
             Metric::Named(named) => Prepared::Named(*named),
             Metric::Regex { regex, .. } => {
                 let pattern = Regex::new(regex);
@@ -174,7 +194,7 @@ impl Scorer {
 
     /// Whether any metric needs generated text.
     pub fn needs_text(&self) -> bool {
-        !self.texts.is_empty() || !self.programs.is_empty()
+        !(self.texts.is_empty() && self.programs.is_empty() && self.classifiers.is_empty())
     }
 
     /// Whether any metric needs logits of the expected tokens.
@@ -214,6 +234,11 @@ impl Scorer {
             });
             add(name, scores.map(Column::of_mean));
         }
+        for (name, with_prompt) in &self.classifiers {
+            let scores = not_empty(name, rows);
+            let scores = scores.and_then(|()| classified(name, *with_prompt, rows, around));
+            add(name, scores.map(Column::of_mean));
+        }
         results.settle(columns, around.seed);
         let forced = self.forced(likelihoods, &mut results.failures);
         results.settle(forced, around.seed);
@@ -237,6 +262,25 @@ impl Scorer {
         }
         columns
     }
+}
+
+/// A classifier's score of every output, or of prompts and outputs.
+fn classified(
+    name: &str,
+    with_prompt: bool,
+    rows: &[Texts<'_>],
+    around: &mut Surroundings<'_>,
+) -> Result<Vec<f64>, Error> {
+    let score = |row: &Texts<'_>| {
+        let fail = |source| Error::Classifier { metric: name.to_owned(), source };
+        if around.stop.load(Ordering::Relaxed) {
+            return Err(fail("the run was stopped".into()));
+        }
+        let text =
+            if with_prompt { [row.prompt, row.output].concat() } else { row.output.to_owned() };
+        (around.classify)(name, &text).map_err(fail)
+    };
+    rows.iter().map(score).collect()
 }
 
 fn not_empty(name: &str, rows: &[Texts<'_>]) -> Result<(), Error> {
@@ -286,7 +330,12 @@ mod tests {
     fn score(metrics: &[MetricName], rows: &[Texts<'_>], forced: &[Likelihood]) -> Results {
         let metrics: Vec<Metric> = metrics.iter().copied().map(Metric::Named).collect();
         let stop = AtomicBool::new(false);
-        let mut around = Surroundings { stop: &stop, hear: &mut |_, _| (), seed: 1 };
+        let mut around = Surroundings {
+            stop: &stop,
+            hear: &mut |_, _| (),
+            classify: &mut |_, _| Ok(0.0),
+            seed: 1,
+        };
         Scorer::new(&metrics, &|_| None).unwrap().score(rows, forced, &mut around)
     }
 

@@ -81,6 +81,15 @@ pub enum Metric {
         /// The metric's name.
         name: String,
     },
+    /// Mean probability of a label by a text classifier; input `metrics.N.classifier`, a folder.
+    Classifier {
+        /// The metric's name.
+        name: String,
+        /// The label; none for the classifier's last one.
+        label: Option<String>,
+        /// Whether it reads the prompt too.
+        with_prompt: bool,
+    },
     /// Mean of another program's scores; words that name files are inputs `metrics.N.command.M`.
     Program {
         /// The metric's name.
@@ -103,6 +112,7 @@ impl Metric {
             Metric::Regex { name, .. }
             | Metric::Expression { name, .. }
             | Metric::Lexicon { name }
+            | Metric::Classifier { name, .. }
             | Metric::Program { name, .. } => name,
         }
     }

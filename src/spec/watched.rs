@@ -1,5 +1,6 @@
 //! What a training watches of itself: which checkpoints are kept, and when it stops early.
 
+use super::event::VALIDATION_METRIC;
 use serde::{Deserialize, Serialize};
 
 /// Checkpoints that are kept beside the last (`exp_manager.checkpoint_callback_params`).
@@ -19,13 +20,15 @@ pub struct Keep {
 }
 
 /// A number by which checkpoints are ranked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Monitor {
     /// The last validation's loss.
     ValLoss,
     /// The last step's loss.
     ReducedTrainLoss,
+    /// A metric of the last validation, by its name in the log (`val_metrics/avg_NAME`).
+    Metric(String),
 }
 
 impl Monitor {
@@ -34,6 +37,7 @@ impl Monitor {
         match name {
             "val_loss" | "validation_loss" => Some(Monitor::ValLoss),
             "reduced_train_loss" | "train_loss" => Some(Monitor::ReducedTrainLoss),
+            _ if name.starts_with(VALIDATION_METRIC) => Some(Monitor::Metric(name.to_owned())),
             _ => None,
         }
     }

@@ -30,7 +30,9 @@ impl Questions {
         set: &ChoiceSet,
         limit: Option<usize>,
     ) -> Result<Questions, Error> {
-        Ok(Questions { rows: choices::read(path, set, limit)?, delimiter: set.delimiter.clone() })
+        let rows = choices::read(path, set, limit);
+        let rows = rows.map_err(|error| Error::Choices(Box::new(error)))?;
+        Ok(Questions { rows, delimiter: set.delimiter.clone() })
     }
 
     /// Number of rows.

@@ -4,6 +4,7 @@ use super::Folders;
 use super::choices::{Pair, Questions};
 use super::held_out::{self, HeldOut};
 use crate::data::{choices, tokenizer};
+use crate::engine::classifier::{self, Classifier};
 use crate::engine::generation::{Generated, Session, SessionError, Update, batch};
 use crate::engine::replica::RankFailure;
 use crate::engine::scoring::{self, Scored};
@@ -12,6 +13,8 @@ use crate::metrics::scorer::Surroundings;
 use crate::metrics::{self, Likelihood, Results, Scorer, Texts};
 use crate::spec::event::{Event, Sample, Sink};
 use crate::spec::job::EvaluateStage;
+use crate::spec::metric::Metric;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,7 +32,7 @@ pub enum Error {
     Samples(#[from] held_out::Error),
     /// The rows of multiple choice.
     #[error(transparent)]
-    Choices(#[from] choices::Error),
+    Choices(Box<choices::Error>),
     /// A sample cannot be generated from.
     #[error(
         "sample `{start}…` of task `{task}` has no prompt apart from its answer, so metrics of \
@@ -48,6 +51,9 @@ pub enum Error {
     /// Scoring.
     #[error("cannot score the expected answers")]
     Score(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A metric's classifier.
+    #[error(transparent)]
+    Classifier(#[from] classifier::Error),
     /// The metrics.
     #[error(transparent)]
     Metrics(#[from] metrics::Error),
@@ -67,6 +73,8 @@ pub(super) struct Evaluation {
     /// Rows of multiple choice in place of samples.
     questions: Option<Questions>,
     scorer: Scorer,
+    /// By the metric's name.
+    classifiers: BTreeMap<String, Classifier>,
 }
 
 /// What the model made of one replica's share of the samples.
@@ -105,11 +113,12 @@ impl Evaluation {
         };
         // Metrics first: their mistakes are told before anything is read.
         let scorer = Scorer::new(&settings.metrics, &file)?;
+        let classifiers = classifiers(&settings.metrics, &file)?;
         let (held_out, questions) = match &settings.choices {
             Some(set) => (Vec::new(), Some(Questions::read(data, set, settings.limit)?)),
             None => (held_out::read(data, settings)?, None),
         };
-        Ok(Evaluation { settings: settings.clone(), held_out, questions, scorer })
+        Ok(Evaluation { settings: settings.clone(), held_out, questions, scorer, classifiers })
     }
 
     /// Number of samples.
@@ -156,7 +165,12 @@ impl Evaluation {
             }
         };
         let seed = self.settings.gen_kwargs.seed;
-        let mut around = Surroundings { stop: around.stop, hear: &mut hear, seed };
+        let mut classify = |metric: &str, text: &str| {
+            let classifier = self.classifiers.get(metric).ok_or("it was not opened")?;
+            Ok(classifier.score(text)?)
+        };
+        let (hear, classify) = (&mut hear, &mut classify);
+        let mut around = Surroundings { stop: around.stop, hear, classify, seed };
         let mut results = self.scorer.score(&rows, &likelihoods, &mut around);
         drop(rows);
         for (sample, scores) in samples.iter_mut().zip(std::mem::take(&mut results.rows)) {
@@ -255,6 +269,21 @@ impl Around<'_> {
             self.sink.emit(progress(task, total.min(done * replicas), total));
         }
     }
+}
+
+/// The classifiers of `metrics`, by the metrics' names.
+fn classifiers(
+    metrics: &[Metric],
+    file: &dyn Fn(&str) -> Option<PathBuf>,
+) -> Result<BTreeMap<String, Classifier>, Error> {
+    let mut opened = BTreeMap::new();
+    for (number, metric) in metrics.iter().enumerate() {
+        let Metric::Classifier { name, label, .. } = metric else { continue };
+        let folder = file(&format!("{number}.classifier"));
+        let folder = folder.ok_or_else(|| metrics::Error::NoFile { metric: name.clone() })?;
+        opened.insert(name.clone(), Classifier::open(&folder, label.as_deref())?);
+    }
+    Ok(opened)
 }
 
 fn texts(sample: &Sample) -> Texts<'_> {

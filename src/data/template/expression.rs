@@ -25,7 +25,7 @@ impl RowExpression {
             what: what.to_owned(),
             form: "an expression",
             source_text: source.chars().take(MAX_CODE).collect(),
-            reason,
+            reason: reason.into(),
         };
         if code_length(source) > MAX_CODE {
             return Err(fail(format!("it has more than {MAX_CODE} bytes")));

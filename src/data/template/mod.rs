@@ -19,8 +19,8 @@ use serde_json::{Map, Value};
 pub struct Error {
     what: String,
     form: &'static str,
-    source_text: String,
-    reason: String,
+    source_text: Box<str>,
+    reason: Box<str>,
 }
 
 /// A parsed template.
@@ -40,14 +40,15 @@ impl Template {
         let fail = |error: minijinja::Error| Error {
             what: what.to_owned(),
             form: "a template",
-            source_text: source.to_owned(),
-            reason: error.to_string(),
+            source_text: source.into(),
+            reason: error.to_string().into(),
         };
         if too_much(source).is_some() {
             let reason =
                 format!("it has more than {MAX_TAGS} tags, or one of more than {MAX_CODE} bytes");
-            let (what, source_text) = (what.to_owned(), String::new());
-            return Err(Error { what, form: "a template", source_text, reason });
+            let (what, source_text) = (what.to_owned(), "".into());
+            let (form, reason) = ("a template", reason.into());
+            return Err(Error { what, form, source_text, reason });
         }
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);

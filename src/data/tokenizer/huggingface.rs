@@ -130,6 +130,6 @@ impl HuggingFace {
 }
 
 /// Makes the crate's error ours.
-fn malformed(path: &Path) -> impl Fn(tokenizers::Error) -> Error {
+pub(super) fn malformed(path: &Path) -> impl Fn(tokenizers::Error) -> Error {
     move |error| Error::Malformed { path: path.to_path_buf(), reason: error.to_string() }
 }

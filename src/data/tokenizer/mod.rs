@@ -5,10 +5,12 @@
 //! ([`Tokenizer::open`]). Ids are those of the original programs.
 
 mod files;
+mod framed;
 mod huggingface;
 mod sentencepiece;
 mod train;
 
+pub use framed::FramedTokenizer;
 pub use train::{TrainRequest, TrainText, train};
 
 use crate::base::atomic_file;

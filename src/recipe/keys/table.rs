@@ -332,13 +332,10 @@ pub(super) const GROUPS: &[Group] = &[
     honoured("stages.NAME.train", "data model checkpoint_every with"),
     honoured("stages.NAME.evaluate", "model data split task limit"),
     honoured("stages.NAME.evaluate.choices", "rows prompt choices answer labels delimiter"),
-    honoured("stages.NAME.evaluate.metrics[]", "name regex expression lexicon command timeout"),
+    honoured("stages.NAME.evaluate.metrics[]", OWN_METRIC),
     honoured("stages.NAME.evaluate.gen_kwargs", DECODING),
     honoured("stages.NAME.train.validate", "data split task limit"),
-    honoured(
-        "stages.NAME.train.validate.metrics[]",
-        "name regex expression lexicon command timeout",
-    ),
+    honoured("stages.NAME.train.validate.metrics[]", OWN_METRIC),
     honoured("stages.NAME.train.validate.gen_kwargs", DECODING),
     honoured("stages.NAME.generate", "model prompts prompts_file"),
     honoured("stages.NAME.generate.gen_kwargs", DECODING),
@@ -364,6 +361,8 @@ const HELD_OUT: &str = "held-out samples are taken in the order of the files";
 const ONE_LENGTH: &str = "samples of every split are cut to one length: the least of model.encoder_seq_length, \
      model.data.seq_length and model.data.train_ds.max_seq_length";
 const CLASSES: &str = "it is for metrics over classes, which are not built";
+const OWN_METRIC: &str =
+    "name regex expression lexicon classifier label with_prompt command timeout";
 const DECODING: &str = "use_greedy do_sample temperature top_k top_p repetition_penalty repetition_penalty_rule \
      max_length max_new_tokens min_length end_strings stop_sequences add_BOS compute_logprob all_probs seed batch_size";
 

@@ -23,9 +23,9 @@ pub(super) fn check(manager: &ExpManager, trainer: &Trainer, findings: &mut Find
                         "checkpoints cannot be ranked by `{name}`, which training does not compute"
                     ),
                 )
-                .help("name `val_loss` or `reduced_train_loss`");
+                .help("name `val_loss`, `reduced_train_loss`, or `val_metrics/avg_NAME` of a metric of `validate`");
         }
-        Some(Monitor::ValLoss) if trainer.validation_interval() == 0 => {
+        Some(Monitor::ValLoss | Monitor::Metric(_)) if trainer.validation_interval() == 0 => {
             findings
                 .error(
                     "recipe::monitor",

@@ -64,7 +64,7 @@ fn form(own: &OwnMetric, path: &Path, findings: &mut Findings) {
                 "this metric",
                 format!("metric `{}` is made {given}", own.name),
             )
-            .help("give one of `regex`, `expression`, `lexicon`, `command`");
+            .help("give one of `regex`, `expression`, `lexicon`, `classifier`, `command`");
     }
     if own.command.as_ref().is_some_and(|command| command.is_empty() || command[0].is_empty()) {
         findings
@@ -75,6 +75,19 @@ fn form(own: &OwnMetric, path: &Path, findings: &mut Findings) {
                 format!("metric `{}` names no program", own.name),
             )
             .help("write the program and its arguments: `command: [python3, score.py]`");
+    }
+    let of_classifiers =
+        [("label", own.label.is_some()), ("with_prompt", own.with_prompt.is_some())];
+    let given = of_classifiers.into_iter().filter(|(_, given)| *given && own.classifier.is_none());
+    for (key, _) in given {
+        findings
+            .error(
+                "recipe::metric_form",
+                path.key(key),
+                "no classifier to read it",
+                format!("`{key}` belongs to a `classifier`, which metric `{}` has not", own.name),
+            )
+            .help("remove it");
     }
     if own.timeout.is_some() && own.command.is_none() {
         findings

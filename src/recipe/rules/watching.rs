@@ -4,6 +4,7 @@ use crate::recipe::findings::Findings;
 use crate::recipe::stages::NamedStage;
 use crate::recipe::suggest;
 use crate::spec::event::VALIDATION_METRIC;
+use crate::spec::job::Monitor;
 use crate::spec::recipe::{ExpManager, Stage, Train};
 
 pub(super) fn check(manager: &ExpManager, stages: &[NamedStage], findings: &mut Findings) {
@@ -22,6 +23,24 @@ pub(super) fn check(manager: &ExpManager, stages: &[NamedStage], findings: &mut 
                     format!("`{}` never validates", stage.name),
                 )
                 .help("set trainer.val_check_interval to a number of steps, limit_val_batches above 0");
+        }
+        if let Some(Monitor::Metric(monitor)) = manager.kept().map(|keep| keep.monitor)
+            && validates
+            && computed(train).all(|name| name != monitor)
+        {
+            let names: Vec<String> = computed(train).collect();
+            let choices = suggest::listed(names.iter().map(String::as_str));
+            findings
+                .error(
+                    "recipe::monitor",
+                    "exp_manager.checkpoint_callback_params.monitor",
+                    "ranks checkpoints",
+                    format!(
+                        "checkpoints are ranked by `{monitor}`, which `{}` does not compute",
+                        stage.name
+                    ),
+                )
+                .help(format!("`{}` computes {choices}", stage.name));
         }
         if stops && !(validates && computed(train).any(|name| name == monitor)) {
             let names = computed(train);

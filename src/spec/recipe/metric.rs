@@ -14,7 +14,8 @@ pub enum MetricChoice {
     Own(Box<OwnMetric>),
 }
 
-/// A metric that the recipe makes, in one of four ways: `regex`, `expression`, `lexicon`, `command`.
+/// A metric that the recipe makes, in one of five ways: `regex`, `expression`, `lexicon`,
+/// `classifier`, `command`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OwnMetric {
@@ -26,6 +27,13 @@ pub struct OwnMetric {
     pub expression: Option<String>,
     /// A file of lines `word TAB valence`: sentiment between -1 and 1.
     pub lexicon: Option<String>,
+    /// A Hugging Face folder of a text classifier (`DistilBERT`, BERT, `RoBERTa`): the metric is the
+    /// mean probability of a label.
+    pub classifier: Option<String>,
+    /// The classifier's label, such as `POSITIVE`. Default: its last one.
+    pub label: Option<String>,
+    /// Whether the classifier reads the prompt with the output. Default: false.
+    pub with_prompt: Option<bool>,
     /// A program and its arguments: it reads a JSON object a line (`prompt`, `expected`, `output`)
     /// and writes a score a line. Words that name files beside the recipe are found there.
     pub command: Option<Vec<String>>,
@@ -41,6 +49,7 @@ impl OwnMetric {
             ("regex", self.regex.is_some()),
             ("expression", self.expression.is_some()),
             ("lexicon", self.lexicon.is_some()),
+            ("classifier", self.classifier.is_some()),
             ("command", self.command.is_some()),
         ];
         ways.into_iter().filter(|(_, given)| *given).map(|(way, _)| way).collect()
@@ -72,19 +81,25 @@ impl MetricChoice {
         if own.lexicon.is_some() {
             return Some(Metric::Lexicon { name });
         }
+        if own.classifier.is_some() {
+            let (label, with_prompt) = (own.label.clone(), own.with_prompt.unwrap_or(false));
+            return Some(Metric::Classifier { name, label, with_prompt });
+        }
         let command = own.command.clone()?;
         Some(Metric::Program { name, command, timeout: own.timeout.unwrap_or(120.0) })
     }
 
-    /// The files that it may read, named within the metric: `lexicon`, `command.M`. Words of a
+    /// The files that it may read, named within the metric: `lexicon`, `classifier`, `command.M`. Words of a
     /// command are files only where they exist.
     pub fn files(&self) -> Vec<(String, &str)> {
         let MetricChoice::Own(own) = self else { return Vec::new() };
         let lexicon = own.lexicon.iter().map(|path| ("lexicon".to_owned(), path.as_str()));
+        let classifier = own.classifier.iter();
+        let classifier = classifier.map(|path| ("classifier".to_owned(), path.as_str()));
         let words = own.command.iter().flatten().enumerate();
         let words = words.filter(|(_, word)| may_name_a_file(word));
         let words = words.map(|(place, word)| (format!("command.{place}"), word.as_str()));
-        lexicon.chain(words).collect()
+        lexicon.chain(classifier).chain(words).collect()
     }
 }
 

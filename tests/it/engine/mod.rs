@@ -3,6 +3,7 @@
 // Every parameter's gradient against finite differences in f64.
 mod gradients;
 // Packing, micro-batches and cached decoding change nothing.
+mod classifiers;
 mod cuts;
 // Recomputation: the same bits, and the memory that the plan promises.
 mod recompute;

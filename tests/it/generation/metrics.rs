@@ -76,7 +76,12 @@ fn corpora_score_as_sacrebleu_rouge_score_and_scikit_learn_say() {
             |(expected, output): &'static (String, String)| Texts { prompt: "", expected, output };
         let rows: Vec<Texts<'_>> = Vec::leak(texts).iter().map(row).collect();
         let scorer = Scorer::new(&metrics, &|_| None).expect("nothing to prepare");
-        let mut around = Surroundings { stop: &stop, hear: &mut |_, _| (), seed: 1 };
+        let mut around = Surroundings {
+            stop: &stop,
+            hear: &mut |_, _| (),
+            classify: &mut |_, _| Ok(0.0),
+            seed: 1,
+        };
         let results = scorer.score(&rows, &[], &mut around);
         assert!(results.failures.is_empty(), "{:?}", results.failures);
         for (metric, wanted) in &corpus.scores {
@@ -105,7 +110,8 @@ fn own(metric: Metric, file: Option<std::path::PathBuf>) -> Vec<f64> {
     let name = metric.name().to_owned();
     let scorer = Scorer::new(&[metric], &|_| file.clone()).expect("it is well formed");
     let stop = AtomicBool::new(false);
-    let mut around = Surroundings { stop: &stop, hear: &mut |_, _| (), seed: 1 };
+    let mut around =
+        Surroundings { stop: &stop, hear: &mut |_, _| (), classify: &mut |_, _| Ok(0.0), seed: 1 };
     let results = scorer.score(&rows, &[], &mut around);
     assert!(results.failures.is_empty(), "{:?}", results.failures);
     results.rows.iter().map(|row| row[&name]).collect()

@@ -232,6 +232,9 @@ const IN_SMALL: &[(&str, &str, &str)] = &[
         "stages.evaluate.evaluate.metrics=[{name: a, lexicon: a.tsv}]",
         "evaluate<",
     ),
+    ("stages.evaluate.evaluate.metrics.0.classifier=b", CLASSIFIER, "evaluate<"),
+    ("stages.evaluate.evaluate.metrics.0.label=b", CLASSIFIER, "evaluate"),
+    ("stages.evaluate.evaluate.metrics.0.with_prompt=true", CLASSIFIER, "evaluate"),
     ("stages.evaluate.evaluate.metrics.0.command=[b]", PROGRAM, "evaluate"),
     ("stages.evaluate.evaluate.metrics.0.timeout=5", PROGRAM, "evaluate"),
     ("stages.generate.generate.model=base", "", "generate<"),
@@ -253,6 +256,9 @@ const VALIDATED: &[(&str, &str, &str)] = &[
     ("metrics.0.regex=b", "metrics=[{name: a, regex: a}]", "base"),
     ("metrics.0.expression='2'", "metrics=[{name: a, expression: '1'}]", "base"),
     ("metrics.0.lexicon=b.tsv", "metrics=[{name: a, lexicon: a.tsv}]", "base<"),
+    ("metrics.0.classifier=b", "metrics=[{name: a, classifier: a}]", "base<"),
+    ("metrics.0.label=b", "metrics=[{name: a, classifier: a}]", "base"),
+    ("metrics.0.with_prompt=true", "metrics=[{name: a, classifier: a}]", "base"),
     ("metrics.0.command=[b]", "metrics=[{name: a, command: [a]}]", "base"),
     ("metrics.0.timeout=5", "metrics=[{name: a, command: [a]}]", "base"),
 ];
@@ -266,6 +272,7 @@ const CHOICES: &str = "stages.evaluate.evaluate={model: tuned, metrics: [acc], \
      choices: {rows: a.jsonl, prompt: a, choices: a, answer: a}}";
 /// Metrics of the recipe's own.
 const PATTERN: &str = "stages.evaluate.evaluate.metrics=[{name: a, regex: a}]";
+const CLASSIFIER: &str = "stages.evaluate.evaluate.metrics=[{name: a, classifier: a}]";
 const PROGRAM: &str = "stages.evaluate.evaluate.metrics=[{name: a, command: [a]}]";
 
 /// Decoding: the same keys in evaluate and generate stages.

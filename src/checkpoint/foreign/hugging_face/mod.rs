@@ -6,5 +6,5 @@ mod read;
 mod write;
 pub mod written;
 
-pub use read::open;
+pub use read::{open, tensors};
 pub use write::write;

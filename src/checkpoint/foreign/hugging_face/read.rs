@@ -34,7 +34,7 @@ pub fn open(path: &Path) -> Result<Reader, String> {
 }
 
 /// The tensors of the folder's weight files.
-fn tensors(path: &Path) -> Result<StoredTensors, String> {
+pub fn tensors(path: &Path) -> Result<StoredTensors, String> {
     let found = WEIGHTS.into_iter().find(|name| path.join(name).is_file());
     let name = found.ok_or_else(|| format!("it has no weights ({})", WEIGHTS.join(", ")))?;
     let files = if name.ends_with(".index.json") {
