@@ -396,9 +396,11 @@ fn metrics_between_steps_are_logged_and_leave_the_losses_alone() {
 #[test]
 fn the_best_checkpoint_by_a_metric_of_validations_is_kept() {
     let desk = Desk::new();
-    let keep = "exp_manager={create_checkpoint_callback: true,checkpoint_callback_params: \
-                {monitor: val_metrics/avg_token_accuracy,mode: max,save_top_k: 1,save_best_model: true}}";
-    desk.run(&["tiny.yaml", VALIDATE, keep], 0);
+    let keep = "+exp_manager.checkpoint_callback_params=\
+                {monitor: val_metrics/avg_token_accuracy,mode: max,save_top_k: 1,save_best_model: true}";
+    // Saved where it validates: elsewhere a checkpoint has the score of the validation before it.
+    let every = "stages.train.train.checkpoint_every=4";
+    desk.run(&["tiny.yaml", VALIDATE, keep, every], 0);
     let lines = desk.numbers("runs/tiny/metrics.jsonl");
     let lines = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let accuracy = |line: Value| {
@@ -407,11 +409,11 @@ fn the_best_checkpoint_by_a_metric_of_validations_is_kept() {
     // The first of equals stays.
     let better = |best: (f64, u64), one: (f64, u64)| if one.0 > best.0 { one } else { best };
     let (best, step) = lines.filter_map(accuracy).reduce(better).unwrap();
-    let name = format!("tiny--val_metrics_avg_token_accuracy={best:.4}-step={step}-");
+    let name = format!("--val_metrics_avg_token_accuracy={best:.4}-step={step}-");
     let kept = fs::read_dir(desk.path("runs/tiny/checkpoints/train/kept")).unwrap();
     let kept: Vec<String> =
         kept.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    assert!(kept.len() == 1 && kept[0].contains(&name[4..]), "{kept:?}, not {name}");
+    assert!(kept.len() == 1 && kept[0].contains(&name), "{kept:?}, not {name}");
     let wrong = desk.output(&["tiny.yaml", keep]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(text(&wrong.stderr).contains("which `train` does not compute"));
