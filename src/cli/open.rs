@@ -5,7 +5,7 @@ use super::environment;
 use super::failure::Failure;
 use super::first_word::nearest_recipe;
 use super::session::Session;
-use super::terminal::Paint;
+use super::terminal::{Paint, wrapped};
 use crate::artifacts::Store;
 use crate::plan::{self, Plan};
 use crate::recipe::problem::{Problem, Severity};
@@ -194,9 +194,11 @@ fn lock_path(recipe: &Path) -> PathBuf {
     std::path::absolute(&lock).unwrap_or(lock)
 }
 
-/// Says how a stage's state looks, in the colors of the screen.
+/// Says how a stage's state looks, in the colors of the screen and as wide as it is.
 pub(super) fn with_marks(session: &Session, text: &str) -> String {
     let paint = |paint, mark| session.terminal.paint(paint, mark);
+    let terminal = &session.terminal;
+    let text = if terminal.interactive { wrapped(text, terminal.width) } else { text.to_owned() };
     text.replace('✓', &paint(Paint::Green, "✓"))
         .replace('●', &paint(Paint::Cyan, "●"))
         .replace("  ! ", &format!("  {} ", paint(Paint::Yellow, "!")))

@@ -98,6 +98,32 @@ impl Terminal {
     }
 }
 
+/// `text` in lines of at most `width` columns, broken at spaces; what goes on stands a little to the
+/// right of where its line began.
+pub fn wrapped(text: &str, width: usize) -> String {
+    let mut lines = Vec::new();
+    for line in text.split('\n') {
+        let words = line.trim_start();
+        let indent = " ".repeat((line.len() - words.len() + 4).min(width / 2));
+        let mut rest = line.to_owned();
+        while let Some((end, _)) = rest.char_indices().nth(width) {
+            let begun = rest.len() - rest.trim_start().len();
+            let fits =
+                if rest[end..].starts_with(' ') { Some(end) } else { rest[..end].rfind(' ') };
+            let space = fits.filter(|space| *space > begun);
+            // A word that is wider than the terminal goes on its own line as it is.
+            let Some(space) = space.or_else(|| rest[end..].find(' ').map(|at| end + at)) else {
+                break;
+            };
+            let next = format!("{indent}{}", rest[space..].trim_start());
+            lines.push(rest[..space].trim_end().to_owned());
+            rest = next;
+        }
+        lines.push(rest);
+    }
+    lines.join("\n")
+}
+
 fn painted(color: bool, paint: Paint, text: &str) -> String {
     if !color || text.is_empty() {
         return text.to_owned();
@@ -120,4 +146,17 @@ fn columns(stderr: bool) -> Option<usize> {
         terminal_size::terminal_size_of(io::stdout())
     };
     size.map(|(width, _)| usize::from(width.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wrapped;
+
+    #[test]
+    fn long_lines_are_broken_at_spaces() {
+        assert_eq!(wrapped("  ! one two three\nshort", 12), "  ! one two\n      three\nshort");
+        let wide = "a_word_that_is_wider_than_the_terminal and more";
+        assert_eq!(wrapped(wide, 12), "a_word_that_is_wider_than_the_terminal\n    and more");
+        assert_eq!(wrapped("é é é é", 5), "é é é\n  é");
+    }
 }

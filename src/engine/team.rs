@@ -123,9 +123,16 @@ impl Team {
 /// Refuses a layout that the model cannot be cut into.
 fn check(architecture: &Architecture, degrees: &Degrees) -> Result<(), Error> {
     let Degrees { tensor, pipeline, virtual_pipeline, .. } = *degrees;
+    let (heads, groups) = (architecture.num_attention_heads, architecture.num_query_groups);
     let parts = [
-        ("attention heads", architecture.num_attention_heads, tensor, "tensor"),
-        ("key/value heads", architecture.num_query_groups, tensor, "tensor"),
+        // The fewer of the two say more.
+        (
+            if groups < heads { "key/value heads" } else { "attention heads" },
+            groups,
+            tensor,
+            "tensor",
+        ),
+        ("attention heads", heads, tensor, "tensor"),
         ("channels of the MLP", architecture.ffn_hidden_size, tensor, "tensor"),
         ("layers", architecture.num_layers, pipeline * virtual_pipeline, "pipeline"),
     ];

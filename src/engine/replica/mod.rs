@@ -4,15 +4,17 @@
 //! stream through its chunks, and the last pipeline stage sends the leader what came out. So whoever
 //! asks for text or scores is written once, for the leader, and sees one model.
 
+mod command;
+
 use crate::kernels::cross_entropy::Score;
 use crate::model::Model;
 use crate::model::batch::{Batch, Targets};
 use crate::model::decoder::Decoder;
-use crate::parallel::group::{Group, Like};
+use crate::parallel::group::Like;
 use crate::parallel::mesh::Mesh;
 use crate::spec::optimization::Degrees;
-use candle_core::{DType, Device, Error, Result, Tensor, bail};
-use serde::{Deserialize, Serialize};
+use candle_core::{DType, Result, Tensor, bail};
+use command::{Command, ScoredBatch};
 use std::cell::Cell;
 
 /// Between pipeline stages: the residual stream, and the last stage's answer to the leader. Training
@@ -57,29 +59,6 @@ pub struct Reader<'a> {
     decoder: Decoder<'a>,
     /// Rows that the other ranks have not been told to forget.
     released: Vec<usize>,
-}
-
-/// What all ranks are to do.
-#[derive(Debug, Serialize, Deserialize)]
-enum Command {
-    /// Make room for rows of text, in place of those before.
-    Open { rows: usize, capacity: usize },
-    /// Forget rows, then read new tokens of rows.
-    Extend { released: Vec<usize>, new: Vec<(usize, Vec<u32>)> },
-    /// Score targets.
-    Score(Scored),
-    /// Nothing more.
-    End,
-}
-
-/// A batch with targets, as it travels.
-#[derive(Debug, Serialize, Deserialize)]
-struct Scored {
-    tokens: Vec<u32>,
-    positions: Vec<u32>,
-    starts: Vec<usize>,
-    places: Vec<u32>,
-    labels: Vec<u32>,
 }
 
 impl Member {
@@ -130,7 +109,7 @@ impl Member {
     fn follow(&self) -> Result<()> {
         let mut decoder = None;
         loop {
-            match (self.hear()?, &mut decoder) {
+            match (Command::hear(&self.mesh)?, &mut decoder) {
                 (Command::End, _) => return Ok(()),
                 (Command::Open { rows, capacity }, decoder) => {
                     *decoder = Some(Decoder::new(&self.model, rows, capacity)?);
@@ -142,10 +121,8 @@ impl Member {
                     let new: Vec<_> = new.iter().map(|(row, read)| (*row, &read[..])).collect();
                     self.extend(decoder, &new)?;
                 }
-                (Command::Score(scored), _) => {
-                    let Scored { tokens, positions, starts, places, labels } = &scored;
-                    let batch = Batch { tokens, positions, starts, addresses: &[] };
-                    self.scores(&batch, &Targets::new(places, labels))?;
+                (Command::Score(batch), _) => {
+                    self.scores(&batch.batch(), &batch.targets())?;
                 }
                 (command, None) => bail!("{command:?} comes before there are rows"),
             }
@@ -157,24 +134,9 @@ impl Member {
         self.mesh.degrees.tensor * self.mesh.degrees.pipeline
     }
 
-    /// The leader's part of a command: over its tensor ranks, each of which tells its pipeline.
+    /// Tells the other ranks what to do; the leader's.
     fn tell(&self, command: &Command) -> Result<()> {
-        if self.ranks() > 1 {
-            let text = serde_json::to_vec(command).map_err(Error::wrap)?;
-            spread(&*self.mesh.tensor, Some(&text))?;
-            spread(&*self.mesh.pipeline, Some(&text))?;
-        }
-        Ok(())
-    }
-
-    /// The next command of the leader.
-    fn hear(&self) -> Result<Command> {
-        let mut text = None;
-        if self.mesh.is_first_stage() {
-            text = Some(spread(&*self.mesh.tensor, None)?);
-        }
-        let text = spread(&*self.mesh.pipeline, text.as_deref())?;
-        serde_json::from_slice(&text).map_err(Error::wrap)
+        if self.ranks() > 1 { command.tell(&self.mesh) } else { Ok(()) }
     }
 
     /// Reads new tokens of rows. Gives the leader the logits after the last token of each,
@@ -267,19 +229,6 @@ impl Member {
     }
 }
 
-/// What the first rank of `group` has, on every rank.
-fn spread(group: &dyn Group, bytes: Option<&[u8]>) -> Result<Vec<u8>> {
-    if let (1, Some(bytes)) = (group.size(), bytes) {
-        return Ok(bytes.to_vec());
-    }
-    let length = bytes.map_or(0, <[u8]>::len) as u32;
-    let length = group.broadcast(&Tensor::new(&[length], &Device::Cpu)?, 0)?.to_vec1::<u32>()?[0];
-    let length = length as usize;
-    let own = if group.rank() == 0 { bytes } else { None };
-    let own = own.map_or_else(|| vec![0; length], <[u8]>::to_vec);
-    group.broadcast(&Tensor::from_vec(own, length, &Device::Cpu)?, 0)?.to_vec1()
-}
-
 impl<'a> Replica<'a> {
     /// This rank's part of the model; all of it where one rank holds the model.
     pub fn model(self) -> &'a Model {
@@ -304,13 +253,7 @@ impl<'a> Replica<'a> {
     pub fn scores(self, batch: &Batch<'_>, targets: &Targets<'_>) -> Result<Vec<Score>> {
         self.watched(|member| {
             if member.ranks() > 1 {
-                member.tell(&Command::Score(Scored {
-                    tokens: batch.tokens.to_vec(),
-                    positions: batch.positions.to_vec(),
-                    starts: batch.starts.to_vec(),
-                    places: targets.places.to_vec(),
-                    labels: targets.labels.to_vec(),
-                }))?;
+                member.tell(&Command::Score(ScoredBatch::of(batch, targets)))?;
             }
             here(member.scores(batch, targets)?)
         })
