@@ -55,7 +55,9 @@ fn main() {
     for folder in ["lib64", "lib", "lib/stubs", "lib64/stubs", "targets/x86_64-linux/lib"] {
         println!("cargo:rustc-link-search=native={}", home.join(folder).display());
     }
-    println!("cargo:rustc-link-lib=static=sft_kernels");
+    // Whole, so that what loaded.cpp defines is there before the libraries are asked for it: they are
+    // then not needed, and are opened when they are used.
+    println!("cargo:rustc-link-lib=static:+whole-archive=sft_kernels");
     println!("cargo:rustc-link-lib=static=cudart_static");
     for name in ["cublasLt", "stdc++", "rt", "dl", "pthread"] {
         println!("cargo:rustc-link-lib=dylib={name}");
@@ -91,7 +93,9 @@ fn object(out: &Path, source: &Path, capability: &str) -> PathBuf {
 fn is_up_to_date(object: &Path, source: &Path) -> bool {
     let time = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
     let Ok(entries) = std::fs::read_dir(SOURCES) else { return false };
-    let is_header = |path: &PathBuf| path.extension().is_some_and(|end| end == "cuh" || end == "h");
+    let is_header = |path: &PathBuf| {
+        path.extension().is_some_and(|end| end == "cuh" || end == "h" || end == "inc")
+    };
     let headers = entries.flatten().map(|entry| entry.path()).filter(is_header);
     let mut inputs = headers.chain([source.to_owned(), PathBuf::from("build.rs")]);
     time(object).is_some_and(|made| inputs.all(|path| time(&path).is_some_and(|at| at < made)))

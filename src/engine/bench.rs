@@ -6,6 +6,7 @@ use super::step::Trainer;
 use super::training::{Error, first_failure};
 use crate::data::feed::Feed;
 use crate::kernels::device;
+use crate::kernels::timing::{self, Times};
 use crate::layout::parameters::{Parameter, Place, Role, element_count, table};
 use crate::parallel::ranks;
 use crate::spec::architecture::Architecture;
@@ -51,6 +52,8 @@ pub struct Report {
     pub peak_memory: Option<u64>,
     /// Loss of the last step.
     pub loss: f64,
+    /// Seconds of a step by what the GPU did in it, measured in further steps; none on a CPU.
+    pub parts: Option<Times>,
 }
 
 /// Two operations for each weight in the forward pass, four in the backward.
@@ -118,6 +121,14 @@ fn measure(
             rates.push(outcome.tokens as f64 / elapsed);
         }
     }
+    // Events between the kernels take time of their own, so these steps are not among the timed.
+    timing::begin(&device)?;
+    for step in steps.warmup + steps.timed..steps.warmup + steps.timed + PARTED {
+        let consumed = step * share.global_batch_size() as u64;
+        let next = |number| data.micro_batch(share.numbers(consumed, number));
+        trainer.step(step, share.micro_batches(), next)?;
+    }
+    let parts = timing::end(&device)?.map(per_step);
     let architecture = &job.model.architecture;
     let width = architecture.num_attention_heads * architecture.kv_channels;
     let (gpu, format) = (device::name(&device)?, trainer.model.weights().formats().products);
@@ -135,7 +146,17 @@ fn measure(
         peak_memory: device::memory(&device)?.map(|[_, most]| most),
         seconds,
         loss,
+        parts,
     })
+}
+
+/// Steps whose parts are timed on a GPU.
+const PARTED: u64 = 3;
+
+fn per_step(times: Times) -> Times {
+    let share = |seconds: f64| seconds / PARTED as f64;
+    let parts = times.parts.into_iter().map(|(part, seconds)| (part, share(seconds)));
+    Times { parts: parts.collect(), idle: share(times.idle) }
 }
 
 /// The middle value; the mean of the two in the middle of an even number.

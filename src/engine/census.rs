@@ -9,7 +9,7 @@ use crate::layout::holding::Part;
 use crate::layout::parameters::is_vocabulary;
 use crate::model::weights::Weights;
 use crate::parallel::mesh::Mesh;
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 use std::ops::Range;
 
 /// This rank's share of the sum of squares of the model's gradient, of which it has the sums of
@@ -26,7 +26,7 @@ pub fn squares(mesh: &Mesh, weights: &Weights, owned: &[Range<usize>]) -> Result
         }
     }
     let both = runs.iter().flat_map(|run| owned.iter().map(|owned| intersection(run, owned)));
-    both.map(|range| range_squares(weights.gradients(), &range)).sum()
+    reduce::sum_of_squares_in(weights.gradients(), both)
 }
 
 /// Names of the parameters that this rank holds and whose gradient is zeros: a lost gradient is
@@ -42,7 +42,7 @@ pub fn without_gradient(
     let parts = weights.holding().parts();
     let here = |part: &Part| -> Result<f64> {
         let both = owned.iter().map(|owned| intersection(&part.range, owned));
-        both.map(|range| range_squares(weights.gradients(), &range)).sum()
+        reduce::sum_of_squares_in(weights.gradients(), both)
     };
     let here = parts.iter().map(here).collect::<Result<Vec<f64>>>()?;
     let replica = mesh.data.sum_numbers(&here)?;
@@ -63,11 +63,4 @@ fn counts_replica(mesh: &Mesh, weights: &Weights, owned: &[Range<usize>]) -> boo
 
 fn intersection(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
     a.start.max(b.start)..a.end.min(b.end)
-}
-
-fn range_squares(buffer: &Tensor, range: &Range<usize>) -> Result<f64> {
-    if range.is_empty() {
-        return Ok(0.0);
-    }
-    reduce::sum_of_squares(&buffer.narrow(0, range.start, range.len())?)
 }

@@ -99,7 +99,14 @@ impl GradientSums {
             let start = bucket.range.start + replica * length;
             start..start + length
         };
-        self.buckets.iter().map(share).collect()
+        let mut owned: Vec<Range<usize>> = Vec::new();
+        for share in self.buckets.iter().map(share) {
+            match owned.last_mut() {
+                Some(last) if last.end == share.start => last.end = share.end,
+                _ => owned.push(share),
+            }
+        }
+        owned
     }
 
     /// Forgets the step before.

@@ -12,7 +12,6 @@ use super::reduction::GradientSums;
 use super::schedule::learning_rate;
 use crate::data::feed;
 use crate::data::microbatch::MicroBatch;
-use crate::kernels::reduce;
 use crate::model::Model;
 use crate::model::batch::{Batch, Noise};
 use crate::parallel::mesh::Mesh;
@@ -161,7 +160,7 @@ impl Trainer {
         let scale = self.loss_scaler.as_ref().map_or(1.0, LossScaler::factor);
         let updates = done - self.loss_scale().map_or(0, |state| state.skipped_steps);
         let Trainer { model, sums: gradient_sums, .. } = self;
-        reduce::clear(model.weights().gradients())?;
+        model.weights().begin_gradients();
         gradient_sums.begin();
         let batches = (0..micro_batches).map(&mut next).collect::<Result<Vec<_>, _>>();
         let batches = batches.map_err(|source| Error::Data { step, source })?;
@@ -174,6 +173,7 @@ impl Trainer {
             gradient_sums.finished(place, model.weights())
         };
         let sums = Sums::of(&batches, stage.learn(&batches, learning, &mut finished)?);
+        model.weights().complete_gradients()?;
         gradient_sums.finish(model.weights())?;
         let (sums, squares) = self.over_all_ranks(&sums)?;
         let outcome = self.outcome((step, updates), &sums, squares.sqrt() / scale)?;

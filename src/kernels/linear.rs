@@ -55,21 +55,35 @@ pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     })
 }
 
-/// Adds `dyᵀ·x` to `weight_gradient` `[outputs, inputs]`.
-pub fn backward_weight(dy: &Tensor, x: &Tensor, weight_gradient: &Tensor) -> Result<()> {
+/// What a gradient is added to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onto {
+    /// What is there.
+    Sum,
+    /// Nothing: what is there is not read.
+    Nothing,
+}
+
+/// Adds `dyᵀ·x` to `weight_gradient` `[outputs, inputs]`, or puts it there.
+pub fn backward_weight(
+    dy: &Tensor,
+    x: &Tensor,
+    weight_gradient: &Tensor,
+    onto: Onto,
+) -> Result<()> {
     let (tokens, outputs) = dy.dims2()?;
     let inputs = x.dim(1)?;
     expect_shape("x", x, &[tokens, inputs])?;
     expect_shape("weight_gradient", weight_gradient, &[outputs, inputs])?;
     #[cfg(feature = "cuda")]
     if dy.device().is_cuda() {
-        return super::cuda::linear::backward_weight(dy, x, weight_gradient);
+        return super::cuda::linear::backward_weight(dy, x, weight_gradient, onto);
     }
     on_real!(dy, T => {
         let (dy, x) = (read::<T>(dy)?, read::<T>(x)?);
         let dy = Matrix::rows(&dy, tokens, outputs).transposed();
         let x = Matrix::rows(&x, tokens, inputs);
-        update::<T, _>(weight_gradient, |sum| add_product(sum, dy, x))
+        update::<T, _>(weight_gradient, |sum| put_product(sum, dy, x, onto))
     })
 }
 
@@ -110,17 +124,21 @@ fn product<T: Real>(out: &mut [T], left: Matrix<'_, T>, right: Matrix<'_, T>, bi
     });
 }
 
-/// `out += left · right`, blocks of `out`'s rows in parallel.
-fn add_product<T: Real>(out: &mut [T], left: Matrix<'_, T>, right: Matrix<'_, T>) {
+/// `out = left · right`, or `out += …`, blocks of `out`'s rows in parallel.
+fn put_product<T: Real>(out: &mut [T], left: Matrix<'_, T>, right: Matrix<'_, T>, onto: Onto) {
     let width = right.columns;
     if width == 0 || left.columns == 0 {
+        if onto == Onto::Nothing {
+            out.fill(T::ZERO);
+        }
         return;
     }
     let per_task = rows_per_task(left.rows);
     out.par_chunks_mut(per_task * width).enumerate().for_each(|(block, out)| {
         let rows = out.len() / width;
         let first = block * per_task * left.row_stride;
-        gemm(out, Matrix { values: &left.values[first..], rows, ..left }, right, true);
+        let left = Matrix { values: &left.values[first..], rows, ..left };
+        gemm(out, left, right, onto == Onto::Sum);
     });
 }
 

@@ -22,6 +22,7 @@ pub mod optimizer;
 pub mod reduce;
 pub mod residual;
 pub mod rotary;
+pub mod timing;
 mod carrier;
 #[cfg(feature = "cuda")]
 mod cuda;

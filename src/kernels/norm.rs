@@ -51,6 +51,12 @@ impl Saved {
         &self.input
     }
 
+    /// Mean and reciprocal deviation of each token `[tokens, 2]`.
+    #[cfg(feature = "cuda")]
+    pub(super) fn moments(&self) -> &Tensor {
+        &self.moments
+    }
+
     /// Everything held.
     pub fn tensors(&self) -> [&Tensor; 2] {
         [&self.input, &self.moments]
@@ -64,6 +70,9 @@ pub struct Gradients<'a> {
     pub weight: &'a Tensor,
     /// Of the bias.
     pub bias: Option<&'a Tensor>,
+    /// Of a bias that was added to the norm's input, residual and all: it gets the sum of the rows
+    /// of the input's gradient.
+    pub input_bias: Option<&'a Tensor>,
 }
 
 /// The normalized `x` `[tokens, width]`.
@@ -121,24 +130,82 @@ pub fn backward(
     dy: &Tensor,
     residual_gradient: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let (tokens, width) = dy.dims2()?;
-    expect_shape("the saved input", &saved.input, &[tokens, width])?;
-    norm.check(width)?;
-    gradients.check(norm, width)?;
-    if let Some(gradient) = residual_gradient {
-        expect_shape("residual_gradient", gradient, &[tokens, width])?;
-    }
+    check_backward(saved, norm, gradients, dy, residual_gradient)?;
     #[cfg(feature = "cuda")]
     if dy.device().is_cuda() {
-        return super::cuda::norm::backward(
-            &saved.input,
-            &saved.moments,
+        return super::cuda::norm::backward(saved, norm, gradients, dy, residual_gradient);
+    }
+    let dx = input_gradient(saved, norm, gradients, dy, residual_gradient)?;
+    if let Some(gradient) = gradients.input_bias {
+        super::linear::backward_bias(&dx, gradient)?;
+    }
+    Ok(dx)
+}
+
+/// [`backward`], and the forward's output again with the same bits, which so need not be kept.
+pub fn backward_with_output(
+    saved: &Saved,
+    norm: &Norm<'_>,
+    gradients: &Gradients<'_>,
+    dy: &Tensor,
+    residual_gradient: Option<&Tensor>,
+) -> Result<(Tensor, Tensor)> {
+    #[cfg(feature = "cuda")]
+    if dy.device().is_cuda() {
+        check_backward(saved, norm, gradients, dy, residual_gradient)?;
+        return super::cuda::norm::backward_with_output(
+            saved,
             norm,
             gradients,
             dy,
             residual_gradient,
         );
     }
+    Ok((backward(saved, norm, gradients, dy, residual_gradient)?, output_again(saved, norm)?))
+}
+
+/// The forward's output, from its input and moments.
+fn output_again(saved: &Saved, norm: &Norm<'_>) -> Result<Tensor> {
+    let (tokens, width) = saved.input.dims2()?;
+    on_real!(&saved.input, T => {
+        let (x, moments) = (read::<T>(&saved.input)?, read::<T>(&saved.moments)?);
+        let (x, moments): (&[T], &[T]) = (&x, &moments);
+        let weight = read::<T>(norm.weight)?;
+        let bias = norm.bias.map(read::<T>).transpose()?;
+        let parameters = Parameters::new(norm, &weight, bias.as_deref());
+        let mut y = unfilled::<T>(x.len());
+        for_row_blocks(&mut y, width, |first, y| {
+            output_block(&x[first * width..][..y.len()], &moments[2 * first..], parameters, y);
+        });
+        tensor(y, (tokens, width), norm.output)
+    })
+}
+
+fn check_backward(
+    saved: &Saved,
+    norm: &Norm<'_>,
+    gradients: &Gradients<'_>,
+    dy: &Tensor,
+    residual_gradient: Option<&Tensor>,
+) -> Result<()> {
+    let (tokens, width) = dy.dims2()?;
+    expect_shape("the saved input", &saved.input, &[tokens, width])?;
+    norm.check(width)?;
+    gradients.check(norm, width)?;
+    match residual_gradient {
+        Some(gradient) => expect_shape("residual_gradient", gradient, &[tokens, width]),
+        None => Ok(()),
+    }
+}
+
+fn input_gradient(
+    saved: &Saved,
+    norm: &Norm<'_>,
+    gradients: &Gradients<'_>,
+    dy: &Tensor,
+    residual_gradient: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (tokens, width) = dy.dims2()?;
     on_real!(dy, T => {
         let (x, moments) = (read::<T>(&saved.input)?, read::<T>(&saved.moments)?);
         let (weight, dy) = (read::<T>(norm.weight)?, read::<T>(dy)?);
@@ -173,6 +240,9 @@ impl Norm<'_> {
 impl Gradients<'_> {
     fn check(&self, norm: &Norm<'_>, width: usize) -> Result<()> {
         expect_shape("weight gradient", self.weight, &[width])?;
+        if let Some(gradient) = self.input_bias {
+            expect_shape("input bias gradient", gradient, &[width])?;
+        }
         match (self.bias, norm.bias) {
             (Some(gradient), Some(_)) => expect_shape("bias gradient", gradient, &[width]),
             (None, None) => Ok(()),
@@ -243,14 +313,30 @@ vectorized! {
             let scale = T::ONE / squares.fma(share, by.epsilon).root();
             moments[0] = mean;
             moments[1] = scale;
-            for ((y, x), weight) in y.iter_mut().zip(x).zip(by.weight) {
-                *y = (*x - mean) * scale * (*weight + by.offset);
-            }
-            if let Some(bias) = by.bias {
-                for (y, bias) in y.iter_mut().zip(bias) {
-                    *y += *bias;
-                }
-            }
+            output_row(x, (mean, scale), by, y);
+        }
+    }
+}
+
+vectorized! {
+    /// The output of rows whose moments are known.
+    fn output_block<T: Real>(x: &[T], moments: &[T], by: Parameters<'_, T>, y: &mut [T]) {
+        let width = by.weight.len();
+        let rows = x.chunks_exact(width).zip(y.chunks_exact_mut(width));
+        for ((x, y), moments) in rows.zip(moments.chunks_exact(2)) {
+            output_row(x, (moments[0], moments[1]), by, y);
+        }
+    }
+}
+
+#[inline(always)]
+fn output_row<T: Real>(x: &[T], (mean, scale): (T, T), by: Parameters<'_, T>, y: &mut [T]) {
+    for ((y, x), weight) in y.iter_mut().zip(x).zip(by.weight) {
+        *y = (*x - mean) * scale * (*weight + by.offset);
+    }
+    if let Some(bias) = by.bias {
+        for (y, bias) in y.iter_mut().zip(bias) {
+            *y += *bias;
         }
     }
 }

@@ -7,6 +7,7 @@ use super::real::Real;
 use super::residual::add;
 use candle_core::Tensor;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Numbers per task.
 const BLOCK: usize = 1 << 15;
@@ -15,13 +16,27 @@ const BLOCK: usize = 1 << 15;
 pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return super::cuda::reduce::sum_of_squares(x);
+        return super::cuda::reduce::sum_of_squares(x, std::slice::from_ref(x));
     }
     on_real!(x, T => {
         let x = read::<T>(x)?;
         let parts: Vec<f64> = x.par_chunks(BLOCK).map(block_squares).collect();
         Ok(parts.iter().sum())
     })
+}
+
+/// Σ x² over `ranges` of a flat buffer, in f64, range by range.
+pub fn sum_of_squares_in(
+    buffer: &Tensor,
+    ranges: impl Iterator<Item = Range<usize>>,
+) -> Result<f64> {
+    let ranges = ranges.filter(|range| !range.is_empty());
+    let mut parts = ranges.map(|range| buffer.narrow(0, range.start, range.len()));
+    #[cfg(feature = "cuda")]
+    if buffer.device().is_cuda() {
+        return super::cuda::reduce::sum_of_squares(buffer, &parts.collect::<Result<Vec<_>>>()?);
+    }
+    parts.try_fold(0.0, |sum, part| Ok(sum + sum_of_squares(&part?)?))
 }
 
 /// `x *= factor`, in place.

@@ -3,8 +3,9 @@
 //! The activation terms follow Korthikanti et al. 2022, "Reducing Activation Recomputation in Large
 //! Transformer Models", section 4, with what this engine keeps instead of their list: attention
 //! never writes its scores, and dropout masks are functions of the position, so neither the
-//! `5·a·s²·b` term nor any mask is there; each block keeps the inputs of its matrix products, of
-//! its norms and of its activation.
+//! `5·a·s²·b` term nor any mask is there; each block keeps the inputs of its norms, of its
+//! activation and of its second and fourth matrix product; the norms' outputs, which the others take,
+//! are made again beside the norms' gradients.
 
 use super::mesh::layers_of_stage;
 use super::parameters::{Place, WORD_EMBEDDINGS, table};
@@ -121,9 +122,9 @@ fn working_of_stage(workload: &Workload<'_>) -> u64 {
     };
     let attention = width.query + width.qkv + again;
     let mlp = width.inner + width.active;
-    // The gradients of the block's output, of the residual stream and of the input.
+    // The gradients of the block's output and of the residual stream, a norm's output and its gradient.
     let gathered = if workload.degrees.sequence { 2 * width.gathered } else { 0 };
-    attention.max(mlp) + 2 * width.stream + width.normalized + gathered
+    attention.max(mlp) + 2 * width.stream + 2 * width.normalized + gathered
 }
 
 /// What one model chunk keeps for one micro-batch on one device, in bytes.
@@ -225,9 +226,9 @@ struct BlockActivations {
 
 impl BlockActivations {
     fn of(width: &Widths) -> BlockActivations {
-        // Inputs, outputs and moments of two norms; the inputs of the four matrix products beside
-        // them, of the activation and of attention's core.
-        let norms = 2 * (width.stream + width.normalized + width.moments);
+        // Inputs and moments of two norms; the inputs of attention's core, of its output layer, of the
+        // activation and of the MLP's second product.
+        let norms = 2 * (width.stream + width.moments);
         BlockActivations {
             input: width.stream,
             all: norms + width.qkv + width.core() + width.inner + width.active,

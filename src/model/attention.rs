@@ -74,7 +74,6 @@ pub(super) struct Attention {
 /// What its backward needs.
 #[derive(Debug)]
 pub(super) struct Saved {
-    input: Tensor,
     /// Queries, keys and values as the core reads them.
     qkv: Tensor,
     /// None when the core is computed again.
@@ -92,7 +91,7 @@ impl Saved {
     /// Everything held.
     pub(super) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         let core = self.core.iter().flat_map(|core| core.saved.tensors());
-        [&self.input, &self.qkv].into_iter().chain(core)
+        std::iter::once(&self.qkv).chain(core)
     }
 }
 
@@ -115,15 +114,15 @@ impl Attention {
     /// Stream to stream, without the output layer's bias; `keeps_core` says whether the backward finds the core's output or computes it again.
     pub(super) fn forward(
         &self,
-        x: Tensor,
+        x: &Tensor,
         pass: &Pass<'_>,
         keeps_core: bool,
     ) -> Result<(Tensor, Saved)> {
-        let qkv = self.query_key_value.forward_with_bias(&x, pass.tokens())?;
+        let qkv = self.query_key_value.forward_with_bias(x, pass.tokens())?;
         self.geometry.turn(&qkv, pass.batch.positions)?;
         let core = self.core(&qkv, pass)?;
         let y = self.dense.forward(&core.context)?;
-        Ok((y, Saved { input: x, qkv, core: Some(core).filter(|_| keeps_core) }))
+        Ok((y, Saved { qkv, core: Some(core).filter(|_| keeps_core) }))
     }
 
     fn core(&self, qkv: &Tensor, pass: &Pass<'_>) -> Result<Core> {
@@ -133,8 +132,14 @@ impl Attention {
         Ok(Core { context, saved })
     }
 
-    /// The gradient of `x`; `dy` is the gradient after the output layer's bias.
-    pub(super) fn backward(&self, saved: &Saved, pass: &Pass<'_>, dy: &Tensor) -> Result<Tensor> {
+    /// The gradients of `x` and of `qkv`; `dy` is the gradient after the output layer's bias, whose
+    /// own gradient the caller adds.
+    pub(super) fn backward(
+        &self,
+        saved: &Saved,
+        pass: &Pass<'_>,
+        dy: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
         let geometry = &self.geometry;
         let again;
         let core = if let Some(core) = &saved.core {
@@ -155,7 +160,14 @@ impl Attention {
         if let Some(table) = &geometry.rotary {
             rotary::backward(&d_qkv, &geometry.shape, table, pass.batch.positions)?;
         }
-        self.query_key_value.backward(&saved.input, &d_qkv)
+        self.query_key_value.backward_bias(&d_qkv)?;
+        Ok((self.query_key_value.backward_input(&d_qkv)?, d_qkv))
+    }
+
+    /// Adds the gradient of the first weight, which takes `x` and `d_qkv` of
+    /// [`backward`](Attention::backward).
+    pub(super) fn backward_weight(&self, x: &Tensor, d_qkv: &Tensor) -> Result<()> {
+        self.query_key_value.backward_weight(x, d_qkv)
     }
 
     /// The forward of tokens that follow those in `cache`, without the output layer's bias.

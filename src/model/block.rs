@@ -29,6 +29,49 @@ pub struct Block {
     products: DType,
 }
 
+/// The residual stream between two blocks: the norm that comes next adds what is not added yet.
+#[derive(Clone, Debug)]
+pub(super) struct Stream<'m> {
+    x: Tensor,
+    update: Option<Update<'m>>,
+}
+
+/// What a block's MLP gave, before its bias and dropout.
+#[derive(Clone, Debug)]
+struct Update<'m> {
+    value: Tensor,
+    by: &'m Block,
+}
+
+impl Stream<'_> {
+    /// A stream to which everything is added.
+    pub(super) fn whole(x: Tensor) -> Stream<'static> {
+        Stream { x, update: None }
+    }
+
+    /// The stream with everything added.
+    pub(super) fn settled(self, pass: &Pass<'_>) -> Result<Tensor> {
+        match self.update {
+            Some(Update { value, by }) => by.add(&value, &by.mlp.down, &self.x, (MLP_OUTPUT, pass)),
+            None => Ok(self.x),
+        }
+    }
+}
+
+/// Where dropout of what the MLP adds to the stream is addressed.
+const MLP_OUTPUT: &str = "mlp_output";
+/// The same of attention.
+const ATTENTION_OUTPUT: &str = "attention_output";
+
+/// The blocks around one in its chunk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Around<'m> {
+    /// The block before it, if there is one.
+    pub(super) before: Option<&'m Block>,
+    /// Whether no block comes after it.
+    pub(super) is_last: bool,
+}
+
 /// What its backward needs.
 #[derive(Debug)]
 pub struct Saved {
@@ -70,41 +113,82 @@ impl Block {
 
     /// Stream to stream; `keeps_core` says whether the backward finds
     /// attention's core or computes it again.
-    pub fn forward(
-        &self,
-        x: &Tensor,
+    pub(super) fn forward<'m>(
+        &'m self,
+        stream: Stream<'_>,
         pass: &Pass<'_>,
         keeps_core: bool,
-    ) -> Result<(Tensor, Saved)> {
-        let (normalized, input_norm) = self.input_norm.forward(x)?;
-        let (update, attention) = self.attention.forward(normalized, pass, keeps_core)?;
-        let name = "attention_output";
+    ) -> Result<(Stream<'m>, Saved)> {
+        let Stream { x, update } = stream;
+        let (normalized, input_norm) = match update {
+            Some(Update { value, by }) => {
+                let (bias, dropout) = (by.mlp.down.bias(), by.dropout(MLP_OUTPUT, pass));
+                self.input_norm.add_forward(&value, bias, dropout.as_ref(), &x)?
+            }
+            None => self.input_norm.forward(&x)?,
+        };
+        let x = input_norm.input();
+        let (update, attention) = self.attention.forward(&normalized, pass, keeps_core)?;
         let (x1, normalized, post_attention_norm) = if self.parallel_residual {
-            let x1 = self.add(&update, &self.attention.dense, x, (name, pass))?;
+            let x1 = self.add(&update, &self.attention.dense, x, (ATTENTION_OUTPUT, pass))?;
             let (normalized, saved) = self.post_attention_norm.forward(x)?;
             (x1, normalized, saved)
         } else {
-            let (bias, dropout) = (self.attention.dense.bias(), self.dropout(name, pass));
+            let (bias, dropout) =
+                (self.attention.dense.bias(), self.dropout(ATTENTION_OUTPUT, pass));
             let (normalized, saved) =
                 self.post_attention_norm.add_forward(&update, bias, dropout.as_ref(), x)?;
             (saved.input().clone(), normalized, saved)
         };
-        let (update, mlp) = self.mlp.forward(normalized, pass)?;
-        let y = self.add(&update, &self.mlp.down, &x1, ("mlp_output", pass))?;
-        Ok((y, Saved { input_norm, attention, post_attention_norm, mlp }))
+        let (value, mlp) = self.mlp.forward(&normalized, pass)?;
+        let stream = Stream { x: x1, update: Some(Update { value, by: self }) };
+        Ok((stream, Saved { input_norm, attention, post_attention_norm, mlp }))
     }
 
-    /// The gradient of `x`; adds those of the parameters.
-    pub fn backward(&self, saved: &Saved, pass: &Pass<'_>, dy: &Tensor) -> Result<Tensor> {
-        let update = self.masked(dy, "mlp_output", pass)?;
-        let normalized = self.mlp.backward(&saved.mlp, pass, &update)?;
+    /// The gradient of the stream that came in; adds those of the parameters.
+    ///
+    /// The gradient of what the block before added is that of the stream, too, unless it was
+    /// dropped; so is its bias's, which is summed where the stream's is made.
+    pub(super) fn backward(
+        &self,
+        saved: &Saved,
+        pass: &Pass<'_>,
+        dy: &Tensor,
+        around: Around<'_>,
+    ) -> Result<Tensor> {
+        let update = self.masked(dy, MLP_OUTPUT, pass)?;
+        if around.is_last || self.drops(pass) {
+            self.mlp.down.backward_bias(&update)?;
+        }
+        let (d_normalized, d_inner) = self.mlp.backward(&saved.mlp, pass, &update)?;
         // With the MLP's part; the attention's output is in it only when the MLP reads that.
-        let through =
-            self.post_attention_norm.backward(&saved.post_attention_norm, &normalized, Some(dy))?;
+        let apart = self.parallel_residual || self.drops(pass);
+        let dense = &self.attention.dense;
+        let sum = if apart { None } else { dense.bias_gradient()? };
+        let (through, normalized) = self.post_attention_norm.backward_with_output(
+            &saved.post_attention_norm,
+            &d_normalized,
+            Some(dy),
+            sum,
+        )?;
+        self.mlp.backward_weight(&normalized, &d_inner)?;
+        drop((d_normalized, normalized, d_inner));
         let into_attention = if self.parallel_residual { dy } else { &through };
-        let update = self.masked(into_attention, "attention_output", pass)?;
-        let normalized = self.attention.backward(&saved.attention, pass, &update)?;
-        self.input_norm.backward(&saved.input_norm, &normalized, Some(&through))
+        let update = self.masked(into_attention, ATTENTION_OUTPUT, pass)?;
+        if apart {
+            dense.backward_bias(&update)?;
+        }
+        let (d_normalized, d_qkv) = self.attention.backward(&saved.attention, pass, &update)?;
+        let before = around.before.filter(|before| !before.drops(pass));
+        let sum = before.map(|before| before.mlp.down.bias_gradient()).transpose()?.flatten();
+        let (dx, normalized) = self.input_norm.backward_with_output(
+            &saved.input_norm,
+            &d_normalized,
+            Some(&through),
+            sum,
+        )?;
+        self.attention.backward_weight(&normalized, &d_qkv)?;
+        Ok(dx)
     }
 
     /// The forward of tokens that follow those in `cache`; nothing is dropped or saved.
@@ -118,11 +202,11 @@ impl Block {
         let (normalized, _) = self.input_norm.forward(x)?;
         let positions = pass.batch.positions;
         let update = self.attention.continued(&normalized, positions, cache, continued)?;
-        let x1 = self.add(&update, &self.attention.dense, x, ("attention_output", pass))?;
+        let x1 = self.add(&update, &self.attention.dense, x, (ATTENTION_OUTPUT, pass))?;
         let mlp_input = if self.parallel_residual { x } else { &x1 };
         let (normalized, _) = self.post_attention_norm.forward(mlp_input)?;
-        let (update, _) = self.mlp.forward(normalized, pass)?;
-        self.add(&update, &self.mlp.down, &x1, ("mlp_output", pass))
+        let (update, _) = self.mlp.forward(&normalized, pass)?;
+        self.add(&update, &self.mlp.down, &x1, (MLP_OUTPUT, pass))
     }
 
     /// `x + dropout(update + bias of last)`.
@@ -134,6 +218,11 @@ impl Block {
         (name, pass): (&str, &Pass<'_>),
     ) -> Result<Tensor> {
         residual::forward(update, last.bias(), self.dropout(name, pass).as_ref(), x)
+    }
+
+    /// Whether something of what it adds to the residual stream is dropped.
+    fn drops(&self, pass: &Pass<'_>) -> bool {
+        self.dropout(MLP_OUTPUT, pass).is_some()
     }
 
     /// The dropout of what is added to the residual stream at the place called `name`.

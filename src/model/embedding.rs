@@ -53,7 +53,7 @@ impl Embedding {
         let dy = self.axis.whole(dy, pass.tokens())?;
         self.words.embed_backward(pass.batch.tokens, &dy)?;
         match &self.positions {
-            Some(slot) => embedding::backward(&at_positions(&slot.gradient, pass), &dy),
+            Some(slot) => embedding::backward(&at_positions(slot.sum()?, pass), &dy),
             None => Ok(()),
         }
     }

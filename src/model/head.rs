@@ -9,6 +9,7 @@ use super::weights::Weights;
 use crate::kernels::cross_entropy::Score;
 use crate::kernels::embedding::{self, Lookup};
 use crate::kernels::norm;
+use crate::kernels::timing::{self, Part};
 use crate::layout::parameters::{FINAL_LAYERNORM, OUTPUT_LAYER, WORD_EMBEDDINGS};
 use crate::parallel::regions::TensorAxis;
 use crate::parallel::vocabulary::Vocabulary;
@@ -64,6 +65,7 @@ impl Head {
         targets: &Targets<'_>,
         tokens: usize,
     ) -> Result<(f64, Saved)> {
+        let _section = timing::section(Part::Head);
         let (normalized, norm) = self.normalized(x, targets.places, tokens)?;
         let Targets { labels, gradient_scale, .. } = *targets;
         let (loss, d_logits) = self.output.loss(&normalized, labels, gradient_scale)?;
@@ -72,6 +74,7 @@ impl Head {
 
     /// The gradient of the stream of the loss sum; adds those of the parameters.
     pub fn backward(&self, saved: &Saved, targets: &Targets<'_>, tokens: usize) -> Result<Tensor> {
+        let _section = timing::section(Part::Head);
         let d_normalized = self.output.loss_backward(&saved.normalized, &saved.d_logits)?;
         let d_rows = self.norm.backward(&saved.norm, &d_normalized, None)?;
         let width = d_rows.dim(1)?;

@@ -26,7 +26,6 @@ pub(super) struct Mlp {
 /// What its backward needs.
 #[derive(Debug)]
 pub(super) struct Saved {
-    input: Tensor,
     /// Before bias and activation.
     inner: Tensor,
     /// After activation and dropout.
@@ -35,8 +34,8 @@ pub(super) struct Saved {
 
 impl Saved {
     /// Everything held.
-    pub(super) fn tensors(&self) -> [&Tensor; 3] {
-        [&self.input, &self.inner, &self.active]
+    pub(super) fn tensors(&self) -> [&Tensor; 2] {
+        [&self.inner, &self.active]
     }
 }
 
@@ -60,28 +59,40 @@ impl Mlp {
     }
 
     /// Stream to stream, without the last bias.
-    pub(super) fn forward(&self, x: Tensor, pass: &Pass<'_>) -> Result<(Tensor, Saved)> {
-        let inner = self.up.forward(&x, pass.tokens())?;
+    pub(super) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Result<(Tensor, Saved)> {
+        let inner = self.up.forward(x, pass.tokens())?;
         let mut active = activation::forward(self.kind, &inner, self.up.bias())?;
         if let Some(dropout) = self.dropout(pass) {
             active = dropout::apply(&active, &dropout)?;
         }
         let y = self.down.forward(&active)?;
-        Ok((y, Saved { input: x, inner, active }))
+        Ok((y, Saved { inner, active }))
     }
 
-    /// The gradient of `x`; `dy` is the gradient after the last bias.
-    pub(super) fn backward(&self, saved: &Saved, pass: &Pass<'_>, dy: &Tensor) -> Result<Tensor> {
+    /// The gradients of `x` and of the activation's input; `dy` is the gradient after the last bias,
+    /// whose own gradient the caller adds.
+    pub(super) fn backward(
+        &self,
+        saved: &Saved,
+        pass: &Pass<'_>,
+        dy: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
         let mut d_active = self.down.backward(&saved.active, dy)?;
         if let Some(dropout) = self.dropout(pass) {
             d_active = dropout::apply(&d_active, &dropout)?;
         }
         let (inner, bias) = (&saved.inner, self.up.bias());
-        let d_inner = match self.up.bias_gradient() {
+        let d_inner = match self.up.bias_gradient()? {
             Some(to) => activation::backward_with_bias(self.kind, inner, bias, &d_active, to)?,
             None => activation::backward(self.kind, inner, bias, &d_active)?,
         };
-        self.up.backward_product(&saved.input, &d_inner)
+        Ok((self.up.backward_input(&d_inner)?, d_inner))
+    }
+
+    /// Adds the gradient of the first weight, which takes `x` and `d_inner` of
+    /// [`backward`](Mlp::backward).
+    pub(super) fn backward_weight(&self, x: &Tensor, d_inner: &Tensor) -> Result<()> {
+        self.up.backward_weight(x, d_inner)
     }
 
     fn dropout<'a>(&self, pass: &Pass<'a>) -> Option<Dropout<'a>> {

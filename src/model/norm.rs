@@ -52,9 +52,25 @@ impl Norm {
         dy: &Tensor,
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let bias = self.bias.as_ref().map(|bias| &bias.gradient);
-        let gradients = norm::Gradients { weight: &self.weight.gradient, bias };
-        norm::backward(saved, &self.kernel(), &gradients, dy, residual)
+        norm::backward(saved, &self.kernel(), &self.gradients(None)?, dy, residual)
+    }
+
+    /// [`backward`](Norm::backward), and what the forward gave, again. Where a bias was added to the
+    /// input, `input_bias` is its gradient, to which is added.
+    pub(super) fn backward_with_output(
+        &self,
+        saved: &norm::Saved,
+        dy: &Tensor,
+        residual: Option<&Tensor>,
+        input_bias: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
+        let gradients = self.gradients(input_bias)?;
+        norm::backward_with_output(saved, &self.kernel(), &gradients, dy, residual)
+    }
+
+    fn gradients<'a>(&'a self, input_bias: Option<&'a Tensor>) -> Result<norm::Gradients<'a>> {
+        let bias = self.bias.as_ref().map(Slot::sum).transpose()?;
+        Ok(norm::Gradients { weight: self.weight.sum()?, bias, input_bias })
     }
 
     fn kernel(&self) -> norm::Norm<'_> {

@@ -5,7 +5,7 @@
 //! changes no bit.
 
 use super::batch::Pass;
-use super::block::{self, Block};
+use super::block::{self, Around, Block, Stream};
 use super::kept::{Held, Meter};
 use crate::kernels::attention::{Cache, Continued};
 use crate::layout::parameters::Place;
@@ -67,21 +67,22 @@ impl Trunk {
     }
 
     /// `[tokens, hidden]` to `[tokens, hidden]`.
-    pub fn forward(&self, mut x: Tensor, pass: &Pass<'_>) -> Result<(Tensor, Saved)> {
-        let mut parts = Vec::with_capacity(self.groups.len());
+    pub fn forward(&self, x: Tensor, pass: &Pass<'_>) -> Result<(Tensor, Saved)> {
+        let (mut stream, mut parts) = (Stream::whole(x), Vec::with_capacity(self.groups.len()));
         for group in &self.groups {
-            let (y, part) = if group.keep == Keep::Input {
+            let part = if group.keep == Keep::Input {
+                let x = stream.settled(pass)?;
                 let held = self.meter.hold([&x]);
-                let y = self.through(&group.blocks, x.clone(), pass)?;
-                (y, Part::Input { blocks: group.blocks.clone(), x, held })
+                stream = self.through(&group.blocks, Stream::whole(x.clone()), pass)?;
+                Part::Input { blocks: group.blocks.clone(), x, held }
             } else {
-                let (y, kept) = self.keep(&group.blocks, x, pass, group.keep)?;
-                (y, Part::Blocks(kept))
+                let kept;
+                (stream, kept) = self.keep(&group.blocks, stream, pass, group.keep)?;
+                Part::Blocks(kept)
             };
             parts.push(part);
-            x = y;
         }
-        Ok((x, Saved(parts)))
+        Ok((stream.settled(pass)?, Saved(parts)))
     }
 
     /// The gradient of `x`; adds those of the parameters, and tells `finished` each block when they
@@ -99,11 +100,11 @@ impl Trunk {
                 Part::Input { blocks, x, held } => {
                     // The first block counts its input itself.
                     drop(held);
-                    self.keep(&blocks, x, pass, Keep::All)?.1
+                    self.keep(&blocks, Stream::whole(x), pass, Keep::All)?.1
                 }
             };
             for Kept { block, saved, held } in kept.into_iter().rev() {
-                dy = self.blocks[block].backward(&saved, pass, &dy)?;
+                dy = self.blocks[block].backward(&saved, pass, &dy, self.around(block))?;
                 drop((saved, held));
                 finished(Place::Layer(self.blocks[block].layer))?;
             }
@@ -113,32 +114,42 @@ impl Trunk {
 
     /// The output, nothing kept.
     pub fn output(&self, x: Tensor, pass: &Pass<'_>) -> Result<Tensor> {
-        self.through(&(0..self.blocks.len()), x, pass)
+        self.through(&(0..self.blocks.len()), Stream::whole(x), pass)?.settled(pass)
     }
 
-    fn through(&self, blocks: &Range<usize>, mut x: Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+    fn through<'m>(
+        &'m self,
+        blocks: &Range<usize>,
+        mut stream: Stream<'m>,
+        pass: &Pass<'_>,
+    ) -> Result<Stream<'m>> {
         for block in &self.blocks[blocks.clone()] {
-            (x, _) = block.forward(&x, pass, false)?;
+            (stream, _) = block.forward(stream, pass, false)?;
         }
-        Ok(x)
+        Ok(stream)
+    }
+
+    fn around(&self, block: usize) -> Around<'_> {
+        let before = block.checked_sub(1).map(|before| &self.blocks[before]);
+        Around { before, is_last: block + 1 == self.blocks.len() }
     }
 
     /// The output of `blocks` and what their backward reads.
-    fn keep(
-        &self,
+    fn keep<'m>(
+        &'m self,
         blocks: &Range<usize>,
-        mut x: Tensor,
+        mut stream: Stream<'m>,
         pass: &Pass<'_>,
         keep: Keep,
-    ) -> Result<(Tensor, Vec<Kept>)> {
+    ) -> Result<(Stream<'m>, Vec<Kept>)> {
         let mut kept = Vec::with_capacity(blocks.len());
         for block in blocks.clone() {
-            let (y, saved) = self.blocks[block].forward(&x, pass, keep == Keep::All)?;
+            let saved;
+            (stream, saved) = self.blocks[block].forward(stream, pass, keep == Keep::All)?;
             let held = self.meter.hold(saved.tensors());
             kept.push(Kept { block, saved, held });
-            x = y;
         }
-        Ok((x, kept))
+        Ok((stream, kept))
     }
 
     /// [`Block::continued`] through all blocks, with a cache each.

@@ -9,6 +9,8 @@ use crate::spec::architecture::Architecture;
 use candle_core::{Device, Result, Tensor, WithDType};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Parameters and gradients.
 ///
@@ -24,6 +26,8 @@ pub struct Weights {
     product_values: Option<Tensor>,
     /// All gradients, `[length]`.
     gradients: Tensor,
+    /// Of each part of the holding, whether its gradient is still that of an earlier step.
+    empty: Vec<Arc<AtomicBool>>,
 }
 
 impl Weights {
@@ -61,6 +65,7 @@ impl Weights {
         let placed = |dtype| values.to_dtype(dtype)?.to_device(device);
         let casts = formats.products != formats.parameters;
         Ok(Weights {
+            empty: holding.parts().iter().map(|_| Arc::default()).collect(),
             holding,
             formats,
             values: placed(formats.parameters)?,
@@ -81,15 +86,15 @@ impl Weights {
     }
 
     fn slot_of(&self, values: &Tensor, name: &str) -> Result<Option<Slot>> {
-        let mut parts = self.holding.parts().iter();
-        let Some(part) = parts.find(|part| part.parameter.name == name) else {
+        let mut parts = self.holding.parts().iter().zip(&self.empty);
+        let Some((part, empty)) = parts.find(|(part, _)| part.parameter.name == name) else {
             return Ok(None);
         };
         let view = |buffer: &Tensor| {
             let range = &part.range;
             buffer.narrow(0, range.start, range.len())?.reshape(part.shape.as_slice())
         };
-        Ok(Some(Slot { value: view(values)?, gradient: view(&self.gradients)? }))
+        Ok(Some(Slot::new(view(values)?, view(&self.gradients)?, empty.clone())))
     }
 
     /// [`slot`](Weights::slot) of a parameter that the architecture must have.
@@ -118,9 +123,23 @@ impl Weights {
         &self.gradients
     }
 
-    /// Sets every gradient to zero.
-    pub fn zero_gradients(&self) -> Result<()> {
-        self.gradients.zero_set()
+    /// Begins a step: what backward passes add is a new sum. Its memory is written when the first
+    /// of them adds; see [`complete_gradients`](Weights::complete_gradients).
+    pub fn begin_gradients(&self) {
+        for empty in &self.empty {
+            empty.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends a step's backward passes: gradients to which none of them added are zeros.
+    pub fn complete_gradients(&self) -> Result<()> {
+        for (part, empty) in self.holding.parts().iter().zip(&self.empty) {
+            if empty.swap(false, Ordering::Relaxed) {
+                let range = &part.range;
+                reduce::clear(&self.gradients.narrow(0, range.start, range.len())?)?;
+            }
+        }
+        Ok(())
     }
 
     /// To be called after [`values`](Weights::values) were changed.

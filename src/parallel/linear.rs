@@ -50,26 +50,29 @@ impl ColumnParallel {
         self.bias.as_ref().map(|bias| &bias.value)
     }
 
-    /// The gradient of `x`; adds those of weight and bias. `dy` is the gradient after the bias.
+    /// The gradient of `x`, from `dy`, the gradient after the bias.
+    pub fn backward_input(&self, dy: &Tensor) -> Result<Tensor> {
+        self.axis.summed(&linear::backward_input(dy, &self.weight.value)?)
+    }
+
+    /// Adds the gradient of the weight.
     ///
     /// Of the stream each rank kept its rows only, so they are gathered again.
-    pub fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        if let Some(gradient) = self.bias_gradient() {
-            linear::backward_bias(dy, gradient)?;
+    pub fn backward_weight(&self, x: &Tensor, dy: &Tensor) -> Result<()> {
+        self.weight.add_product(dy, &self.axis.whole(x, dy.dim(0)?)?)
+    }
+
+    /// Adds the gradient of the bias, if there is one.
+    pub fn backward_bias(&self, dy: &Tensor) -> Result<()> {
+        match self.bias_gradient()? {
+            Some(gradient) => linear::backward_bias(dy, gradient),
+            None => Ok(()),
         }
-        self.backward_product(x, dy)
     }
 
     /// This rank's part of the bias's gradient, to which backward passes add.
-    pub fn bias_gradient(&self) -> Option<&Tensor> {
-        self.bias.as_ref().map(|bias| &bias.gradient)
-    }
-
-    /// [`backward`](ColumnParallel::backward) without the gradient of the bias.
-    pub fn backward_product(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        let x = self.axis.whole(x, dy.dim(0)?)?;
-        linear::backward_weight(dy, &x, &self.weight.gradient)?;
-        self.axis.summed(&linear::backward_input(dy, &self.weight.value)?)
+    pub fn bias_gradient(&self) -> Result<Option<&Tensor>> {
+        self.bias.as_ref().map(Slot::sum).transpose()
     }
 }
 
@@ -89,14 +92,24 @@ impl RowParallel {
         self.bias.as_ref().map(|bias| &bias.value)
     }
 
-    /// The gradient of `x`; adds those of weight and bias. `dy` is the stream's gradient after the
-    /// bias; with the stream in rows, the bias gets this rank's rows' share.
-    pub fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        if let Some(bias) = &self.bias {
-            linear::backward_bias(dy, &bias.gradient)?;
+    /// The bias's gradient, to which backward passes add; with the stream in rows, this rank's rows'
+    /// share.
+    pub fn bias_gradient(&self) -> Result<Option<&Tensor>> {
+        self.bias.as_ref().map(Slot::sum).transpose()
+    }
+
+    /// Adds the gradient of the bias, if there is one: `dy` is the stream's gradient after it.
+    pub fn backward_bias(&self, dy: &Tensor) -> Result<()> {
+        match self.bias_gradient()? {
+            Some(gradient) => linear::backward_bias(dy, gradient),
+            None => Ok(()),
         }
+    }
+
+    /// The gradient of `x`; adds that of the weight. `dy` is the stream's gradient after the bias.
+    pub fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let dy = self.axis.whole(dy, x.dim(0)?)?;
-        linear::backward_weight(&dy, x, &self.weight.gradient)?;
+        self.weight.add_product(&dy, x)?;
         linear::backward_input(&dy, &self.weight.value)
     }
 }

@@ -1,12 +1,43 @@
 //! A parameter as a layer holds it.
 
-use candle_core::Tensor;
+use crate::kernels::linear::{self, Onto};
+use crate::kernels::reduce;
+use candle_core::{Result, Tensor};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What one rank holds of a parameter: views into its flat buffers.
+///
+/// Copies of a slot, and slots of one parameter, know of each other whether its gradient is empty.
 #[derive(Clone, Debug)]
 pub struct Slot {
     /// The values.
     pub value: Tensor,
-    /// The gradient, which backward passes add to.
-    pub gradient: Tensor,
+    /// The gradient, which backward passes add to; see [`Slot::sum`].
+    gradient: Tensor,
+    /// Whether the gradient's memory holds what an earlier step left.
+    empty: Arc<AtomicBool>,
+}
+
+impl Slot {
+    /// A parameter with its gradient; `empty` says whether the gradient's numbers mean nothing yet.
+    pub fn new(value: Tensor, gradient: Tensor, empty: Arc<AtomicBool>) -> Slot {
+        Slot { value, gradient, empty }
+    }
+
+    /// The gradient, to be added to; zeros if nothing was added in this step.
+    pub fn sum(&self) -> Result<&Tensor> {
+        if self.empty.swap(false, Ordering::Relaxed) {
+            reduce::clear(&self.gradient)?;
+        }
+        Ok(&self.gradient)
+    }
+
+    /// Adds `dyᵀ·x` to the gradient; the first product of a step is put there, so that nobody has
+    /// to write zeros and read them again.
+    pub fn add_product(&self, dy: &Tensor, x: &Tensor) -> Result<()> {
+        let empty = self.empty.swap(false, Ordering::Relaxed);
+        let onto = if empty { Onto::Nothing } else { Onto::Sum };
+        linear::backward_weight(dy, x, &self.gradient, onto)
+    }
 }

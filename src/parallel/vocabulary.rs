@@ -40,7 +40,7 @@ impl Vocabulary {
 
     /// Adds the gradient of the table; `dy` is that of all tokens.
     pub fn embed_backward(&self, ids: &[u32], dy: &Tensor) -> Result<()> {
-        embedding::backward(&self.rows(&self.table.gradient, ids), dy)
+        embedding::backward(&self.rows(self.table.sum()?, ids), dy)
     }
 
     /// Logits `[rows, padded vocabulary]` of `x` `[rows, hidden]`, on every rank.
@@ -56,6 +56,10 @@ impl Vocabulary {
     /// logits, times `scale`.
     pub fn loss(&self, x: &Tensor, labels: &[u32], scale: f64) -> Result<(f64, Tensor)> {
         let logits = self.logits(x)?;
+        if self.axis.group().size() == 1 {
+            let loss = cross_entropy::forward_backward(&logits, labels, self.size, scale)?;
+            return Ok((loss, logits));
+        }
         let targets = self.targets(labels);
         let rows = self.statistics(&logits, &targets)?;
         let loss = cross_entropy::loss_sum(&rows)?;
@@ -65,7 +69,7 @@ impl Vocabulary {
 
     /// The gradient of `x`, on every rank; adds the table's.
     pub fn loss_backward(&self, x: &Tensor, d_logits: &Tensor) -> Result<Tensor> {
-        linear::backward_weight(d_logits, x, &self.table.gradient)?;
+        self.table.add_product(d_logits, x)?;
         self.axis.summed_everywhere(&linear::backward_input(d_logits, &self.table.value)?)
     }
 

@@ -170,15 +170,15 @@ def norm_case(dtype, kind, rows, width, full):
         return
     dy, resg = rnd(rows, width, dtype=dtype), rnd(rows, width, dtype=dtype)
     grads = torch.autograd.grad(ref, [t, w64] + ([b64] if b is not None else []), dy.double())
-    dx = torch.empty_like(x)
+    dx, again = torch.empty_like(x), torch.empty_like(x)
     dw, db, ds = (rnd(width) for _ in range(3))
-    before = [None, dw.clone(), db.clone(), ds.clone()]
+    before = [None, dw.clone(), db.clone(), ds.clone(), None]
     ws = torch.full((LIB.sft_norm_backward_workspace(I64(rows), I64(width)),), float("nan"), device=DEV)
     dx_ref = grads[0] + resg.double()
     def back():
-        call("sft_norm_backward", stream(), CODE[dtype], kind, res, mom, w, dy, resg, dx, ws, dw, db if b is not None else None, ds, I64(rows), I64(width))
-    refs = [dx_ref, before[1] + grads[1], before[2] + (grads[2] if b is not None else 0), before[3] + dx_ref.sum(0)]
-    check(tag + " bwd", back, [dx, dw, db, ds], refs, [BOUND[dtype], 5e-5, 5e-5, max(5e-5, BOUND[dtype])], before)
+        call("sft_norm_backward", stream(), CODE[dtype], kind, res, mom, w, b, dy, resg, dx, again, ws, dw, db if b is not None else None, ds, I64(rows), I64(width))
+    refs = [dx_ref, before[1] + grads[1], before[2] + (grads[2] if b is not None else 0), before[3] + dx_ref.sum(0), y]
+    check(tag + " bwd", back, [dx, dw, db, ds, again], refs, [BOUND[dtype], 5e-5, 5e-5, max(5e-5, BOUND[dtype]), 0.0], before)
 
 
 # ---- activations -----------------------------------------------------------------------------------------------------
@@ -402,7 +402,8 @@ def linear_case(dtype, tokens, inputs, outputs):
     check(f"linear + bias {t}", lambda: call("sft_linear_forward", GEMM, stream(), CODE[dtype], x, w, b, y, None, *n), [y], [ref + b.double()], BOUND[dtype])
     check(f"linear dx {t}", lambda: call("sft_linear_backward_input", GEMM, stream(), CODE[dtype], dy, w, dx, *n), [dx], [dy.double() @ w.double()], BOUND[dtype])
     before = [dw.clone()]
-    check(f"linear dw += {t}", lambda: call("sft_linear_backward_weight", GEMM, stream(), CODE[dtype], dy, x, dw, *n), [dw], [before[0].double() + dy.double().t() @ x.double()], 2e-5, before)
+    check(f"linear dw += {t}", lambda: call("sft_linear_backward_weight", GEMM, stream(), CODE[dtype], dy, x, dw, 1, *n), [dw], [before[0].double() + dy.double().t() @ x.double()], 2e-5, before)
+    check(f"linear dw = {t}", lambda: call("sft_linear_backward_weight", GEMM, stream(), CODE[dtype], dy, x, dw, 0, *n), [dw], [dy.double().t() @ x.double()], 2e-5)
     if dtype != F32:
         pre = torch.empty_like(y)
         try:
@@ -490,7 +491,7 @@ def times():
     ms = time_ms(lambda: out.copy_(big)); row("copy 16384x8192", ms, gb(4 * big.numel(), ms))
     # norm
     x, res, w, b = rnd(T, H, dtype=dtype), rnd(T, H, dtype=dtype), rnd(H, dtype=dtype), rnd(H, dtype=dtype)
-    s, y, mom = torch.empty_like(x), torch.empty_like(x), torch.empty(T, 2, device=DEV)
+    s, y, x2, mom = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x), torch.empty(T, 2, device=DEV)
     F_ = torch.nn.functional
     ref = comp(lambda x, res, w, b: (x + b + res, F_.layer_norm(x + b + res, (H,), w, b)))
     ms = time_ms(lambda: call("sft_norm_forward", stream(), c, 1, F(1e-5), x, b, None, res, s, w, b, y, mom, I64(T), I64(H)))
@@ -499,14 +500,14 @@ def times():
     row("layernorm fwd", ms, gb(4 * x.numel(), ms))
     ws = torch.empty(LIB.sft_norm_backward_workspace(I64(T), I64(H)), device=DEV)
     dw, db, ds = (torch.zeros(H, device=DEV) for _ in range(3))
-    ms = time_ms(lambda: call("sft_norm_backward", stream(), c, 1, x, mom, w, y, res, s, ws, dw, db, None, I64(T), I64(H)))
+    ms = time_ms(lambda: call("sft_norm_backward", stream(), c, 1, x, mom, w, b, y, res, s, None, ws, dw, db, None, I64(T), I64(H)))
     xr, wr, br = x.clone().requires_grad_(), w.clone().requires_grad_(), b.clone().requires_grad_()
     ln = comp(lambda x, w, b: F_.layer_norm(x, (H,), w, b))
     o = ln(xr, wr, br)
     ref_ms = time_ms(lambda: torch.autograd.grad(o, [xr, wr, br], y, retain_graph=True))
     row("layernorm bwd + residual", ms, gb(8 * x.numel(), ms), ref_ms)
-    ms = time_ms(lambda: call("sft_norm_backward", stream(), c, 1, x, mom, w, y, res, s, ws, dw, db, ds, I64(T), I64(H)))
-    row("layernorm bwd + residual + sums of dx", ms, gb(8 * x.numel(), ms))
+    ms = time_ms(lambda: call("sft_norm_backward", stream(), c, 1, x, mom, w, b, y, res, s, x2, ws, dw, db, ds, I64(T), I64(H)))
+    row("layernorm bwd + residual + sums of dx + output again", ms, gb(10 * x.numel(), ms))
     # activation
     for ffn in (8192, 3072):
         x8, bias, dy = rnd(T, ffn, dtype=dtype), rnd(ffn, dtype=dtype), rnd(T, ffn, dtype=dtype)
@@ -599,7 +600,7 @@ def times():
         if outputs in (8192, 3072):
             y2 = torch.empty_like(dy)
             cells.append(("+bias+gelu", lambda: call("sft_linear_forward", GEMM, stream(), c, x, w, bias, y2, pre, *n)))
-        cells += [("dx", lambda: call("sft_linear_backward_input", GEMM, stream(), c, dy, w, dx, *n)), ("dw f32 +=", lambda: call("sft_linear_backward_weight", GEMM, stream(), c, dy, x, dw, *n)),
+        cells += [("dx", lambda: call("sft_linear_backward_input", GEMM, stream(), c, dy, w, dx, *n)), ("dw f32 +=", lambda: call("sft_linear_backward_weight", GEMM, stream(), c, dy, x, dw, 1, *n)), ("dw f32 =", lambda: call("sft_linear_backward_weight", GEMM, stream(), c, dy, x, dw, 0, *n)),
                   ("torch fwd", lambda: torch.matmul(x, w.t())), ("torch dx", lambda: torch.matmul(dy, w)), ("torch dw", lambda: torch.matmul(dy.t(), x))]
         print(f"gemm {inputs}->{outputs} (ms, TFLOP/s): " + "  ".join(f"{name} {tf(f)}" for name, f in cells), flush=True)
         del x, w, dy, dw, dx, pre

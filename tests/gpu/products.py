@@ -25,7 +25,7 @@ for inputs, outputs in ((2048, 6144), (2048, 2048), (2048, 8192), (8192, 2048), 
     operations = {
         "y": lambda g: call("sft_linear_forward", g, stream(), c, x, w, biased, y, None, *n),
         "dx": lambda g: call("sft_linear_backward_input", g, stream(), c, dy, w, dx, *n),
-        "dw": lambda g: call("sft_linear_backward_weight", g, stream(), c, dy, x, dw, *n),
+        "dw": lambda g: call("sft_linear_backward_weight", g, stream(), c, dy, x, dw, 0, *n),
     }
     for name, run in operations.items():
         marks = [[] for _ in gemms]

@@ -63,23 +63,30 @@ def run(ffn):
         y = new(T, outputs)
         call("sft_linear_forward", GEMM, stream(), c, x, W[name + ".w"], W[name + ".b"] if bias else None, y, None, rows, I64(inputs), I64(outputs))
         return y
-    def linear_back(dy, x, w, g, inputs, outputs):
-        call("sft_linear_backward_weight", GEMM, stream(), c, dy, x, g, rows, I64(inputs), I64(outputs))
+    def back_input(dy, w, inputs, outputs):
         dx = new(T, inputs)
         call("sft_linear_backward_input", GEMM, stream(), c, dy, w, dx, rows, I64(inputs), I64(outputs))
         return dx
+    def back_weight(dy, x, g, inputs, outputs):
+        call("sft_linear_backward_weight", GEMM, stream(), c, dy, x, g, 0, rows, I64(inputs), I64(outputs))
+    def linear_back(dy, x, w, g, inputs, outputs):
+        back_weight(dy, x, g, inputs, outputs)
+        return back_input(dy, w, inputs, outputs)
     def norm(x, bias, residual, name):
         y, moments = new(T, H), new(T, 2, dtype=F32)
         s = residual if x is None else new(T, H)
         call("sft_norm_forward", stream(), c, 0, F(1e-5), x, bias, None, residual, None if x is None else s, W[name + ".w"], W[name + ".b"], y, moments, rows, wide)
         return s, y, moments
     def norm_back(x, moments, name, dy, residual, sum_gradient=None):
-        dx = new(T, H)
-        call("sft_norm_backward", stream(), c, 0, x, moments, W[name + ".w"], dy, residual, dx, ws, G[name + ".w"], G[name + ".b"], sum_gradient, rows, wide)
-        return dx
+        dx, y = new(T, H), new(T, H)
+        call("sft_norm_backward", stream(), c, 0, x, moments, W[name + ".w"], W[name + ".b"], dy, residual, dx, y, ws, G[name + ".w"], G[name + ".b"], sum_gradient, rows, wide)
+        return dx, y
     def step(k):
         part("start")
-        call("sft_clear", stream(), p.gradient, I64(p.gradient.numel() * 4)); part("clear")
+        for name, g in G.items():  # the others are put there by their first product
+            if g.dim() == 1 or name == "position":
+                call("sft_clear", stream(), g, I64(g.numel() * 4))
+        part("clear")
         x = new(T, H)
         call("sft_gather", stream(), c, W["word"], ids32, I64(0), I64(V), W["position"], positions, x, rows, wide); part("embedding")
         kept, update, bias = [], None, None
@@ -94,7 +101,8 @@ def run(ffn):
             act = new(T, ffn)
             call("sft_activation_forward", stream(), c, 0, inner, W[f"{l}.up.b"], act, rows, I64(ffn)); part("activation")
             update = linear(act, f"{l}.down", False, ffn, H); part("gemm")
-            kept.append((x, y1, m1, qkv, att, stats, x1, y2, m2, inner, act))
+            kept.append((x, m1, qkv, att, stats, x1, m2, inner, act))
+            del y1, y2
             x, bias = x1, W[f"{l}.down.b"]
         x, y, m = norm(update, bias, x, "norm"); part("norm")
         logits, stats = new(T, V), new(T, 4, dtype=F32)
@@ -103,20 +111,22 @@ def run(ffn):
         loss.zero_(); call("sft_loss_sum", stream(), stats, rows, loss); part("cross entropy")
         dy = linear_back(logits, y, W["word"], G["word"], H, V); part("head gemm")
         del logits
-        dx = norm_back(x, m, "norm", dy, None, G[f"{L - 1}.down.b"]); part("norm")
+        dx, _ = norm_back(x, m, "norm", dy, None, G[f"{L - 1}.down.b"]); part("norm")
         for l in reversed(range(L)):
-            x, y1, m1, qkv, att, stats, x1, y2, m2, inner, act = kept.pop()
+            x, m1, qkv, att, stats, x1, m2, inner, act = kept.pop()
             d_act = linear_back(dx, act, W[f"{l}.down.w"], G[f"{l}.down.w"], ffn, H); part("gemm")
             d_inner = new(T, ffn)
             call("sft_activation_backward", stream(), c, 0, inner, W[f"{l}.up.b"], d_act, d_inner, ws, G[f"{l}.up.b"], rows, I64(ffn)); part("activation")
-            d_y2 = linear_back(d_inner, y2, W[f"{l}.up.w"], G[f"{l}.up.w"], H, ffn); part("gemm")
-            dx = norm_back(x1, m2, f"{l}.n2", d_y2, dx, G[f"{l}.out.b"]); part("norm")
+            d_y2 = back_input(d_inner, W[f"{l}.up.w"], H, ffn); part("gemm")
+            dx, y2 = norm_back(x1, m2, f"{l}.n2", d_y2, dx, G[f"{l}.out.b"]); part("norm")
+            back_weight(d_inner, y2, G[f"{l}.up.w"], H, ffn); part("gemm")
             d_att = linear_back(dx, att, W[f"{l}.out.w"], G[f"{l}.out.w"], H, H); part("gemm")
             d_qkv = new(T, 3 * H)
             call("sft_sdpa_backward", SDPA, stream(), c, *common, qkv, att, stats, d_att, d_qkv); part("attention")
             call("sft_column_sums", stream(), c, d_qkv, rows, I64(3 * H), ws, G[f"{l}.qkv.b"]); part("bias sums")
-            d_y1 = linear_back(d_qkv, y1, W[f"{l}.qkv.w"], G[f"{l}.qkv.w"], H, 3 * H); part("gemm")
-            dx = norm_back(x, m1, f"{l}.n1", d_y1, dx, G[f"{l - 1}.down.b"] if l else None); part("norm")
+            d_y1 = back_input(d_qkv, W[f"{l}.qkv.w"], H, 3 * H); part("gemm")
+            dx, y1 = norm_back(x, m1, f"{l}.n1", d_y1, dx, G[f"{l - 1}.down.b"] if l else None); part("norm")
+            back_weight(d_qkv, y1, G[f"{l}.qkv.w"], H, 3 * H); part("gemm")
         for name, (unique, count, bounds, order) in (("word", by_word), ("position", by_position)):
             call("sft_scatter_add", stream(), 0, G[name], unique, I64(count), bounds, order, c, dx, wide)
         part("embedding")

@@ -46,6 +46,8 @@ struct Measured {
     gpu: Option<String>,
     peak_memory_bytes: Option<u64>,
     loss: f64,
+    /// Of further steps, by what the GPU did and `idle` between; none on a CPU.
+    seconds_by_part: Option<BTreeMap<&'static str, f64>>,
     /// What writing journals, metrics, events and TensorBoard's file takes of each step.
     bookkeeping_seconds_per_step: f64,
     environment: BTreeMap<String, String>,
@@ -190,6 +192,10 @@ fn measured(stage: &Stage, report: &Report, bookkeeping: f64) -> Measured {
         gpu: report.gpu.clone(),
         peak_memory_bytes: report.peak_memory,
         loss: report.loss,
+        seconds_by_part: report.parts.as_ref().map(|times| {
+            let parts = times.parts.iter().map(|(part, seconds)| (part.name(), *seconds));
+            parts.chain([("idle", times.idle)]).collect()
+        }),
         bookkeeping_seconds_per_step: bookkeeping,
         environment: BTreeMap::new(),
     }
@@ -240,5 +246,14 @@ fn text(measured: &Measured) -> String {
     lines.extend(
         measured.peak_memory_bytes.map(|peak| ("memory", format!("{} at most", bytes(peak)))),
     );
+    lines.extend(measured.seconds_by_part.as_ref().map(|parts| ("parts", by_part(parts))));
     lines.iter().map(|(name, text)| format!("{name:<11} {text}\n")).collect()
+}
+
+/// Milliseconds of each part, the longest first.
+fn by_part(parts: &BTreeMap<&'static str, f64>) -> String {
+    let mut parts: Vec<_> = parts.iter().collect();
+    parts.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    let texts = parts.iter().map(|(name, seconds)| format!("{name} {:.2}", *seconds * 1e3));
+    format!("{} ms of a step", texts.collect::<Vec<_>>().join(", "))
 }

@@ -5,6 +5,7 @@ use super::{address, check, expect_f32, ffi, hold, hold_optional, in_format, opt
 use crate::kernels::Result;
 use crate::kernels::activation::Kind;
 use crate::kernels::carrier::expect_shape;
+use crate::kernels::timing::Part;
 use candle_core::Tensor;
 
 /// The number of a kind in `activation.cu`.
@@ -32,8 +33,9 @@ pub(in crate::kernels) fn forward(
     let bias = optional(bias, dtype)?;
     let y = context.unfilled((tokens, out_width), dtype)?;
     let (x, bias, out) = (hold(x)?, hold_optional(bias.as_ref())?, hold(&y)?);
+    let work = context.work(Part::Activation)?;
     let code = ffi::sft_activation_forward(
-        context.stream()?,
+        work.stream(),
         format(dtype)?,
         number(kind),
         x.at(),
@@ -66,8 +68,9 @@ pub(in crate::kernels) fn backward(
     let workspace = context.workspace(ffi::sft_column_workspace(tokens as i64, width as i64))?;
     let (x, bias, dy, out) = (hold(x)?, hold_optional(bias.as_ref())?, hold(&dy)?, hold(&dx)?);
     let (workspace, gradient) = (hold(&workspace)?, hold_optional(bias_gradient)?);
+    let work = context.work(Part::Activation)?;
     let code = ffi::sft_activation_backward(
-        context.stream()?,
+        work.stream(),
         format(dtype)?,
         number(kind),
         x.at(),

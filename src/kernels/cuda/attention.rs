@@ -5,6 +5,7 @@ use super::ffi::Heads;
 use super::{check, ffi, hold, in_format};
 use crate::kernels::Result;
 use crate::kernels::attention::{Continued, ProbabilityDropout, Shape};
+use crate::kernels::timing::Part;
 use candle_core::{DType, Tensor, bail};
 
 /// How cuDNN sees the sequences of a batch.
@@ -75,9 +76,10 @@ pub(in crate::kernels) fn forward(
             [0, 1, 2].map(|index| super::address(held.get(index)));
         let (values, out, statistics) = (hold(qkv)?, hold(&output)?, hold(&sums)?);
         let Some(mut sdpa) = context.sdpa() else { bail!("cuDNN is gone") };
+        let work = context.work(Part::Attention)?;
         let code = ffi::sft_sdpa_forward(
             sdpa.handle(),
-            context.stream()?,
+            work.stream(),
             format(dtype)?,
             layout.sequences as i64,
             layout.length as i64,
@@ -102,8 +104,9 @@ pub(in crate::kernels) fn forward(
     let addresses = mask.as_ref().map(Mask::hold).transpose()?;
     let argument = mask.as_ref().zip(addresses.as_ref()).map(|(mask, held)| mask.argument(held));
     let (values, out, log_sums, list) = (hold(qkv)?, hold(&output)?, hold(&sums)?, hold(&tiles)?);
+    let work = context.work(Part::Attention)?;
     let code = ffi::sft_attention_forward(
-        context.stream()?,
+        work.stream(),
         format(dtype)?,
         &heads(shape, dropout),
         argument.as_ref(),
@@ -144,9 +147,10 @@ pub(in crate::kernels) fn backward(
         let [lengths, qkv_offsets, o_offsets] =
             [0, 1, 2].map(|index| super::address(held.get(index)));
         let Some(mut sdpa) = context.sdpa() else { bail!("cuDNN is gone") };
+        let work = context.work(Part::Attention)?;
         let code = ffi::sft_sdpa_backward(
             sdpa.handle(),
-            context.stream()?,
+            work.stream(),
             format(dtype)?,
             layout.sequences as i64,
             layout.length as i64,
@@ -173,8 +177,9 @@ pub(in crate::kernels) fn backward(
     let addresses = mask.as_ref().map(Mask::hold).transpose()?;
     let argument = mask.as_ref().zip(addresses.as_ref()).map(|(mask, held)| mask.argument(held));
     let (list, along) = (hold(&tiles)?, hold(&along)?);
+    let work = context.work(Part::Attention)?;
     let code = ffi::sft_attention_backward(
-        context.stream()?,
+        work.stream(),
         format(dtype)?,
         &heads(shape, dropout),
         argument.as_ref(),
@@ -216,8 +221,9 @@ pub(in crate::kernels) fn cached(
     let output = context.unfilled((rows, shape.output_width()), dtype)?;
     let (new, cache, out) = (hold(qkv)?, hold(values)?, hold(&output)?);
     let (slots, places) = (hold(&slots)?, hold(&places)?);
+    let work = context.work(Part::Attention)?;
     let code = ffi::sft_attention_cached(
-        context.stream()?,
+        work.stream(),
         format(dtype)?,
         &heads(shape, None),
         new.at(),

@@ -34,10 +34,17 @@ template <typename T, int V> struct alignas(sizeof(T) * V <= 16 ? sizeof(T) * V 
   T at[V];
 };
 
-template <typename T, int V> __device__ __forceinline__ void load(const T *from, float (&to)[V]) {
-  const Pack<T, V> pack = *reinterpret_cast<const Pack<T, V> *>(from);
+template <typename T, int V> __device__ __forceinline__ Pack<T, V> fetch(const T *from) {
+  return *reinterpret_cast<const Pack<T, V> *>(from);
+}
+
+template <typename T, int V> __device__ __forceinline__ void unpack(const Pack<T, V> &pack, float (&to)[V]) {
 #pragma unroll
   for (int i = 0; i < V; i++) to[i] = widen(pack.at[i]);
+}
+
+template <typename T, int V> __device__ __forceinline__ void load(const T *from, float (&to)[V]) {
+  unpack<T, V>(fetch<T, V>(from), to);
 }
 
 template <typename T, int V> __device__ __forceinline__ void store(T *to, const float (&from)[V]) {
@@ -53,15 +60,16 @@ template <typename T, int V> __device__ __forceinline__ void round_to(float (&x)
   for (int i = 0; i < V; i++) x[i] = widen(narrow<T>(x[i]));
 }
 
-// Sums of N numbers over a block of at most 1024 threads; every thread gets them.
-template <int N> __device__ __forceinline__ void block_sum(float (&x)[N], float *shared /* 32·N */) {
+// Sums of N numbers over a block of at most 1024 threads; every thread gets them. `shared` has 2·32·N numbers: calls that
+// follow each other take turns 0 and 1 between its halves, so that each needs one barrier only.
+template <int N> __device__ __forceinline__ void block_sum(float (&x)[N], float *shared, int turn) {
 #pragma unroll
   for (int i = 0; i < N; i++)
 #pragma unroll
     for (int offset = 16; offset > 0; offset >>= 1) x[i] += __shfl_xor_sync(~0u, x[i], offset);
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, warps = blockDim.x >> 5;
   if (warps == 1) return;
-  __syncthreads();
+  shared += turn * 32 * N;
   if (lane == 0)
 #pragma unroll
     for (int i = 0; i < N; i++) shared[i * 32 + warp] = x[i];

@@ -2,6 +2,7 @@
 
 use super::ffi::{Dropout, Stream};
 use super::memory::{self, Held, Library};
+use super::timing::Spans;
 use crate::kernels::Result;
 use crate::kernels::dropout;
 use candle_core::cuda_backend::DeviceId;
@@ -19,12 +20,19 @@ pub(super) struct Context {
     words: Mutex<Kept<u32>>,
     wide: Mutex<Kept<u64>>,
     places: Mutex<Kept<usize>>,
+    /// Where somebody measures, what was started.
+    pub(super) spans: Mutex<Option<Spans>>,
 }
 
 /// The device's context; made when it is first asked for.
 pub(super) fn of(tensor: &Tensor) -> Result<Arc<Context>> {
+    of_device(tensor.device())
+}
+
+/// The same, of a device.
+pub(super) fn of_device(device: &Device) -> Result<Arc<Context>> {
     static CONTEXTS: Mutex<Vec<Arc<Context>>> = Mutex::new(Vec::new());
-    let Device::Cuda(cuda) = tensor.device() else { bail!("not on a GPU") };
+    let Device::Cuda(cuda) = device else { bail!("not on a GPU") };
     let mut contexts = locked(&CONTEXTS);
     if let Some(context) = contexts.iter().find(|context| context.id == cuda.id()) {
         return Ok(context.clone());
@@ -32,12 +40,13 @@ pub(super) fn of(tensor: &Tensor) -> Result<Arc<Context>> {
     memory::stream(cuda)?;
     let context = Arc::new(Context {
         id: cuda.id(),
-        device: tensor.device().clone(),
+        device: device.clone(),
         gemm: Mutex::new(Library::gemm()?),
         sdpa: Library::sdpa().map(Mutex::new).map_err(|error| error.to_string()),
         words: Mutex::default(),
         wide: Mutex::default(),
         places: Mutex::default(),
+        spans: Mutex::default(),
     });
     contexts.push(context.clone());
     Ok(context)

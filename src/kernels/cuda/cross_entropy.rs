@@ -4,6 +4,7 @@ use super::context::{format, of};
 use super::{check, ffi, hold};
 use crate::kernels::Result;
 use crate::kernels::cross_entropy::{Row, Targets};
+use crate::kernels::timing::Part;
 use candle_core::{DType, Tensor, bail};
 
 /// The loss sum; `logits` becomes its gradient times `scale`.
@@ -19,8 +20,9 @@ pub(in crate::kernels) fn forward_backward(
     let total = Tensor::zeros(1, DType::F64, context.device())?;
     let (values, labels, parts, sum) =
         (hold(logits)?, hold(&labels)?, hold(&statistics)?, hold(&total)?);
+    let work = context.work(Part::Head)?;
     let code = ffi::sft_cross_entropy(
-        context.stream()?,
+        work.stream(),
         format(logits.dtype())?,
         values.at(),
         labels.at(),
@@ -31,8 +33,8 @@ pub(in crate::kernels) fn forward_backward(
         columns as i64,
     );
     check("cross entropy", code)?;
-    check("loss sum", ffi::sft_loss_sum(context.stream()?, parts.at(), rows as i64, sum.at()))?;
-    drop((parts, sum));
+    check("loss sum", ffi::sft_loss_sum(work.stream(), parts.at(), rows as i64, sum.at()))?;
+    drop((parts, sum, work));
     let loss = total.to_vec1::<f64>()?[0];
     // A label outside the vocabulary has no logit, which shows as NaN; so does a logit that is NaN.
     if let Some(label) = targets.labels.iter().find(|label| **label as usize >= targets.vocab_size)
@@ -49,8 +51,9 @@ pub(in crate::kernels) fn statistics(logits: &Tensor, targets: &Targets<'_>) -> 
     let labels = context.words(targets.labels)?;
     let statistics = context.unfilled((rows, 4), DType::F32)?;
     let (values, labels, parts) = (hold(logits)?, hold(&labels)?, hold(&statistics)?);
+    let work = context.work(Part::Head)?;
     let code = ffi::sft_cross_entropy_statistics(
-        context.stream()?,
+        work.stream(),
         format(logits.dtype())?,
         values.at(),
         labels.at(),
@@ -61,7 +64,7 @@ pub(in crate::kernels) fn statistics(logits: &Tensor, targets: &Targets<'_>) -> 
         columns as i64,
     );
     check("cross entropy", code)?;
-    drop(parts);
+    drop((parts, work));
     let row = |row: Vec<f32>| Row {
         max: f64::from(row[0]),
         argmax: if row[0] == f32::NEG_INFINITY { usize::MAX } else { row[3].to_bits() as usize },
@@ -85,8 +88,9 @@ pub(in crate::kernels) fn gradient_in_place(
         rows.iter().flat_map(|row| [row.max as f32, row.sum as f32, 0.0, 0.0]).collect();
     let statistics = Tensor::from_vec(flat, (count, 4), context.device())?;
     let (values, labels, parts) = (hold(logits)?, hold(&labels)?, hold(&statistics)?);
+    let work = context.work(Part::Head)?;
     let code = ffi::sft_cross_entropy_gradient(
-        context.stream()?,
+        work.stream(),
         format(logits.dtype())?,
         values.at(),
         labels.at(),

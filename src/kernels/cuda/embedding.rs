@@ -4,6 +4,7 @@ use super::context::{format, of};
 use super::{address, check, ffi, hold, hold_optional, optional};
 use crate::kernels::Result;
 use crate::kernels::embedding::Lookup;
+use crate::kernels::timing::Part;
 use candle_core::{DType, Tensor, bail};
 
 /// The word's row plus, if given, the position's, in the table's format.
@@ -19,8 +20,9 @@ pub(in crate::kernels) fn forward(
     let out = context.unfilled((tokens, width), dtype)?;
     let (table, ids, to) = (hold(word.table)?, hold(&ids)?, hold(&out)?);
     let (positions, places) = (hold_optional(positions.as_ref())?, hold_optional(places.as_ref())?);
+    let work = context.work(Part::Embedding)?;
     let code = ffi::sft_gather(
-        context.stream()?,
+        work.stream(),
         format(dtype)?,
         table.at(),
         ids.at(),
@@ -72,8 +74,9 @@ pub(in crate::kernels) fn backward(
     }
     let (unique, bounds, tokens) = (hold(unique)?, hold(bounds)?, hold(tokens)?);
     let (to, rows) = (hold(table)?, hold(dy)?);
+    let work = context.work(Part::Embedding)?;
     let code = ffi::sft_scatter_add(
-        context.stream()?,
+        work.stream(),
         format(table.dtype())?,
         to.at(),
         unique.at(),

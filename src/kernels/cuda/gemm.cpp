@@ -203,9 +203,9 @@ extern "C" int sft_linear_backward_input(void *gemm, void *stream, int format, c
   return sft::run(*static_cast<sft::Gemm *>(gemm), cudaStream_t(stream), shape, weight, dy, dx, nullptr, nullptr);
 }
 
-// dw [outputs, inputs], f32, += dyᵀ·x.
+// dw [outputs, inputs], f32, = dyᵀ·x, or with `add` +=.
 extern "C" int sft_linear_backward_weight(void *gemm, void *stream, int format, const void *dy, const void *x, float *dw,
-                                          int64_t tokens, int64_t inputs, int64_t outputs) {
-  const sft::Shape shape{0, 1, inputs, outputs, tokens, inputs, outputs, inputs, format, 0, sft::NONE, 1};
+                                          int add, int64_t tokens, int64_t inputs, int64_t outputs) {
+  const sft::Shape shape{0, 1, inputs, outputs, tokens, inputs, outputs, inputs, format, 0, sft::NONE, add};
   return sft::run(*static_cast<sft::Gemm *>(gemm), cudaStream_t(stream), shape, x, dy, dw, nullptr, nullptr);
 }

@@ -4,6 +4,8 @@ use super::context::{format, of};
 use super::{address, check, expect_f32, ffi, hold, hold_optional, in_format, optional};
 use crate::kernels::Result;
 use crate::kernels::carrier::expect_shape;
+use crate::kernels::linear::Onto;
+use crate::kernels::timing::Part;
 use candle_core::Tensor;
 
 /// `x·wᵀ + bias` in `x`'s format.
@@ -23,9 +25,10 @@ pub(in crate::kernels) fn forward(
     let y = context.unfilled((tokens, outputs), dtype)?;
     let (x, weight, out) = (hold(x)?, hold(&weight)?, hold(&y)?);
     let bias = hold_optional(bias.as_ref())?;
+    let work = context.work(Part::Products)?;
     let code = ffi::sft_linear_forward(
         context.gemm().handle(),
-        context.stream()?,
+        work.stream(),
         format(dtype)?,
         x.at(),
         weight.at(),
@@ -50,9 +53,10 @@ pub(in crate::kernels) fn backward_input(dy: &Tensor, weight: &Tensor) -> Result
     let weight = in_format(weight, dtype)?;
     let dx = context.unfilled((tokens, inputs), dtype)?;
     let (dy, weight, out) = (hold(dy)?, hold(&weight)?, hold(&dx)?);
+    let work = context.work(Part::Products)?;
     let code = ffi::sft_linear_backward_input(
         context.gemm().handle(),
-        context.stream()?,
+        work.stream(),
         format(dtype)?,
         dy.at(),
         weight.at(),
@@ -66,27 +70,33 @@ pub(in crate::kernels) fn backward_input(dy: &Tensor, weight: &Tensor) -> Result
     Ok(dx)
 }
 
-/// `weight_gradient += dyᵀ·x`.
+/// `weight_gradient = dyᵀ·x`, or `+=`.
 pub(in crate::kernels) fn backward_weight(
     dy: &Tensor,
     x: &Tensor,
     weight_gradient: &Tensor,
+    onto: Onto,
 ) -> Result<()> {
     let (tokens, outputs) = dy.dims2()?;
     let inputs = x.dim(1)?;
     expect_shape("x", x, &[tokens, inputs])?;
     expect_shape("weight_gradient", weight_gradient, &[outputs, inputs])?;
     expect_f32("the weight's gradient", weight_gradient)?;
+    if tokens == 0 && onto == Onto::Nothing {
+        return super::reduce::clear(weight_gradient);
+    }
     let (context, dtype) = (of(dy)?, x.dtype());
     let dy = in_format(dy, dtype)?;
     let (dy, x, gradient) = (hold(&dy)?, hold(x)?, hold(weight_gradient)?);
+    let work = context.work(Part::Products)?;
     let code = ffi::sft_linear_backward_weight(
         context.gemm().handle(),
-        context.stream()?,
+        work.stream(),
         format(dtype)?,
         dy.at(),
         x.at(),
         gradient.at(),
+        i32::from(onto == Onto::Sum),
         tokens as i64,
         inputs as i64,
         outputs as i64,
@@ -103,9 +113,9 @@ pub(in crate::kernels) fn backward_bias(dy: &Tensor, bias_gradient: &Tensor) -> 
     let (rows, width) = (tokens as i64, outputs as i64);
     let workspace = context.workspace(ffi::sft_column_workspace(rows, width))?;
     let (values, workspace, gradient) = (hold(dy)?, hold(&workspace)?, hold(bias_gradient)?);
-    let stream = context.stream()?;
+    let work = context.work(Part::Norms)?;
     let code = ffi::sft_column_sums(
-        stream,
+        work.stream(),
         format(dy.dtype())?,
         values.at(),
         rows,

@@ -18,8 +18,10 @@ pub(super) mod optimizer;
 pub(super) mod reduce;
 pub(super) mod residual;
 pub(super) mod rotary;
+mod timing;
 
 use crate::kernels::Result;
+use crate::kernels::timing::{Part, Times};
 use candle_core::{CudaDevice, DType, Device, Tensor, bail};
 use context::{format, of};
 use ffi::Address;
@@ -40,6 +42,17 @@ pub(super) fn cudnn_version() -> i64 {
     ffi::sft_cudnn_version()
 }
 
+/// Times what is started on a GPU from now on.
+pub(super) fn begin_timing(device: &Device) -> Result<()> {
+    context::of_device(device)?.begin_timing();
+    Ok(())
+}
+
+/// What a GPU did since then.
+pub(super) fn end_timing(device: &Device) -> Result<Times> {
+    context::of_device(device)?.end_timing()
+}
+
 /// `x` in `dtype`: itself, or a copy.
 fn in_format(x: &Tensor, dtype: DType) -> Result<Tensor> {
     if x.dtype() == dtype {
@@ -48,8 +61,9 @@ fn in_format(x: &Tensor, dtype: DType) -> Result<Tensor> {
     let context = of(x)?;
     let y = context.unfilled(x.shape(), dtype)?;
     let (from, to) = (hold(x)?, hold(&y)?);
+    let work = context.work(Part::Other)?;
     let code = ffi::sft_cast(
-        context.stream()?,
+        work.stream(),
         format(x.dtype())?,
         from.at(),
         format(dtype)?,

@@ -4,7 +4,8 @@ use super::context::{Mask, format, of};
 use super::{address, check, expect_f32, ffi, hold, hold_optional, in_format, optional};
 use crate::kernels::Result;
 use crate::kernels::dropout::Dropout;
-use crate::kernels::norm::{Gradients, Kind, Norm};
+use crate::kernels::norm::{Gradients, Kind, Norm, Saved};
+use crate::kernels::timing::Part;
 use candle_core::{DType, Tensor};
 
 /// The number of a kind in `norm.cu`.
@@ -66,8 +67,9 @@ fn run(
     let (stream, total) = (hold(residual)?, hold(&sum)?);
     let (weight, bias) = (hold(&weight)?, hold_optional(bias.as_ref())?);
     let (out, pairs) = (hold(&y)?, hold(&moments)?);
+    let work = context.work(Part::Norms)?;
     let code = ffi::sft_norm_forward(
-        context.stream()?,
+        work.stream(),
         format(dtype)?,
         number(norm.kind),
         norm.epsilon as f32,
@@ -88,44 +90,72 @@ fn run(
     Ok((in_format(&y, norm.output)?, sum, moments))
 }
 
-/// The gradient of the input, in its format, plus `residual_gradient`.
+/// The gradient of the input, in its format, plus `residual`.
 pub(in crate::kernels) fn backward(
-    input: &Tensor,
-    moments: &Tensor,
+    saved: &Saved,
     norm: &Norm<'_>,
     gradients: &Gradients<'_>,
     dy: &Tensor,
-    residual_gradient: Option<&Tensor>,
+    residual: Option<&Tensor>,
 ) -> Result<Tensor> {
+    run_backward(saved, norm, gradients, (dy, residual), None)
+}
+
+/// [`backward`], and the forward's output again.
+pub(in crate::kernels) fn backward_with_output(
+    saved: &Saved,
+    norm: &Norm<'_>,
+    gradients: &Gradients<'_>,
+    dy: &Tensor,
+    residual: Option<&Tensor>,
+) -> Result<(Tensor, Tensor)> {
+    let y = of(dy)?.unfilled(saved.input().shape(), saved.input().dtype())?;
+    let dx = run_backward(saved, norm, gradients, (dy, residual), Some(&y))?;
+    Ok((dx, in_format(&y, norm.output)?))
+}
+
+fn run_backward(
+    saved: &Saved,
+    norm: &Norm<'_>,
+    gradients: &Gradients<'_>,
+    (dy, residual): (&Tensor, Option<&Tensor>),
+    y: Option<&Tensor>,
+) -> Result<Tensor> {
+    let input = saved.input();
     let ((tokens, width), dtype) = (input.dims2()?, input.dtype());
     expect_f32("the norm weight's gradient", gradients.weight)?;
-    if let Some(bias) = gradients.bias {
-        expect_f32("the norm bias's gradient", bias)?;
+    for gradient in [gradients.bias, gradients.input_bias].into_iter().flatten() {
+        expect_f32("a bias's gradient", gradient)?;
     }
     let context = of(dy)?;
-    let (dy, residual) = (in_format(dy, dtype)?, optional(residual_gradient, dtype)?);
-    let weight = in_format(norm.weight, dtype)?;
+    let (dy, residual) = (in_format(dy, dtype)?, optional(residual, dtype)?);
+    let (weight, bias) = (in_format(norm.weight, dtype)?, optional(norm.bias, dtype)?);
     let dx = context.unfilled((tokens, width), dtype)?;
     let workspace =
         context.workspace(ffi::sft_norm_backward_workspace(tokens as i64, width as i64))?;
-    let (x, moments, weight, dy) = (hold(input)?, hold(moments)?, hold(&weight)?, hold(&dy)?);
-    let (residual, out, workspace) =
-        (hold_optional(residual.as_ref())?, hold(&dx)?, hold(&workspace)?);
-    let (d_weight, d_bias) = (hold(gradients.weight)?, hold_optional(gradients.bias)?);
+    let (x, moments, weight, dy) =
+        (hold(input)?, hold(saved.moments())?, hold(&weight)?, hold(&dy)?);
+    let (bias, residual) = (hold_optional(bias.as_ref())?, hold_optional(residual.as_ref())?);
+    let (out, again, workspace) = (hold(&dx)?, hold_optional(y)?, hold(&workspace)?);
+    let d_weight = hold(gradients.weight)?;
+    let (d_bias, d_sum) = (hold_optional(gradients.bias)?, hold_optional(gradients.input_bias)?);
+    let work = context.work(Part::Norms)?;
     let code = ffi::sft_norm_backward(
-        context.stream()?,
+        work.stream(),
         format(dtype)?,
         number(norm.kind),
         x.at(),
         moments.at(),
         weight.at(),
+        address(bias.as_ref()),
         dy.at(),
         address(residual.as_ref()),
         out.at(),
+        address(again.as_ref()),
         workspace.at(),
         d_weight.at(),
         address(d_bias.as_ref()),
-        ffi::Address::NONE,
+        address(d_sum.as_ref()),
         tokens as i64,
         width as i64,
     );

@@ -4,6 +4,7 @@ use super::context::{format, of};
 use super::{address, check, expect_f32, ffi, hold, hold_optional};
 use crate::kernels::Result;
 use crate::kernels::optimizer::{AdamW, Buffers};
+use crate::kernels::timing::Part;
 
 /// One step; see the CPU's.
 pub(in crate::kernels) fn step(buffers: &Buffers<'_>, settings: &AdamW) -> Result<()> {
@@ -27,8 +28,9 @@ pub(in crate::kernels) fn step(buffers: &Buffers<'_>, settings: &AdamW) -> Resul
     let (parameters, gradients) = (hold(buffers.parameters)?, hold(buffers.gradients)?);
     let (first, second) = (hold(buffers.first_moment)?, hold(buffers.second_moment)?);
     let copy = hold_optional(buffers.copy)?;
+    let work = context.work(Part::Optimizer)?;
     let code = ffi::sft_adamw(
-        context.stream()?,
+        work.stream(),
         parameters.at(),
         gradients.at(),
         first.at(),

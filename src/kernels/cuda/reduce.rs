@@ -3,35 +3,37 @@
 use super::context::{format, of};
 use super::{check, ffi, hold};
 use crate::kernels::Result;
+use crate::kernels::timing::Part;
 use candle_core::{DType, Tensor};
 
-/// Σ x², in f64; waits for it.
-pub(in crate::kernels) fn sum_of_squares(x: &Tensor) -> Result<f64> {
-    let context = of(x)?;
+/// Σ x² over all `parts` of `whole`, in f64, in their order; waits for it.
+pub(in crate::kernels) fn sum_of_squares(whole: &Tensor, parts: &[Tensor]) -> Result<f64> {
+    let context = of(whole)?;
     let bytes = usize::try_from(ffi::sft_squares_workspace()).unwrap_or_default();
     let workspace = context.unfilled(bytes, DType::U8)?;
     let total = Tensor::zeros(1, DType::F64, context.device())?;
-    let (values, memory, sum) = (hold(x)?, hold(&workspace)?, hold(&total)?);
-    let stream = context.stream()?;
-    let count = x.elem_count() as i64;
-    let code = ffi::sft_sum_of_squares(
-        stream,
-        format(x.dtype())?,
-        values.at(),
-        count,
-        memory.at(),
-        sum.at(),
-    );
-    check("sum of squares", code)?;
-    drop((memory, sum));
+    for part in parts {
+        let (values, memory, sum) = (hold(part)?, hold(&workspace)?, hold(&total)?);
+        let work = context.work(Part::GradientNorm)?;
+        let code = ffi::sft_sum_of_squares(
+            work.stream(),
+            format(part.dtype())?,
+            values.at(),
+            part.elem_count() as i64,
+            memory.at(),
+            sum.at(),
+        );
+        check("sum of squares", code)?;
+    }
     Ok(total.to_vec1::<f64>()?[0])
 }
 
 /// `x *= factor`.
 pub(in crate::kernels) fn scale_in_place(x: &Tensor, factor: f64) -> Result<()> {
     let (context, values) = (of(x)?, hold(x)?);
+    let work = context.work(Part::Other)?;
     let code = ffi::sft_scale(
-        context.stream()?,
+        work.stream(),
         format(x.dtype())?,
         values.at(),
         x.elem_count() as i64,
@@ -44,15 +46,17 @@ pub(in crate::kernels) fn scale_in_place(x: &Tensor, factor: f64) -> Result<()> 
 pub(in crate::kernels) fn clear(x: &Tensor) -> Result<()> {
     let (context, values) = (of(x)?, hold(x)?);
     let bytes = x.elem_count() * x.dtype().size_in_bytes();
-    check("clear", ffi::sft_clear(context.stream()?, values.at(), bytes as i64))
+    let work = context.work(Part::Other)?;
+    let code = ffi::sft_clear(work.stream(), values.at(), bytes as i64);
+    check("clear", code)
 }
 
 /// `x = y`, rounded to `x`'s format.
 pub(in crate::kernels) fn put(x: &Tensor, y: &Tensor) -> Result<()> {
     let (context, to, from) = (of(x)?, hold(x)?, hold(y)?);
-    let stream = context.stream()?;
+    let work = context.work(Part::Other)?;
     let code = ffi::sft_cast(
-        stream,
+        work.stream(),
         format(y.dtype())?,
         from.at(),
         format(x.dtype())?,
@@ -65,10 +69,10 @@ pub(in crate::kernels) fn put(x: &Tensor, y: &Tensor) -> Result<()> {
 /// `x += y`.
 pub(in crate::kernels) fn add_in_place(x: &Tensor, y: &Tensor) -> Result<()> {
     let (context, to, from) = (of(x)?, hold(x)?, hold(y)?);
-    let stream = context.stream()?;
     let count = x.elem_count() as i64;
+    let work = context.work(Part::Other)?;
     let code = ffi::sft_add(
-        stream,
+        work.stream(),
         format(x.dtype())?,
         to.at(),
         format(y.dtype())?,

@@ -4,6 +4,7 @@ use super::context::{format, of};
 use super::{address, check, ffi, hold, hold_optional, in_format, optional};
 use crate::kernels::Result;
 use crate::kernels::dropout::Dropout;
+use crate::kernels::timing::Part;
 use candle_core::Tensor;
 
 /// `residual + dropout(x + bias)` in the residual's format, or in `x`'s without one.
@@ -23,8 +24,9 @@ pub(in crate::kernels) fn forward(
     let addresses = mask.as_ref().map(|mask| mask.hold()).transpose()?;
     let dropout = mask.as_ref().zip(addresses.as_ref()).map(|(mask, held)| mask.argument(held));
     let out = hold(&y)?;
+    let work = context.work(Part::Norms)?;
     let code = ffi::sft_residual_forward(
-        context.stream()?,
+        work.stream(),
         format(dtype)?,
         x.at(),
         address(bias.as_ref()),

@@ -4,6 +4,7 @@ use super::context::{format, of};
 use super::{check, ffi, hold};
 use crate::kernels::Result;
 use crate::kernels::attention::Shape;
+use crate::kernels::timing::Part;
 use candle_core::Tensor;
 
 /// Turns queries and keys of `qkv` in place; `angles` is (cos, sin) `[positions, pairs, 2]` in f32.
@@ -18,8 +19,9 @@ pub(in crate::kernels) fn turn(
     let positions_there = context.words(positions)?;
     let pairs = angles.dim(1)?;
     let (rows, angles, places) = (hold(qkv)?, hold(angles)?, hold(&positions_there)?);
+    let work = context.work(Part::Other)?;
     let code = ffi::sft_rotary(
-        context.stream()?,
+        work.stream(),
         format(qkv.dtype())?,
         rows.at(),
         angles.at(),

@@ -59,7 +59,7 @@ fn linear_layers() {
         ];
         check(inputs, [half, half, DType::F32, DType::F32], |[x, w, b, dy]| {
             let (dw, db) = (gradient(&[20, 12]), gradient(&[20]));
-            linear::backward_weight(dy, x, &dw).unwrap();
+            linear::backward_weight(dy, x, &dw, linear::Onto::Sum).unwrap();
             linear::backward_bias(dy, &db).unwrap();
             let y = linear::forward(x, w, Some(b)).unwrap();
             [y, linear::backward_input(dy, w).unwrap(), dw, db]
@@ -81,7 +81,7 @@ fn norms_and_what_autocast_makes_of_them() {
             let norm = Norm { kind, epsilon, weight: w, bias: Some(b), output };
             let (y, saved) = norm::forward(x, &norm).unwrap();
             let (dw, db) = (gradient(&[16]), gradient(&[16]));
-            let gradients = Gradients { weight: &dw, bias: Some(&db) };
+            let gradients = Gradients { weight: &dw, bias: Some(&db), input_bias: None };
             let dx = norm::backward(&saved, &norm, &gradients, dy, Some(x)).unwrap();
             [y, dx, dw, db]
         };

@@ -16,8 +16,10 @@ fn check(tokens: usize, inputs: usize, outputs: usize) {
     let dx = linear::backward_input(&dy, &weight).unwrap();
     assert_close(&dx, &autograd(&expected, &dy, &x), 1e-12);
     let (dw, start) = started("dw", (outputs, inputs));
-    linear::backward_weight(&dy, &x, &dw).unwrap();
+    linear::backward_weight(&dy, &x, &dw, linear::Onto::Sum).unwrap();
     assert_close(&dw, &(autograd(&expected, &dy, &weight) + start).unwrap(), 1e-12);
+    linear::backward_weight(&dy, &x, &dw, linear::Onto::Nothing).unwrap();
+    assert_close(&dw, &autograd(&expected, &dy, &weight), 1e-12);
     let (db, start) = started("db", outputs);
     linear::backward_bias(&dy, &db).unwrap();
     assert_close(&db, &(autograd(&expected, &dy, &bias) + start).unwrap(), 1e-12);
@@ -41,8 +43,10 @@ fn no_tokens_give_no_rows_and_no_gradient() {
     let (x, weight) = (super::zeros((0, 4)), random("w", (3, 4)));
     assert_eq!(linear::forward(&x, &weight, None).unwrap().dims(), [0, 3]);
     let (dw, start) = started("dw", (3, 4));
-    linear::backward_weight(&super::zeros((0, 3)), &x, &dw).unwrap();
+    linear::backward_weight(&super::zeros((0, 3)), &x, &dw, linear::Onto::Sum).unwrap();
     assert_close(&dw, &start, 0.0);
+    linear::backward_weight(&super::zeros((0, 3)), &x, &dw, linear::Onto::Nothing).unwrap();
+    assert_close(&dw, &super::zeros((3, 4)), 0.0);
 }
 
 #[test]
@@ -50,7 +54,7 @@ fn gradients_go_into_views_of_one_buffer() {
     let flat = super::zeros(20);
     let view = flat.narrow(0, 5, 12).unwrap().reshape((3, 4)).unwrap();
     let (dy, x) = (random("dy", (9, 3)), random("x", (9, 4)));
-    linear::backward_weight(&dy, &x, &view).unwrap();
+    linear::backward_weight(&dy, &x, &view, linear::Onto::Sum).unwrap();
     assert_close(&view, &dy.t().unwrap().matmul(&x).unwrap(), 1e-12);
     let outside = [flat.narrow(0, 0, 5).unwrap(), flat.narrow(0, 17, 3).unwrap()];
     assert!(outside.iter().all(|part| super::numbers(part).iter().all(|value| *value == 0.0)));

@@ -34,13 +34,20 @@ fn check(kind: Kind, tokens: usize, width: usize) {
     let (y, saved) = norm::forward(&x, &norm).unwrap();
     assert_close(&y, &expected, 1e-12);
     let ((dw, dw_start), (db, db_start)) = (started("dw", width), started("db", width));
-    let gradients = Gradients { weight: &dw, bias: has_bias.then_some(&db) };
+    let gradients = Gradients { weight: &dw, bias: has_bias.then_some(&db), input_bias: None };
     let dx = norm::backward(&saved, &norm, &gradients, &dy, Some(&onward)).unwrap();
     assert_close(&dx, &(autograd(&expected, &dy, &x) + &onward).unwrap(), 1e-10);
     assert_close(&dw, &(autograd(&expected, &dy, &weight) + dw_start).unwrap(), 1e-10);
     if has_bias {
         assert_close(&db, &(autograd(&expected, &dy, &bias) + db_start).unwrap(), 1e-10);
     }
+    let (sums, start) = started("sums", width);
+    let gradients = Gradients { input_bias: Some(&sums), ..gradients };
+    let (dx_again, y_again) =
+        norm::backward_with_output(&saved, &norm, &gradients, &dy, Some(&onward)).unwrap();
+    assert_close(&dx_again, &dx, 0.0);
+    assert_close(&y_again, &y, 0.0);
+    assert_close(&sums, &(dx.sum(0).unwrap() + start).unwrap(), 1e-12);
 
     let (weight, bias) = (f32_of(&weight), f32_of(&bias));
     let norm =

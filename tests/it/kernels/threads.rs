@@ -31,10 +31,10 @@ fn results() -> Vec<Vec<f64>> {
     let dnormed = linear::backward_input(&dqkv, &qkv_weight).unwrap();
     let empty = |dims: &[usize]| Tensor::zeros(dims, candle_core::DType::F32, x.device()).unwrap();
     let (dw, db) = (empty(&[shape.qkv_width(), hidden]), empty(&[shape.qkv_width()]));
-    linear::backward_weight(&dqkv, &normed, &dw).unwrap();
+    linear::backward_weight(&dqkv, &normed, &dw, linear::Onto::Sum).unwrap();
     linear::backward_bias(&dqkv, &db).unwrap();
     let d_norm = empty(&[hidden]);
-    let gradients = Gradients { weight: &d_norm, bias: None };
+    let gradients = Gradients { weight: &d_norm, bias: None, input_bias: None };
     let dx = norm::backward(&saved_norm, &norm, &gradients, &dnormed, None).unwrap();
     let table = empty(&[500, hidden]);
     embedding::backward(&Lookup { table: &table, first: 0, ids: &labels }, &dx).unwrap();
