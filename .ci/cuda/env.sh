@@ -6,5 +6,4 @@ if [ "${FULL:-}" != 1 ]; then
   NVCC=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/nvcc-lite
   export NVCC
 fi
-# Without a GPU such a binary starts on the stand-ins, and says that there is no device:
-#   LD_LIBRARY_PATH=$CUDA_HOME/lib/stubs:$CUDA_HOME/lib target/release/sft-run doctor
+# The binary opens NVIDIA's libraries when it uses them; without a GPU it starts too, and `sft-run doctor` says what is missing.

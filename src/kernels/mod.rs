@@ -27,6 +27,7 @@ mod carrier;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod launch;
+mod norm_rows;
 mod real;
 
 /// A kernel's result; its errors are mismatched shapes, devices and dtypes, which are bugs of the caller.

@@ -149,7 +149,6 @@ unsafe extern "C" {
         rows: i64,
         width: i64,
     ) -> c_int;
-
     pub(super) safe fn sft_column_workspace(rows: i64, width: i64) -> i64;
     pub(super) safe fn sft_column_sums(
         stream: Stream,

@@ -1,0 +1,91 @@
+// As much of CUDA C++ as norm.cu and columns.cu use, for a CPU: a thread is a thread, a barrier a barrier, and a warp's lanes
+// exchange through memory. For logic, not for speed.
+#pragma once
+#include <algorithm>
+#include <barrier>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __shared__ static // one block runs at a time
+#define __launch_bounds__(...)
+#define __restrict__
+using std::max, std::min;
+
+struct float2 { float x, y; };
+struct uint2 { uint32_t x, y; };
+struct uint4 { uint32_t x, y, z, w; };
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline uint2 make_uint2(uint32_t x, uint32_t y) { return {x, y}; }
+inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
+
+struct __nv_bfloat16 {
+  uint16_t bits;
+  explicit operator float() const { return std::bit_cast<float>(uint32_t(bits) << 16); }
+};
+struct __half { // f16 is not computed here
+  uint16_t bits;
+  explicit operator float() const { return 0.f; }
+};
+inline float __bfloat162float(__nv_bfloat16 x) { return float(x); }
+inline __nv_bfloat16 __float2bfloat16_rn(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  return {uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
+inline float __half2float(__half x) { return float(x); }
+inline __half __float2half_rn(float) { return {}; }
+inline float __fmul_rn(float a, float b) { return a * b; } // compiled with -ffp-contract=off
+inline float __fmaf_rn(float a, float b, float c) { return std::fmaf(a, b, c); }
+inline float rsqrtf(float x) { return 1.f / std::sqrt(x); }
+
+struct Block {
+  std::barrier<> all;
+  std::vector<std::unique_ptr<std::barrier<>>> warps;
+  std::vector<float> lanes;
+  explicit Block(int threads) : all(threads), lanes(threads) {
+    for (int first = 0; first < threads; first += 32) warps.push_back(std::make_unique<std::barrier<>>(min(32, threads - first)));
+  }
+};
+inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
+inline thread_local Block *block;
+inline thread_local int number;
+inline void __syncthreads() { block->all.arrive_and_wait(); }
+inline float __shfl_xor_sync(unsigned, float x, int offset) {
+  auto &warp = *block->warps[number / 32];
+  block->lanes[number] = x;
+  warp.arrive_and_wait();
+  const float other = block->lanes[number ^ offset];
+  warp.arrive_and_wait();
+  return other;
+}
+
+using cudaStream_t = void *;
+inline int cudaGetLastError() { return 0; }
+
+// Runs a kernel's blocks one after the other.
+template <typename Kernel> void launch(dim3 grid, dim3 threads, Kernel kernel) {
+  const int count = int(threads.x * threads.y);
+  for (unsigned at = 0; at < grid.x * grid.y; at++) {
+    Block here(count);
+    const auto run = [&](int thread) {
+      block = &here, number = thread, gridDim = grid, blockDim = threads;
+      blockIdx = dim3(at % grid.x, at / grid.x), threadIdx = dim3(thread % threads.x, thread / threads.x);
+      kernel();
+    };
+    std::vector<std::thread> all;
+    for (int thread = 0; thread < count; thread++) all.emplace_back(run, thread);
+    for (auto &thread : all) thread.join();
+  }
+}
