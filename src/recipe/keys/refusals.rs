@@ -69,7 +69,7 @@ pub(super) const VALUES: &[(&str, When, &str)] = &[
     (
         "compat",
         When::Set,
-        "NeMo's own rules are not built: remove the key; the README lists the differences (\"Differences from NeMo\")",
+        "NeMo's own rules are not built: remove the key; the README lists the differences (\"Differences from NeMo\"), of which `repetition_penalty_rule: nemo` in gen_kwargs can be had",
     ),
     ("trainer.max_time", When::Set, TIME_LIMIT),
     ("trainer.limit_train_batches", When::Set, "the length of the run is `trainer.max_steps`"),
