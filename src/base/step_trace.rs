@@ -90,12 +90,14 @@ pub fn read(path: &Path) -> io::Result<Vec<TracedStep>> {
 /// The trace as text: under each line's first step the bits of up to 100 steps, 16 hexadecimal
 /// digits for the loss and 16 for the gradient norm of each.
 ///
-/// `trace` holds every step from 1 on, in order; what stands after a gap is left out.
+/// `trace` holds every step of the run in order, from 1 on or from where a checkpoint let it begin;
+/// what stands after a gap is left out.
 pub fn to_text(trace: &[TracedStep]) -> BTreeMap<String, String> {
     let mut lines: BTreeMap<String, String> = BTreeMap::new();
-    let whole = trace.iter().zip(1..).take_while(|(one, number)| one.step == *number);
+    let begin = trace.first().map_or(1, |one| one.step);
+    let whole = trace.iter().zip(begin..).take_while(|(one, number)| one.step == *number);
     for (one, number) in whole {
-        let first = (number - 1) / PER_LINE * PER_LINE + 1;
+        let first = ((number - 1) / PER_LINE * PER_LINE + 1).max(begin);
         let bits = format!("{:016x}{:016x}", one.loss.to_bits(), one.grad_norm.to_bits());
         lines.entry(format!("{first:08}")).or_default().push_str(&bits);
     }
@@ -155,6 +157,10 @@ mod tests {
         assert_eq!(keys, ["00000001", "00000101", "00000201"]);
         let back = from_text(&text).unwrap();
         assert!(back.len() == all.len() && back.iter().zip(&all).all(|(a, b)| a.same_bits(b)));
+        let text = to_text(&all[149..]);
+        let keys: Vec<_> = text.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["00000150", "00000201"]);
+        assert_eq!(from_text(&text).unwrap(), all[149..]);
         assert_eq!(from_text(&BTreeMap::from([("1".to_owned(), "xyz".to_owned())])), None);
     }
 }

@@ -1,9 +1,9 @@
 //! Whether a manifest describes a whole model: the right tensors, each element in one piece.
 
 use super::manifest::{Kind, Manifest, TensorEntry};
-use crate::layout::limits;
-use crate::layout::parameters::table;
+use crate::layout::parameters::{Parameter, table};
 use crate::layout::slice::Slice;
+use crate::layout::{frozen, limits};
 use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -36,8 +36,8 @@ impl Manifest {
         Ok(())
     }
 
-    /// Shapes of the tensors that must be there: all parameters, and all of each kind of state of
-    /// which there is any.
+    /// Shapes of the tensors that must be there: all parameters, and of each kind of state of which
+    /// there is any, that of all parameters but frozen ones.
     fn expected(&self) -> Result<BTreeMap<String, Vec<usize>>, String> {
         let architecture = &self.header.architecture;
         if let Some(reason) = limits::problem(architecture) {
@@ -50,12 +50,16 @@ impl Manifest {
         let has = |kind: &Kind| {
             *kind == Kind::Weight || self.tensors.keys().any(|name| Kind::of(name).0 == *kind)
         };
-        let table = table(architecture);
-        let kinds = Kind::ALL.into_iter().filter(has);
-        let named = kinds.flat_map(|kind| {
-            table.iter().map(move |row| (kind.name(&row.name), row.stored_shape()))
-        });
-        Ok(named.collect())
+        let frozen = self.header.frozen();
+        let rows = table(architecture);
+        let mut shapes = BTreeMap::new();
+        for kind in Kind::ALL.into_iter().filter(has) {
+            let is_there =
+                |row: &&Parameter| kind == Kind::Weight || !frozen::names(&frozen, &row.name);
+            let rows = rows.iter().filter(is_there);
+            shapes.extend(rows.map(|row| (kind.name(&row.name), row.stored_shape())));
+        }
+        Ok(shapes)
     }
 
     fn check_pieces(&self, tensor: &TensorEntry) -> Result<(), String> {

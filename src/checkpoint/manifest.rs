@@ -50,6 +50,16 @@ pub struct Header {
     pub training: Option<Training>,
 }
 
+impl Header {
+    /// Patterns of the parameters that the training had frozen, which have no optimizer state.
+    pub fn frozen(&self) -> Vec<String> {
+        let training = self.training.as_ref();
+        let patterns = training.and_then(|training| training.job["model"]["frozen"].as_array());
+        let texts = patterns.into_iter().flatten().filter_map(Value::as_str);
+        texts.map(str::to_owned).collect()
+    }
+}
+
 /// Where training stands; with the seed this decides everything that comes next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -68,12 +68,11 @@ impl Opened {
             },
             Format::Gguf => {
                 let (reader, metadata) = gguf::open(&folder).map_err(refused)?;
-                let files = gguf::tokenizer::files(&metadata).map(BTreeMap::from);
-                let carried = |files| Some(Carried { kind: TokenizerKind::HuggingFace, files });
+                let carried = |(kind, files)| Some(Carried { kind, files });
                 Opened {
                     format,
                     layout: None,
-                    tokenizer: files.map(carried),
+                    tokenizer: gguf::tokenizer::files(&metadata).map(carried),
                     content: foreign(reader),
                 }
             }

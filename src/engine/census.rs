@@ -29,8 +29,8 @@ pub fn squares(mesh: &Mesh, weights: &Weights, owned: &[Range<usize>]) -> Result
     reduce::sum_of_squares_in(weights.gradients(), both)
 }
 
-/// Names of the parameters that this rank holds and whose gradient is zeros: a lost gradient is
-/// silent otherwise.
+/// Names of the parameters that this rank holds, that learn, and whose gradient is zeros: a lost
+/// gradient is silent otherwise.
 ///
 /// A rank's rows of the vocabulary may be without a gradient for good, when no id of theirs is in the
 /// batch: of the vocabulary only the whole is looked at.
@@ -48,6 +48,9 @@ pub fn without_gradient(
     let replica = mesh.data.sum_numbers(&here)?;
     let whole = mesh.tensor.sum_numbers(&replica)?;
     let is_missing = |(at, part): &(usize, &Part)| {
+        if !part.learns {
+            return false;
+        }
         let split_vocabulary = is_vocabulary(&part.parameter.name);
         (if split_vocabulary { whole[*at] } else { replica[*at] }) == 0.0
     };

@@ -15,7 +15,7 @@ pub mod peak;
 pub mod pipeline;
 pub mod reduction;
 pub mod replica;
-mod resuming;
+pub mod resuming;
 pub mod saving;
 pub mod schedule;
 pub mod scoring;

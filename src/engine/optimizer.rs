@@ -7,15 +7,19 @@ use crate::spec::optimization::Optimizer;
 use candle_core::{Device, Result, Tensor};
 use std::ops::Range;
 
-/// The moments of the parameters that this rank changes, and these parameters.
+/// The moments of the parameters that this rank changes, and these parameters; frozen ones have a
+/// master, so that their own value is what is saved, and no moments.
 #[derive(Debug)]
 pub struct OptimizerState {
     settings: Optimizer,
     /// Elements of the flat buffers that this rank changes; the tensors here hold them end to end.
     owned: Vec<Range<usize>>,
+    /// What of them is not frozen.
+    learned: Vec<Range<usize>>,
     runs: Vec<Run>,
     /// The parameters in fp32, when the model's own are in half precision.
     masters: Option<Tensor>,
+    /// Moments have the learned elements end to end.
     first_moment: Tensor,
     second_moment: Tensor,
 }
@@ -25,8 +29,10 @@ pub struct OptimizerState {
 struct Run {
     /// Where they lie in the flat buffers.
     range: Range<usize>,
-    /// Where they begin in the state.
+    /// Where they begin in the masters.
     at: usize,
+    /// Where they begin in the moments.
+    moment_at: usize,
     decays: bool,
 }
 
@@ -57,7 +63,8 @@ impl OptimizerState {
         start: &Tensor,
     ) -> Result<OptimizerState> {
         let (formats, device) = (weights.formats(), weights.device());
-        let count: usize = owned.iter().map(Range::len).sum();
+        let learned = weights.holding().learned(owned);
+        let count: usize = learned.iter().map(Range::len).sum();
         let zeros = || Tensor::zeros(count, formats.gradients(), device);
         let masters = if formats.parameters == formats.gradients() {
             None
@@ -70,13 +77,14 @@ impl OptimizerState {
             settings: settings.clone(),
             owned: owned.to_vec(),
             runs: runs(weights, owned, settings.do_layer_norm_weight_decay),
+            learned,
             masters,
             first_moment: zeros()?,
             second_moment: zeros()?,
         })
     }
 
-    /// The same with these moments of the elements that are owned.
+    /// The same with these moments of the elements that are learned.
     pub fn with_moments(self, [first, second]: [Vec<f32>; 2]) -> Result<OptimizerState> {
         let tensor = |values: Vec<f32>| {
             let device = self.first_moment.device();
@@ -91,7 +99,12 @@ impl OptimizerState {
         &self.owned
     }
 
-    /// The two moments of the owned elements, end to end.
+    /// What of the owned elements is not frozen.
+    pub fn learned(&self) -> &[Range<usize>] {
+        &self.learned
+    }
+
+    /// The two moments of the learned elements, end to end.
     pub fn moments(&self) -> [&Tensor; 2] {
         [&self.first_moment, &self.second_moment]
     }
@@ -103,16 +116,17 @@ impl OptimizerState {
 
     /// Changes every parameter by its gradient.
     pub fn step(&self, weights: &Weights, by: StepSettings) -> Result<()> {
-        for Run { range, at, decays } in &self.runs {
+        for Run { range, at, moment_at, decays } in &self.runs {
             let flat = |buffer: &Tensor| buffer.narrow(0, range.start, range.len());
-            let own = |buffer: &Tensor| buffer.narrow(0, *at, range.len());
+            let moment = |buffer: &Tensor| buffer.narrow(0, *moment_at, range.len());
             let values = flat(weights.values())?;
-            let masters = self.masters.as_ref().map(own).transpose()?;
+            let master = |buffer: &Tensor| buffer.narrow(0, *at, range.len());
+            let masters = self.masters.as_ref().map(master).transpose()?;
             let buffers = Buffers {
                 parameters: masters.as_ref().unwrap_or(&values),
                 gradients: &flat(weights.gradients())?,
-                first_moment: &own(&self.first_moment)?,
-                second_moment: &own(&self.second_moment)?,
+                first_moment: &moment(&self.first_moment)?,
+                second_moment: &moment(&self.second_moment)?,
                 copy: masters.as_ref().map(|_| &values),
             };
             let settings = AdamW {
@@ -131,20 +145,29 @@ impl OptimizerState {
 
 fn runs(weights: &Weights, owned: &[Range<usize>], do_layer_norm_weight_decay: bool) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
-    let mut before = 0;
+    let (mut before, mut moments) = (0, 0);
     for owned in owned {
-        for (parameter, range) in weights.parameters() {
-            let (start, end) = (range.start.max(owned.start), range.end.min(owned.end));
-            let decays = parameter.role.decays(do_layer_norm_weight_decay);
+        for part in weights.holding().parts().iter().filter(|part| part.learns) {
+            let (start, end) = (part.range.start.max(owned.start), part.range.end.min(owned.end));
+            if start >= end {
+                continue;
+            }
+            let decays = part.parameter.role.decays(do_layer_norm_weight_decay);
             match runs.last_mut() {
-                _ if start >= end => {}
                 Some(last) if last.decays == decays && last.range.end == start => {
                     last.range.end = end;
                 }
-                _ => runs.push(Run { range: start..end, at: before + start - owned.start, decays }),
+                _ => {
+                    let at = before + start - owned.start;
+                    runs.push(Run { range: start..end, at, moment_at: moments, decays });
+                }
             }
+            moments += end - start;
         }
         before += owned.len();
+        // Padding at the end of the buffers has moments too.
+        let last = weights.holding().element_count();
+        moments += owned.end.saturating_sub(owned.start.max(last));
     }
     runs
 }

@@ -8,7 +8,9 @@
 //!
 //! Two more sums come before: over the tensor ranks for parameters of the residual stream where
 //! each rank has rows of it only, and over the first and last stage for a tied word embedding.
+//! Gradients of frozen parameters are cleared here: not every layer leaves them out.
 
+use crate::kernels::reduce;
 use crate::layout::parameters::{Place, WORD_EMBEDDINGS};
 use crate::model::weights::Weights;
 use crate::parallel::group::{Call, Group, Pending, Reduction};
@@ -46,6 +48,7 @@ struct Part {
     over_rows: bool,
     /// The group that holds it too, for a word embedding on the first and last stage.
     tied: Option<Arc<dyn Group>>,
+    learns: bool,
     complete: bool,
 }
 
@@ -76,6 +79,7 @@ impl GradientSums {
             range: part.range.clone(),
             over_rows: mesh.degrees.sequence && part.is_summed_over_rows(),
             tied: ends.filter(|_| part.parameter.name == WORD_EMBEDDINGS).cloned(),
+            learns: part.learns,
             complete: false,
         };
         GradientSums {
@@ -163,8 +167,11 @@ impl GradientSums {
         let mut over_rows = Vec::new();
         for part in self.parts.iter_mut().filter(|part| !part.complete && is_ready(part)) {
             part.complete = true;
-            if part.over_rows {
-                over_rows.push(view(weights.gradients(), &part.range)?);
+            let gradient = view(weights.gradients(), &part.range)?;
+            if !part.learns {
+                reduce::clear(&gradient)?;
+            } else if part.over_rows {
+                over_rows.push(gradient);
             }
         }
         if !over_rows.is_empty() {

@@ -142,8 +142,11 @@ fn pieces(trainer: &Trainer) -> Result<Vec<FileSnapshot>, Error> {
         None => first.then(|| of(Kind::Weight, weights.values(), &all[..])),
     };
     let [first_moment, second_moment] = optimizer.moments();
-    let moments =
-        [of(Kind::FirstMoment, first_moment, owned), of(Kind::SecondMoment, second_moment, owned)];
+    let learned = optimizer.learned();
+    let moments = [
+        of(Kind::FirstMoment, first_moment, learned),
+        of(Kind::SecondMoment, second_moment, learned),
+    ];
     let moments = if writes_own { &moments[..] } else { &[] };
     let copy = |name, owned: &[Owned<'_>]| piecewise::copy(name, weights.holding(), owned);
     let model = copy(model_file(mesh.rank), parameters.as_slice())?;

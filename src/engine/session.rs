@@ -109,6 +109,8 @@ impl<'a> Session<'a> {
                 if stopping { saver.wait(*sink)? } else { saver.poll(*sink)? }
             }
             if step < last && stopping {
+                // Who leaves first ends the others' waiting: not before the state is saved.
+                self.trainer.mesh.world.barrier()?;
                 return Err(Error::Stopped { step });
             }
         }

@@ -28,8 +28,10 @@ use std::path::Path;
 pub struct Begin {
     backend: Backend,
     checkpoint: Checkpoint,
-    /// Whether an interrupted run goes on, with its optimizer's state.
+    /// Whether a run goes on, with its optimizer's state.
     pub resumes: bool,
+    /// Whether it is the run's own checkpoint that it goes on from.
+    is_own: bool,
     /// Where training stands.
     pub progress: Progress,
 }
@@ -41,9 +43,15 @@ impl Begin {
             Some(checkpoint) => {
                 let batch = run.job.model.global_batch_size as u64;
                 resuming::check_data(&checkpoint, &mut run.data.clone(), batch)?;
-                Begin::after(run.job, checkpoint)
+                Begin::after(run.job, checkpoint).map(|begin| Begin { is_own: true, ..begin })
             }
-            None => Begin::at(run.job, run.start),
+            None => match run.resume {
+                Some(path) => {
+                    let checkpoint = resuming::named(run.job, path, &mut run.data.clone())?;
+                    Begin::after(run.job, checkpoint)
+                }
+                None => Begin::at(run.job, run.start),
+            },
         };
         Ok(begin?.on(run.backend))
     }
@@ -67,7 +75,7 @@ impl Begin {
         let found = &checkpoint.manifest().header.architecture;
         whole::check_shape(checkpoint.folder(), found, &job.model.architecture)?;
         let (backend, progress) = (Backend::Cpu, Progress::default());
-        Ok(Begin { backend, checkpoint, resumes: false, progress })
+        Ok(Begin { backend, checkpoint, resumes: false, is_own: false, progress })
     }
 
     /// The same with ranks that compute on `backend`; they compute on the CPU otherwise.
@@ -76,15 +84,15 @@ impl Begin {
         Begin { backend, ..self }
     }
 
-    /// The checkpoint that an interrupted run goes on from, if one does.
+    /// The checkpoint of its own that an interrupted run goes on from, if one does.
     pub fn resumed(&self) -> Option<&Checkpoint> {
-        Some(&self.checkpoint).filter(|_| self.resumes)
+        Some(&self.checkpoint).filter(|_| self.is_own)
     }
 
     /// The state of the rank of `mesh`.
     pub fn trainer(&self, job: &TrainJob, mesh: &Mesh) -> Result<Trainer, Error> {
         let (architecture, optim) = (&job.model.architecture, &job.model.optim);
-        let holding = Holding::of(architecture, &mesh.degrees, mesh.at);
+        let holding = Holding::of(architecture, &mesh.degrees, mesh.at).freezing(&job.model.frozen);
         let all = std::iter::once(0..holding.length()).collect::<Vec<_>>();
         let start = piecewise::read(&self.checkpoint, Kind::Weight, &holding, &all)?;
         let start = Tensor::from_vec(start, holding.length(), &Device::Cpu)?;
@@ -99,7 +107,8 @@ impl Begin {
         let owned = sums.owned();
         let mut state = OptimizerState::of_elements(optim, weights, &owned, &start)?;
         if self.resumes {
-            let moment = |kind| piecewise::read(&self.checkpoint, kind, weights.holding(), &owned);
+            let (holding, learned) = (weights.holding(), state.learned().to_vec());
+            let moment = |kind| piecewise::read(&self.checkpoint, kind, holding, &learned);
             state =
                 state.with_moments([moment(Kind::FirstMoment)?, moment(Kind::SecondMoment)?])?;
         }

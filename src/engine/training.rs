@@ -59,6 +59,14 @@ pub enum Error {
         /// The step.
         step: u64,
     },
+    /// The checkpoint that training was to continue from cannot be: why.
+    #[error("training cannot continue from {path}: {reason}")]
+    Resume {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The optimizer's state cannot be made.
     #[error("cannot make the optimizer's state")]
     Tensor(#[from] candle_core::Error),
@@ -101,6 +109,8 @@ pub struct Run<'a> {
     pub job: &'a TrainJob,
     /// The checkpoint whose weights training starts from.
     pub start: &'a Path,
+    /// The checkpoint of another run that training continues from, if it does.
+    pub resume: Option<&'a Path>,
     /// What ranks compute on.
     pub backend: Backend,
     /// The output folder.

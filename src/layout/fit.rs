@@ -247,6 +247,7 @@ mod tests {
             megatron_amp_o2: true,
             distributed_optimizer: true,
             recompute: Recompute::None,
+            frozen: &[],
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a rank holds of the parameters, and where each piece lies in its flat buffers.
 
+use super::frozen;
 use super::mesh::Coordinates;
 use super::parameters::{Parameter, Place, Sharing, table};
 use super::pieces::held;
@@ -31,6 +32,8 @@ pub struct Part {
     /// Whether it is this rank that counts it in sums over the model: of what several ranks of a
     /// replica hold alike, one does.
     pub counts: bool,
+    /// Whether training changes it; false for a frozen parameter.
+    pub learns: bool,
     /// Where the parameter begins in a buffer of the whole model.
     whole_start: usize,
 }
@@ -84,13 +87,41 @@ impl Holding {
             let is_shared = parameter.sharing == Sharing::Replicated && at.tensor > 0;
             let counts = !is_copy && !is_shared;
             let slice = piece.slice;
-            parts.push(Part { parameter, slice, shape, range, counts, whole_start });
+            let learns = true;
+            parts.push(Part { parameter, slice, shape, range, counts, learns, whole_start });
         }
         Holding {
             parts,
             length: end.next_multiple_of(degrees.data.max(1)),
             is_tied: architecture.share_embeddings_and_output_weights,
         }
+    }
+
+    /// The same with the parameters frozen that these patterns name ([`frozen::names`]).
+    #[must_use]
+    pub fn freezing(mut self, patterns: &[String]) -> Holding {
+        for part in &mut self.parts {
+            part.learns = !frozen::names(patterns, &part.parameter.name);
+        }
+        self
+    }
+
+    /// What training changes of elements `owned` of the buffers: all but frozen parameters.
+    pub fn learned(&self, owned: &[Range<usize>]) -> Vec<Range<usize>> {
+        let mut learned = Vec::new();
+        for owned in owned {
+            let mut start = owned.start;
+            for part in self.parts.iter().filter(|part| !part.learns) {
+                let (from, to) = (part.range.start.max(start), part.range.end.min(owned.end));
+                if from < to {
+                    learned.push(start..from);
+                    start = to;
+                }
+            }
+            learned.push(start..owned.end);
+        }
+        learned.retain(|range| !range.is_empty());
+        learned
     }
 
     /// Whether the word embeddings are the output layer.

@@ -7,6 +7,7 @@
 //! activation and of its second and fourth matrix product; the norms' outputs, which the others take,
 //! are made again beside the norms' gradients.
 
+use super::frozen;
 use super::mesh::layers_of_stage;
 use super::parameters::{Place, WORD_EMBEDDINGS, table};
 use super::recompute::{Group, Keep, groups};
@@ -36,6 +37,8 @@ pub struct Workload<'a> {
     pub distributed_optimizer: bool,
     /// What is computed again.
     pub recompute: Recompute,
+    /// Patterns of the parameters that are frozen.
+    pub frozen: &'a [String],
 }
 
 /// Memory of one device, in bytes.
@@ -71,10 +74,10 @@ pub fn per_device(workload: &Workload<'_>) -> DeviceMemory {
 
 /// Memory of a device of pipeline stage `stage`.
 pub fn of_stage(workload: &Workload<'_>, stage: usize) -> DeviceMemory {
-    let parameters = parameters_of_stage(workload, stage);
+    let [parameters, learned] = parameters_of_stage(workload, stage);
     let half = workload.precision != Precision::Fp32;
     let masters = half && workload.megatron_amp_o2;
-    let state = parameters * if masters { 12 } else { 8 };
+    let state = 8 * learned + if masters { 4 * parameters } else { 0 };
     let replicas = if workload.distributed_optimizer { workload.degrees.data as u64 } else { 1 };
     DeviceMemory {
         parameters,
@@ -86,7 +89,8 @@ pub fn of_stage(workload: &Workload<'_>, stage: usize) -> DeviceMemory {
     }
 }
 
-fn parameters_of_stage(workload: &Workload<'_>, stage: usize) -> u64 {
+/// All parameters of a device, and those that are not frozen.
+fn parameters_of_stage(workload: &Workload<'_>, stage: usize) -> [u64; 2] {
     let Workload { architecture, degrees, .. } = workload;
     let layers = layers_of_stage(degrees, architecture.num_layers, stage);
     let last = stage + 1 == degrees.pipeline;
@@ -96,9 +100,16 @@ fn parameters_of_stage(workload: &Workload<'_>, stage: usize) -> u64 {
         Place::Layer(layer) => layers.iter().any(|range| range.contains(&layer)),
         Place::Head => last,
     };
-    let mine =
-        table(architecture).into_iter().filter(|parameter| here(parameter.place, &parameter.name));
-    mine.map(|parameter| parameter.local_element_count(degrees.tensor) as u64).sum()
+    let mut counts = [0; 2];
+    for parameter in table(architecture) {
+        if here(parameter.place, &parameter.name) {
+            let count = parameter.local_element_count(degrees.tensor) as u64;
+            let learns = !frozen::names(workload.frozen, &parameter.name);
+            counts[0] += count;
+            counts[1] += if learns { count } else { 0 };
+        }
+    }
+    counts
 }
 
 /// The most that forward passes of `stage` keep for their backward, over its schedule.
@@ -283,6 +294,7 @@ mod tests {
             megatron_amp_o2: true,
             distributed_optimizer: true,
             recompute: Recompute::None,
+            frozen: &[],
         }
     }
 

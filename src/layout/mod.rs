@@ -1,6 +1,7 @@
 //! Arithmetic of a parallel layout: the mesh, the table of parameters, schedules, memory; no tensors.
 
 pub mod fit;
+pub mod frozen;
 pub mod holding;
 pub mod limits;
 pub mod memory;

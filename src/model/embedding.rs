@@ -52,7 +52,7 @@ impl Embedding {
         };
         let dy = self.axis.whole(dy, pass.tokens())?;
         self.words.embed_backward(pass.batch.tokens, &dy)?;
-        match &self.positions {
+        match self.positions.as_ref().filter(|slot| slot.learns) {
             Some(slot) => embedding::backward(&at_positions(slot.sum()?, pass), &dy),
             None => Ok(()),
         }

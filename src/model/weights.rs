@@ -94,7 +94,7 @@ impl Weights {
             let range = &part.range;
             buffer.narrow(0, range.start, range.len())?.reshape(part.shape.as_slice())
         };
-        Ok(Some(Slot::new(view(values)?, view(&self.gradients)?, empty.clone())))
+        Ok(Some(Slot::new(view(values)?, view(&self.gradients)?, empty.clone(), part.learns)))
     }
 
     /// [`slot`](Weights::slot) of a parameter that the architecture must have.

@@ -59,6 +59,9 @@ impl ColumnParallel {
     ///
     /// Of the stream each rank kept its rows only, so they are gathered again.
     pub fn backward_weight(&self, x: &Tensor, dy: &Tensor) -> Result<()> {
+        if !self.weight.learns {
+            return Ok(());
+        }
         self.weight.add_product(dy, &self.axis.whole(x, dy.dim(0)?)?)
     }
 
@@ -70,9 +73,9 @@ impl ColumnParallel {
         }
     }
 
-    /// This rank's part of the bias's gradient, to which backward passes add.
+    /// This rank's part of the bias's gradient, to which backward passes add, if the bias learns.
     pub fn bias_gradient(&self) -> Result<Option<&Tensor>> {
-        self.bias.as_ref().map(Slot::sum).transpose()
+        self.bias.as_ref().filter(|bias| bias.learns).map(Slot::sum).transpose()
     }
 }
 
@@ -92,10 +95,10 @@ impl RowParallel {
         self.bias.as_ref().map(|bias| &bias.value)
     }
 
-    /// The bias's gradient, to which backward passes add; with the stream in rows, this rank's rows'
-    /// share.
+    /// The bias's gradient, to which backward passes add, if it learns; with the stream in rows, this
+    /// rank's rows' share.
     pub fn bias_gradient(&self) -> Result<Option<&Tensor>> {
-        self.bias.as_ref().map(Slot::sum).transpose()
+        self.bias.as_ref().filter(|bias| bias.learns).map(Slot::sum).transpose()
     }
 
     /// Adds the gradient of the bias, if there is one: `dy` is the stream's gradient after it.

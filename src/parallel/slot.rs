@@ -17,12 +17,16 @@ pub struct Slot {
     gradient: Tensor,
     /// Whether the gradient's memory holds what an earlier step left.
     empty: Arc<AtomicBool>,
+    /// Whether anybody wants the gradient: a frozen parameter's is not computed where that saves a
+    /// product.
+    pub learns: bool,
 }
 
 impl Slot {
-    /// A parameter with its gradient; `empty` says whether the gradient's numbers mean nothing yet.
-    pub fn new(value: Tensor, gradient: Tensor, empty: Arc<AtomicBool>) -> Slot {
-        Slot { value, gradient, empty }
+    /// A parameter with its gradient; `empty` says whether the gradient's numbers mean nothing yet,
+    /// `learns` whether it is wanted.
+    pub fn new(value: Tensor, gradient: Tensor, empty: Arc<AtomicBool>, learns: bool) -> Slot {
+        Slot { value, gradient, empty, learns }
     }
 
     /// The gradient, to be added to; zeros if nothing was added in this step.
@@ -36,6 +40,9 @@ impl Slot {
     /// Adds `dyᵀ·x` to the gradient; the first product of a step is put there, so that nobody has
     /// to write zeros and read them again.
     pub fn add_product(&self, dy: &Tensor, x: &Tensor) -> Result<()> {
+        if !self.learns {
+            return Ok(());
+        }
         let empty = self.empty.swap(false, Ordering::Relaxed);
         let onto = if empty { Onto::Nothing } else { Onto::Sum };
         linear::backward_weight(dy, x, &self.gradient, onto)

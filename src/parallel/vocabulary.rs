@@ -40,6 +40,9 @@ impl Vocabulary {
 
     /// Adds the gradient of the table; `dy` is that of all tokens.
     pub fn embed_backward(&self, ids: &[u32], dy: &Tensor) -> Result<()> {
+        if !self.table.learns {
+            return Ok(());
+        }
         embedding::backward(&self.rows(self.table.sum()?, ids), dy)
     }
 

@@ -23,6 +23,7 @@ pub(super) fn workload(job: &TrainJob) -> Workload<'_> {
         megatron_amp_o2: job.model.megatron_amp_o2,
         distributed_optimizer: job.model.optim.name == OptimizerName::DistributedFusedAdam,
         recompute: job.model.recompute,
+        frozen: &job.model.frozen,
     }
 }
 

@@ -3,14 +3,18 @@
 use super::lacks::blend;
 use super::outside::{self, Facts};
 use super::shape::{architecture, degrees, recompute, sequence_length};
+use crate::layout::frozen;
+use crate::layout::parameters::table;
 use crate::recipe::path::Path;
 use crate::recipe::problem::Problem;
 use crate::recipe::{CheckedRecipe, NamedStage, Settings};
+use crate::spec::architecture::Architecture;
 use crate::spec::job::{
     ChoiceSet, DataSource, EarlyStopping, EvaluateJob, EvaluateStage, Format, GenerateJob,
-    GenerateStage, Job, LoadJob, LoadModel, LoadStage, ReadingTrainer, RowSource, ShardJob,
-    ShardModel, ShardStage, Split, SplitRule, Task, TokenizeJob, TokenizeModel, TokenizeStage,
-    TokenizerKind, TokenizerSettings, TrainData, TrainJob, TrainModel, TrainStage, TrainTrainer,
+    GenerateStage, Job, LoadJob, LoadModel, LoadStage, NemoFile, ReadingTrainer, RowSource,
+    ShardJob, ShardModel, ShardStage, Split, SplitRule, Task, TokenizeJob, TokenizeModel,
+    TokenizeStage, TokenizerKind, TokenizerSettings, TrainData, TrainJob, TrainModel, TrainStage,
+    TrainTrainer,
 };
 use crate::spec::optimization::{Degrees, Optimizer, OptimizerName, Precision, Schedule};
 use crate::spec::recipe::choice::{MonitorMode, OptimizerChoice, ScheduleChoice, TruncationMethod};
@@ -178,9 +182,11 @@ fn train(
     let (model, trainer) = (&stage.settings.model, &stage.settings.trainer);
     let needed = |key: &str| lacking("model", key, "give it a value");
     let max_steps = steps(trainer)?;
+    let shape = architecture(stage, facts)?;
+    outside::one_resumes(recipe)?;
     Ok(TrainJob {
         model: TrainModel {
-            architecture: architecture(stage, facts)?,
+            architecture: shape.clone(),
             encoder_seq_length: sequence_length(model)?,
             global_batch_size: model
                 .global_batch_size
@@ -191,6 +197,7 @@ fn train(
             megatron_amp_o2: model.megatron_amp_o2.unwrap_or(false),
             recompute: recompute(model),
             loss_scaling: (trainer.precision() == Precision::Fp16).then(|| model.loss_scaling()),
+            frozen: frozen(model, &shape)?,
             data: train_data(model, settings)?,
         },
         trainer: TrainTrainer {
@@ -211,8 +218,53 @@ fn train(
                 .as_ref()
                 .map(|validate| evaluation(&validate.as_evaluate(), stage)),
             early_stopping: early_stopping(&recipe.recipe().exp_manager),
+            nemo: nemo(&recipe.recipe().exp_manager, model),
         },
     })
+}
+
+/// The `.nemo` file that the recipe asks for at the end of training.
+fn nemo(manager: &ExpManager, model: &recipe::Model) -> Option<NemoFile> {
+    let params = manager.checkpoint_callback_params.as_ref()?;
+    let make_vocab_size_divisible_by = model.make_vocab_size_divisible_by.unwrap_or(128);
+    params.save_nemo_on_train_end?.then_some(NemoFile { make_vocab_size_divisible_by })
+}
+
+/// Patterns of the frozen parameters by our names, each of which names some.
+fn frozen(model: &recipe::Model, shape: &Architecture) -> Result<Vec<String>, Box<Problem>> {
+    let wrong = |key: &str, message: &str, help: &str| {
+        Box::new(problem("plan::frozen", message, "model", key).help(help))
+    };
+    let layers = shape.num_layers;
+    let unfrozen = match model.num_layers_unfrozen {
+        None | Some(-1) => layers,
+        Some(count) => {
+            usize::try_from(count).ok().filter(|count| *count <= layers).ok_or_else(|| {
+                let message = format!("{count} of {layers} layers cannot learn");
+                wrong("num_layers_unfrozen", &message, "give at most `num_layers`, or -1 for all")
+            })?
+        }
+    };
+    let table = table(shape);
+    let mut patterns: Vec<String> = (0..layers - unfrozen).map(frozen::layer).collect();
+    for given in model.frozen.iter().flatten() {
+        let name = given.trim_start_matches("model.").trim_start_matches("language_model.");
+        let pattern = vec![name.to_owned()];
+        if !table.iter().any(|parameter| frozen::names(&pattern, &parameter.name)) {
+            let message = format!("`{given}` names no parameter of this model");
+            let help = "name some as they are in a checkpoint (`sft-run inspect` lists them), \
+                        such as `embedding.*` or `encoder.layers.0.*`";
+            return Err(wrong("frozen", &message, help));
+        }
+        patterns.extend(pattern);
+    }
+    patterns.sort();
+    patterns.dedup();
+    if table.iter().all(|parameter| frozen::names(&patterns, &parameter.name)) {
+        let key = if model.frozen.is_some() { "frozen" } else { "num_layers_unfrozen" };
+        return Err(wrong(key, "every parameter is frozen", "leave some that learn"));
+    }
+    Ok(patterns)
 }
 
 fn steps(trainer: &Trainer) -> Result<u64, Box<Problem>> {

@@ -109,8 +109,14 @@ fn checkpoint(
     stage: &NamedStage,
     (job, facts): (&Job, &Facts),
 ) -> Option<Missing> {
-    let path = recipe.folder().join(outside::checkpoint(recipe, stage)?);
+    let resumed = outside::resumed(recipe, stage);
+    let written = outside::checkpoint(recipe, stage);
+    let written = written.or_else(|| resumed.as_ref().map(|(_, path)| path.clone()))?;
+    let path = recipe.folder().join(written);
     let missing = facts.checkpoint.filter(|_| outside::exists(facts, &path))?(job, &path)?;
+    if let Some((key, _)) = resumed {
+        return Some(Missing { key: key.to_owned(), ..missing });
+    }
     let of_stage = matches!(&stage.stage, Stage::Load(load) if load.restore_from_path.is_some());
     let own = stage.path.as_ref().filter(|_| of_stage);
     let key = own.map_or(missing.key, |own| format!("{own}.restore_from_path"));
@@ -127,7 +133,11 @@ fn files(recipe: &CheckedRecipe, stage: &NamedStage, facts: &Facts) -> Vec<Missi
     let mut gone: BTreeMap<String, (&'static str, BTreeSet<PathBuf>)> = BTreeMap::new();
     for (name, input) in inputs {
         for path in input.files().into_iter().filter(|path| !outside::exists(facts, path)) {
-            gone.entry(key(stage, &name)).or_insert((noun(&name), BTreeSet::new())).1.insert(path);
+            let key = match outside::resumed(recipe, stage).filter(|_| name == "resume") {
+                Some((key, _)) => key.to_owned(),
+                None => key(stage, &name),
+            };
+            gone.entry(key).or_insert((noun(&name), BTreeSet::new())).1.insert(path);
         }
     }
     let folder = shown(recipe.folder());
@@ -175,7 +185,7 @@ fn noun(input: &str) -> &'static str {
         Some("rows" | "choices") => "row file",
         Some("prefix") => "token file",
         Some("tokenizer") => "tokenizer file",
-        Some("checkpoint") => "checkpoint",
+        Some("checkpoint" | "resume") => "checkpoint",
         Some("metrics" | "validate") => "metric's file",
         _ => "file",
     }

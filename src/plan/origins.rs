@@ -50,6 +50,9 @@ fn recipe_path(stage: &NamedStage, path: &Path) -> Option<Path> {
         ["model", "architecture", rest @ ..] => [&["model"], rest].concat(),
         ["model", "tokenizer"] => vec!["model", "tokenizer", "library"],
         ["model", "restore"] => vec!["restore_from_path"],
+        ["model", "frozen", ..] if stage.settings.model.frozen.is_none() => {
+            vec!["model", "num_layers_unfrozen"]
+        }
         ["model", "data", "source", ..] => vec!["model", "data", "data_prefix"],
         ["model", "data", "shuffle"] => vec!["model", "data", "dataloader_type"],
         ["model", "optim", "do_layer_norm_weight_decay"] => {
@@ -62,6 +65,9 @@ fn recipe_path(stage: &NamedStage, path: &Path) -> Option<Path> {
             vec!["model", "virtual_pipeline_model_parallel_size"]
         }
         ["trainer", "degrees", "sequence"] => vec!["model", "sequence_parallel"],
+        ["stage", "nemo", ..] => {
+            vec!["exp_manager", "checkpoint_callback_params", "save_nemo_on_train_end"]
+        }
         ["stage", ..] => return own_path(stage, path),
         _ => return Some(path.clone()),
     };

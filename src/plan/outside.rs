@@ -3,6 +3,7 @@
 use super::lacks::blend;
 use super::stage::{Missing, Outside};
 use crate::base::digest::Digest;
+use crate::recipe::problem::Problem;
 use crate::recipe::{CheckedRecipe, NamedStage};
 use crate::spec::job::{Job, TokenizerKind};
 use crate::spec::recipe::choice::TokenizerLibrary;
@@ -77,6 +78,8 @@ pub(super) fn inputs(recipe: &CheckedRecipe, stage: &NamedStage) -> BTreeMap<Str
             if train.data.is_none() {
                 prefixes = blend(&stage.settings.model).unwrap_or_default();
             }
+            let path = resumed(recipe, stage);
+            named.extend(path.map(|(_, path)| ("resume".to_owned(), path)));
             if let Some(validate) = &train.validate {
                 named.extend(metric_files(&validate.metrics, "validate.metrics"));
             }
@@ -146,6 +149,29 @@ pub(super) fn reads_tokenizer(recipe: &CheckedRecipe, stage: &NamedStage) -> boo
         }
         Stage::Shard(_) | Stage::Load(_) | Stage::Train(_) => false,
     }
+}
+
+/// The checkpoint that a train stage continues from, as the recipe writes it, and the key of it.
+pub(super) fn resumed(
+    recipe: &CheckedRecipe,
+    stage: &NamedStage,
+) -> Option<(&'static str, String)> {
+    let Stage::Train(_) = &stage.stage else { return None };
+    let manager = recipe.recipe().exp_manager.resume_from_checkpoint.as_ref();
+    let own = stage.settings.model.resume_from_checkpoint.as_ref();
+    let own = own.map(|path| ("model.resume_from_checkpoint", path.clone()));
+    own.or_else(|| manager.map(|path| ("exp_manager.resume_from_checkpoint", path.clone())))
+}
+
+/// Refuses a recipe of which several train stages would continue from a checkpoint.
+pub(super) fn one_resumes(recipe: &CheckedRecipe) -> Result<(), Box<Problem>> {
+    let resumed: Vec<_> =
+        recipe.stages().iter().filter_map(|stage| resumed(recipe, stage)).collect();
+    let [(key, _), _, ..] = resumed.as_slice() else { return Ok(()) };
+    let path = key.split('.').fold(crate::recipe::path::Path::default(), |path, key| path.key(key));
+    let message = "several train stages would continue from one checkpoint";
+    let help = "say it in the stage that is meant: `with: {model: {resume_from_checkpoint: PATH}}`";
+    Err(Box::new(Problem::error("plan::resume", message).about(path).help(help)))
 }
 
 /// Whether a tokenizer goes along with the output of the load or train stage `name`: one that was

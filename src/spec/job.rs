@@ -181,8 +181,9 @@ pub struct LoadModel {
     pub restore: bool,
 }
 
-/// Inputs: `data` (a shard output) or `prefix.N` files, `model` (a checkpoint).
-/// Output: `checkpoint/`, `metrics.jsonl`.
+/// Inputs: `data` (a shard output) or `prefix.N` files, `model` (a checkpoint), `resume` (a
+/// checkpoint that training continues from, if it does).
+/// Output: `checkpoint/`, `metrics.jsonl`, `model.nemo` when one is asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainJob {
@@ -219,6 +220,9 @@ pub struct TrainModel {
     pub recompute: Recompute,
     /// fp16's loss scale; none in other formats.
     pub loss_scaling: Option<LossScaling>,
+    /// Patterns of the parameters that are frozen ([`crate::layout`] has the rule).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frozen: Vec<String>,
     /// Settings of the data.
     pub data: TrainData,
 }
@@ -291,6 +295,17 @@ pub struct TrainStage {
     /// When training stops before its last step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
+    /// The `.nemo` file that is written at the end, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nemo: Option<NemoFile>,
+}
+
+/// A `.nemo` file of the trained model, at the layout of the training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NemoFile {
+    /// Its vocabulary is padded to a multiple of this times the tensor-parallel ranks.
+    pub make_vocab_size_divisible_by: usize,
 }
 
 impl TrainJob {

@@ -139,11 +139,12 @@ fn team(path: &Path, degrees: Degrees, backend: Backend) -> Result<Team, team::E
     Team::open(path, degrees, Formats::of(Precision::Fp32, false), backend)
 }
 
-/// Why the load stage `job` cannot use the checkpoint at `path`, if it cannot; nothing but headers
-/// is read.
+/// Why the stage cannot use the checkpoint at `path`, to load or to continue from, if it cannot;
+/// nothing but headers is read.
 pub fn checkpoint_refusal(job: &Job, path: &Path) -> Option<Refusal> {
     match job {
         Job::Load(job) => load::refusal(job, path),
+        Job::Train(job) => train::refusal(job, path),
         _ => None,
     }
 }

@@ -1,20 +1,26 @@
 //! The train stage: a checkpoint and shards to a fine-tuned checkpoint.
 
 use super::watch::Watcher;
-use super::{Folders, Outcome, Refusal, evaluation};
+use super::{Folders, Outcome, Refusal, convert, evaluation};
 use crate::base::digest::files_below;
+use crate::checkpoint::native::Checkpoint;
 use crate::data::feed::{self, Blend, Feed, Ordering};
 use crate::data::sampler;
 use crate::data::stream::StreamOptions;
-use crate::engine::training::{self, Finished, Run};
+use crate::engine::resuming;
+use crate::engine::training::{self, CHECKPOINT_FOLDER, Finished, Run};
 use crate::engine::watch::Watch;
 use crate::spec::event::{Event, Sink};
 use crate::spec::fault::Fault;
 use crate::spec::job::{DataSource, Split, TrainJob};
+use crate::spec::optimization::Precision;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::{fs, io};
+
+/// Name of the `.nemo` file in the output.
+const NEMO_FILE: &str = "model.nemo";
 
 /// Why train failed.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +39,9 @@ pub enum Error {
     /// Training failed.
     #[error(transparent)]
     Training(#[from] training::Error),
+    /// The `.nemo` file.
+    #[error("cannot write {NEMO_FILE}")]
+    Nemo(#[from] convert::Error),
     /// The tokenizer cannot be copied.
     #[error("cannot copy {path}")]
     Copy {
@@ -59,14 +68,50 @@ pub fn run(
     let watcher = Watcher::prepare(job, folders, sink, stop)?;
     let watch = watcher.as_ref().map(|watcher| watcher as &dyn Watch);
     let (backend, output) = (folders.backend, folders.output.as_path());
-    let run = Run { job, start, backend, output, data, validation, watch, fault };
+    let resume = folders.inputs.get("resume").map(PathBuf::as_path);
+    let run = Run { job, start, resume, backend, output, data, validation, watch, fault };
     match training::train(run, sink, stop) {
-        Ok(finished) => Ok(Outcome { facts: facts(&finished) }),
+        Ok(finished) => {
+            write_nemo(job, output, sink)?;
+            Ok(Outcome { facts: facts(&finished) })
+        }
         Err(training::Error::Stopped { step }) => {
             Err(super::Error::Stopped(format!("step {step}; the next run goes on from there")))
         }
         Err(error) => Err(Error::Training(error).into()),
     }
+}
+
+/// Writes `model.nemo` of the finished checkpoint, if the job asks for one: at the layout of the
+/// training, in bf16 where that is what the parameters were.
+fn write_nemo(job: &TrainJob, output: &Path, sink: &dyn Sink) -> Result<(), Error> {
+    let Some(file) = job.stage.nemo else { return Ok(()) };
+    let target = output.join(NEMO_FILE);
+    if target.exists() {
+        fs::remove_file(&target).map_err(|source| Error::Copy { path: target.clone(), source })?;
+    }
+    let settings = convert::Settings {
+        target: convert::Target::Nemo,
+        tensor: job.trainer.degrees.tensor,
+        pipeline: job.trainer.degrees.pipeline,
+        bf16: Some(job.model.megatron_amp_o2 && job.trainer.precision == Precision::Bf16),
+        divisible_by: file.make_vocab_size_divisible_by,
+    };
+    convert::run(&output.join(CHECKPOINT_FOLDER), &target, &settings, sink)?;
+    Ok(())
+}
+
+/// Why training cannot continue from the checkpoint at `path`, if it cannot.
+pub(super) fn refusal(job: &TrainJob, path: &Path) -> Option<Refusal> {
+    let reason = match Checkpoint::open(path) {
+        Ok(checkpoint) => resuming::why_not(job, &checkpoint)?,
+        Err(error) => error.to_string(),
+    };
+    let (key, shown) = ("model.resume_from_checkpoint".to_owned(), path.display());
+    let help = "name a checkpoint that a training of sft-run has kept (`exp_manager` has the keys), \
+                or start from weights with `restore_from_path`";
+    let what = format!("a checkpoint to continue from; `{shown}` is none: {reason}");
+    Some(Refusal { what, key, help: help.to_owned() })
 }
 
 /// Everything in `job` that this build cannot do.

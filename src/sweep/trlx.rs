@@ -9,7 +9,7 @@ use crate::spec::recipe::sweep::{Mode, SamplerName, Sweep};
 use serde_json::Value;
 
 /// trlx's keys that mean a key of ours.
-const KEYS: [(&str, &str); 12] = [
+const KEYS: [(&str, &str); 13] = [
     ("optimizer.kwargs.lr", "model.optim.lr"),
     ("optimizer.kwargs.betas", "model.optim.betas"),
     ("optimizer.kwargs.eps", "model.optim.eps"),
@@ -22,6 +22,7 @@ const KEYS: [(&str, &str); 12] = [
     ("train.total_steps", "trainer.max_steps"),
     ("train.eval_interval", "trainer.val_check_interval"),
     ("train.seed", "model.seed"),
+    ("model.num_layers_unfrozen", "model.num_layers_unfrozen"),
 ];
 
 /// Reads the entries of a sweep file of trlx's: its space, and the settings of its `tune_config`.

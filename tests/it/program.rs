@@ -1,5 +1,6 @@
 //! The binary from outside, on a recipe that takes a second.
 
+mod checkpoints;
 mod faults;
 mod kills;
 mod layouts;

@@ -95,13 +95,13 @@ fn trlxs_files_are_read_and_its_methods_refused() {
     assert_eq!(space.axes[2].domain, Domain::Integer { low: 0, high: 9, log: false, step: None });
     let problems = trlx::read(&file(json!({
         "method.init_kl_coef": {"strategy": "loguniform", "values": [1e-4, 0.2]},
-        "model.num_layers_unfrozen": {"strategy": "choice", "values": [1]},
+        "model.model_path": {"strategy": "choice", "values": [1]},
         "train.seed": {"strategy": "sobol", "values": [1]},
     })))
     .unwrap_err();
     let told: String = problems.iter().map(|problem| format!("{}; ", problem.message)).collect();
     assert!(
-        told.contains("`method.init_kl_coef`") && told.contains("`model.num_layers_unfrozen`"),
+        told.contains("`method.init_kl_coef`") && told.contains("`model.model_path`"),
         "{told}"
     );
     assert!(

@@ -71,11 +71,12 @@ impl<'a> Session<'a> {
     }
 
     /// The tokens of a prompt, with the beginning-of-sequence token when `add_bos` says so, or when
-    /// it says nothing and the model learned from samples with it.
+    /// it says nothing and the model learned from samples with it. One that the prompt spells out
+    /// stays, unless `add_bos` is false: chats of some models begin with it.
     pub fn encode(&self, prompt: &str, add_bos: Option<bool>) -> Result<Vec<u32>, SessionError> {
         self.check_bos(add_bos)?;
-        let wanted = add_bos.unwrap_or(self.tokenizer.add_bos());
-        Ok(self.begun(&self.tokenizer.encode(prompt)?, Some(wanted)))
+        let wanted = add_bos.or(self.tokenizer.add_bos().then_some(true));
+        Ok(self.begun(&self.tokenizer.encode(prompt)?, wanted))
     }
 
     /// Refuses a beginning-of-sequence token that the tokenizer does not have.

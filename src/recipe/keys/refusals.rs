@@ -53,7 +53,7 @@ impl When {
     }
 }
 
-const SAFETENSORS: &str = "continuing from a named checkpoint is not built: start a load stage from it (`restore_from_path`)";
+const NEMO_FILES: &str = "a `.nemo` file for each checkpoint is not written: `save_nemo_on_train_end` writes one at the end, `sft-run convert` makes one of any checkpoint";
 const TIME_LIMIT: &str = "a time limit is not built; a stage that is stopped continues when it is run again, so `timeout` does the same";
 const ROW_LENGTH: &str = "dropping short samples is not built";
 const ADD_SEP: &str =
@@ -73,7 +73,7 @@ pub(super) const VALUES: &[(&str, When, &str)] = &[
     ),
     ("trainer.max_time", When::Set, TIME_LIMIT),
     ("trainer.limit_train_batches", When::Set, "the length of the run is `trainer.max_steps`"),
-    ("exp_manager.resume_from_checkpoint", When::Set, SAFETENSORS),
+    ("exp_manager.checkpoint_callback_params.always_save_nemo", When::True, NEMO_FILES),
     (
         "exp_manager.files_to_copy",
         When::Filled,
@@ -91,7 +91,6 @@ pub(super) const VALUES: &[(&str, When, &str)] = &[
         When::AboveOne,
         "splitting sequences over ranks is not built: set it to 1",
     ),
-    ("model.resume_from_checkpoint", When::Set, SAFETENSORS),
     (
         "model.normalization",
         When::OneOf(&["low_precision_layernorm"]),

@@ -33,7 +33,6 @@ const fn refused(under: &'static str, keys: &'static str) -> Group {
 
 const LIGHTNING: &str = "it sets up PyTorch Lightning, which is not used";
 const LOGGERS: &str = "nothing is sent anywhere; metrics.jsonl and report.html hold the numbers";
-const NEMO_FILES: &str = "`.nemo` files are not written; checkpoints are safetensors";
 const OWN_PACE: &str =
     "it is about speed or memory in NeMo, never about results; our kernels choose by themselves";
 const PYTHON: &str = "it is about Python or its libraries, which are not used";
@@ -82,12 +81,15 @@ pub(super) const GROUPS: &[Group] = &[
     // exp_manager
     honoured(
         "exp_manager",
-        "explicit_log_dir exp_dir name version create_checkpoint_callback create_tensorboard_logger",
+        "explicit_log_dir exp_dir name version create_checkpoint_callback create_tensorboard_logger \
+         resume_from_checkpoint create_early_stopping_callback",
     ),
     honoured(
         "exp_manager.checkpoint_callback_params",
-        "every_n_train_steps monitor save_top_k mode filename save_best_model",
+        "every_n_train_steps monitor save_top_k mode filename save_best_model \
+         save_nemo_on_train_end",
     ),
+    refused("exp_manager.checkpoint_callback_params", "always_save_nemo"),
     no_effect(
         "exp_manager.checkpoint_callback_params",
         "save_last every_n_epochs save_last_n_optim_states",
@@ -95,8 +97,8 @@ pub(super) const GROUPS: &[Group] = &[
     ),
     no_effect(
         "exp_manager.checkpoint_callback_params",
-        "always_save_nemo save_nemo_on_train_end model_parallel_size",
-        NEMO_FILES,
+        "model_parallel_size",
+        "it is a part of NeMo's file names; checkpoints here are whole",
     ),
     no_effect(
         "exp_manager.checkpoint_callback_params",
@@ -113,8 +115,9 @@ pub(super) const GROUPS: &[Group] = &[
     ),
     no_effect(
         "exp_manager",
-        "resume_if_exists resume_past_end resume_ignore_no_checkpoint disable_validation_on_resume",
-        "an interrupted stage always continues its own work, and a stage whose settings changed starts afresh",
+        "resume_if_exists resume_past_end resume_ignore_no_checkpoint disable_validation_on_resume \
+         create_preemption_callback",
+        "an interrupted stage always continues its own work and ends with the same bits, a stage whose settings changed starts afresh; `resume_from_checkpoint` continues any checkpoint",
     ),
     no_effect("exp_manager", "use_datetime_version", "run folders have no time in their names"),
     no_effect("exp_manager", "log_step_timing", "tokens per second are always logged"),
@@ -128,13 +131,7 @@ pub(super) const GROUPS: &[Group] = &[
         "log_local_rank_0_only log_global_rank_0_only seconds_to_sleep",
         "one process writes the log",
     ),
-    no_effect(
-        "exp_manager",
-        "create_preemption_callback",
-        "a stage that is stopped keeps its last checkpoint and continues from there",
-    ),
-    refused("exp_manager", "resume_from_checkpoint files_to_copy max_time_per_run"),
-    honoured("exp_manager", "create_early_stopping_callback"),
+    refused("exp_manager", "files_to_copy max_time_per_run"),
     honoured("exp_manager.early_stopping_callback_params", "monitor mode min_delta patience"),
     no_effect(
         "exp_manager.early_stopping_callback_params",
@@ -145,13 +142,15 @@ pub(super) const GROUPS: &[Group] = &[
     honoured(
         "model",
         "micro_batch_size global_batch_size tensor_model_parallel_size pipeline_model_parallel_size \
-         virtual_pipeline_model_parallel_size sequence_parallel restore_from_path seed",
+         virtual_pipeline_model_parallel_size sequence_parallel restore_from_path \
+         resume_from_checkpoint num_layers_unfrozen frozen seed",
     ),
-    refused(
+    refused("model", "rampup_batch_size expert_model_parallel_size context_parallel_size"),
+    no_effect(
         "model",
-        "rampup_batch_size expert_model_parallel_size context_parallel_size resume_from_checkpoint",
+        "save_nemo_on_validation_end",
+        "`.nemo` files are written at the end (`save_nemo_on_train_end`); `save_top_k` keeps checkpoints of validations",
     ),
-    no_effect("model", "save_nemo_on_validation_end", NEMO_FILES),
     no_effect(
         "model",
         "mcore_gpt target nemo_version",

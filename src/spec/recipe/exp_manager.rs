@@ -49,7 +49,8 @@ pub struct ExpManager {
     pub resume_past_end: Option<bool>,
     /// Start afresh when there is nothing to continue.
     pub resume_ignore_no_checkpoint: Option<bool>,
-    /// A checkpoint to continue from.
+    /// A checkpoint that training continues from, as `model.resume_from_checkpoint`, which goes
+    /// before it.
     pub resume_from_checkpoint: Option<String>,
     /// Keep checkpoints during training.
     pub create_checkpoint_callback: Option<bool>,

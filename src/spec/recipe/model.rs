@@ -42,8 +42,14 @@ pub struct Model {
     pub sequence_parallel: Option<bool>,
     /// Checkpoint that training starts from.
     pub restore_from_path: Option<String>,
-    /// Checkpoint that training continues from.
+    /// Checkpoint that training continues from, with its optimizer's state and its place in the
+    /// data: one of this program's, at any layout.
     pub resume_from_checkpoint: Option<String>,
+    /// Transformer blocks that learn, the last ones; those below are frozen. -1 for all.
+    #[schemars(range(min = -1))]
+    pub num_layers_unfrozen: Option<i64>,
+    /// Parameters that are frozen, by name; `*` stands for any text (`embedding.*`).
+    pub frozen: Option<Vec<String>>,
     /// Write a `.nemo` file after each validation.
     pub save_nemo_on_validation_end: Option<bool>,
     /// Use megatron-core's model.

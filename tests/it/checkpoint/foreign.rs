@@ -2,19 +2,22 @@
 
 use safetensors::Dtype;
 use serde::Deserialize;
+use sft_run::checkpoint::foreign::gguf;
 use sft_run::checkpoint::foreign::hugging_face::config;
 use sft_run::checkpoint::foreign::nemo::{form, names};
 use sft_run::checkpoint::foreign::rectangles::{Rectangle, Rectangles};
 use sft_run::checkpoint::foreign::torch;
 use sft_run::checkpoint::foreign::written::Tensors;
+use sft_run::checkpoint::format::Format;
 use sft_run::checkpoint::opened::Opened;
 use sft_run::checkpoint::whole::load_model;
+use sft_run::data::tokenizer::Tokenizer;
 use sft_run::layout::slice::Slice;
 use sft_run::model::batch::Batch;
 use sft_run::spec::architecture::Architecture;
 use sft_run::spec::backend::Backend;
 use sft_run::spec::event::Silent;
-use sft_run::spec::job::{Job, LoadJob, LoadModel, LoadStage};
+use sft_run::spec::job::{Job, LoadJob, LoadModel, LoadStage, TokenizerKind};
 use sft_run::stages::{
     self,
     convert::{Settings, Target, run},
@@ -225,6 +228,88 @@ fn every_spelling_and_order_of_nemo_is_read() {
         put(&folder.path().join("model_config.yaml"), format!("{LLAMA}{more}").as_bytes());
         assert_eq!(tensors(folder.path()), expected);
     }
+}
+
+#[test]
+fn megatron_lm_folders_give_the_models_logits() {
+    // Two tensor and two pipeline ranks; the names and the order of before version 2;
+    // Megatron-Core's names, and a release.
+    for (name, model, layout) in [
+        ("megatron_gpt2", "gpt2", [2, 2]),
+        ("megatron_gpt2_old", "gpt2", [2, 1]),
+        ("megatron_llama_core", "llama", [2, 1]),
+    ] {
+        let path = fixture(name);
+        let opened = Opened::open(&path, None).unwrap().whole().unwrap();
+        assert_eq!(opened.format, Format::Megatron);
+        assert_eq!(opened.layout, Some(layout), "{name}");
+        check_logits(&path, model);
+        assert_eq!(tensors(&path), tensors(&fixture(model)), "{name}");
+    }
+}
+
+#[test]
+fn a_gguf_file_gives_the_models_logits() {
+    let path = fixture("llama.gguf");
+    check_logits(&path, "llama");
+    assert_eq!(tensors(&path), tensors(&fixture("llama")));
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("hf");
+    run(&path, &target, &settings(Target::HuggingFace, 1, 1), &Silent).unwrap();
+    let model = BTreeMap::from([("tokenizer.model".to_owned(), target.join("tokenizer.model"))]);
+    let tokenizer = Tokenizer::load(TokenizerKind::SentencePiece, &model).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 61);
+    assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(1), Some(2)));
+}
+
+/// Text, score and type of the pieces of a `.model` file: its fields of number 1.
+fn pieces_of(mut bytes: &[u8]) -> Vec<(String, f32, u64)> {
+    let mut pieces = Vec::new();
+    while let [0x0a, length, rest @ ..] = bytes {
+        let (piece, after) = rest.split_at(usize::from(*length));
+        bytes = after;
+        let [0x0a, size, rest @ ..] = piece else { panic!("{piece:?}") };
+        let (text, rest) = rest.split_at(usize::from(*size));
+        let ([0x15, score @ ..], kind) = rest.split_at(5) else { panic!("{rest:?}") };
+        let score = f32::from_le_bytes(score.try_into().unwrap());
+        let kind = if let [0x18, kind] = kind { u64::from(*kind) } else { 1 };
+        pieces.push((String::from_utf8(text.to_vec()).unwrap(), score, kind));
+    }
+    pieces
+}
+
+#[test]
+fn a_sentencepiece_tokenizer_of_a_gguf_file_is_what_it_was() {
+    let path = fixture("../data/llama_style_32000.model");
+    let pieces = pieces_of(&fs::read(&path).unwrap());
+    let load = |path: PathBuf| {
+        let files = BTreeMap::from([("tokenizer.model".to_owned(), path)]);
+        Tokenizer::load(TokenizerKind::SentencePiece, &files).unwrap()
+    };
+    let original = load(path);
+    assert_eq!(pieces.len(), original.vocab_size());
+    let metadata = serde_json::json!({
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": pieces.iter().map(|(text, ..)| text).collect::<Vec<_>>(),
+        "tokenizer.ggml.scores": pieces.iter().map(|(_, score, _)| score).collect::<Vec<_>>(),
+        "tokenizer.ggml.token_type": pieces.iter().map(|(.., kind)| kind).collect::<Vec<_>>(),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+    });
+    let metadata = serde_json::from_value(metadata).unwrap();
+    let (_, files) = gguf::tokenizer::files(&metadata).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let again = folder.path().join("tokenizer.model");
+    put(&again, &files["tokenizer.model"]);
+    let again = load(again);
+    for text in ["The capital of France is", "  two  spaces", "naïve 東京 \u{1f600}\n\ttabs", ""]
+    {
+        let ids = original.encode(text).unwrap();
+        assert_eq!(again.encode(text).unwrap(), ids, "{text}");
+        assert_eq!(again.decode(&ids).unwrap(), original.decode(&ids).unwrap());
+    }
+    assert_eq!(again.special(), original.special());
 }
 
 #[test]

@@ -3,7 +3,6 @@
 mod foreign;
 mod native;
 mod reshard;
-mod speed;
 
 use sft_run::checkpoint::manifest::{Progress, Training};
 use sft_run::checkpoint::whole::{self, State};

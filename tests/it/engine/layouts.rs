@@ -203,6 +203,7 @@ fn kept_and_planned(architecture: &Architecture, case: &Case) -> Vec<(u64, u64)>
         megatron_amp_o2: false,
         distributed_optimizer: case.distributed,
         recompute: case.recompute,
+        frozen: &[],
     };
     let full = |number: u64| {
         let stream = Stream::new(9, &format!("full/{number}"));

@@ -15,6 +15,8 @@ mod pairwise;
 mod ranks;
 // The loop: validation, checkpoints, stopping, resuming to the bit, errors.
 mod training;
+// Frozen parameters keep their bits, the others learn as ever.
+mod frozen;
 // Damaged checkpoints, other data, what is kept.
 mod interruptions;
 // bf16, fp16, autocast and fp32 masters.

@@ -2,7 +2,7 @@
 //! and how the run ends when a rank fails.
 
 use super::sequence;
-use super::training::{feed_of, job, keep_only_what_a_kill_leaves, metrics, run, run_on};
+use super::training::{feed_of, job, keep_only_what_a_kill_leaves, metrics, run, run_from, run_on};
 use sft_run::base::digest::Digest;
 use sft_run::checkpoint::whole;
 use sft_run::data::indexed;
@@ -127,6 +127,53 @@ fn twenty_steps_on_eight_ranks_go_on_over_four_others_as_if_nothing_had_happened
             assert_eq!(found, expected, "the same layout goes on with the same bits");
         }
     }
+}
+
+/// A run of its own goes on where another's checkpoint stands, on whatever layout.
+#[test]
+fn a_run_continues_from_the_checkpoint_of_another() {
+    let (stop, fused) = (AtomicBool::new(false), OptimizerName::DistributedFusedAdam);
+    let first = on(2, 2, true, fused);
+    let (whole, before) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    run(whole.path(), &first, &Silent, &stop).unwrap();
+    keep_only_what_a_kill_leaves(before.path(), &first, 5);
+    let checkpoint = before.path().join("output/resume/step-00000005");
+    let go_on = |job: &TrainJob, checkpoint: &Path| {
+        let folder = tempfile::tempdir().unwrap();
+        run_from(folder.path(), job, Some(checkpoint), (&Silent, &stop)).map(|_| folder)
+    };
+    for job in [first.clone(), on(1, 2, false, OptimizerName::Adamw), job()] {
+        let folder = go_on(&job, &checkpoint).unwrap();
+        let (all, rest) = (metrics(whole.path()), metrics(folder.path()));
+        let expected: Vec<_> =
+            all.into_iter().filter(|line| line["step"].as_u64() > Some(5)).collect();
+        assert_eq!(rest.len(), expected.len());
+        for (one, other) in expected.iter().zip(&rest) {
+            let loss = |line: &serde_json::Value| {
+                line["reduced_train_loss"].as_f64().or(line["val_loss"].as_f64()).unwrap()
+            };
+            assert!((loss(one) - loss(other)).abs() < 1e-4 * loss(one), "{one} and {other}");
+        }
+        if job == first {
+            assert_eq!(weights(folder.path()), weights(whole.path()));
+        }
+    }
+    let refused = |job: &TrainJob, checkpoint: &Path, expected: &str| {
+        let error = go_on(job, checkpoint).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    let changed = |change: fn(&mut TrainJob)| {
+        let mut job = first.clone();
+        change(&mut job);
+        job
+    };
+    let other_data = changed(|job| job.model.global_batch_size = 8);
+    refused(&other_data, &checkpoint, "take its data, global_batch_size and seed");
+    let shorter = changed(|job| job.trainer.max_steps = 5);
+    refused(&shorter, &checkpoint, "it stands after step 5, and trainer.max_steps is 5");
+    let wider = changed(|job| job.model.architecture.ffn_hidden_size *= 2);
+    refused(&wider, &checkpoint, "ffn_hidden_size is");
+    refused(&first, &before.path().join("start"), "it holds weights only");
 }
 
 /// Sequences that one rank cannot read after a while.

@@ -69,6 +69,7 @@ fn the_most_that_is_kept_is_what_the_plan_says() {
                 megatron_amp_o2: false,
                 distributed_optimizer: false,
                 recompute,
+                frozen: &[],
             };
             let planned = per_device(&workload).activations;
             let peak = |learned| {

@@ -65,6 +65,7 @@ pub(super) fn job() -> TrainJob {
             megatron_amp_o2: false,
             recompute: Recompute::None,
             loss_scaling: None,
+            frozen: Vec::new(),
             data: TrainData {
                 source: DataSource::Shards,
                 reset_position_ids: false,
@@ -82,7 +83,13 @@ pub(super) fn job() -> TrainJob {
             degrees: Degrees::SINGLE,
             log_every_n_steps: 1,
         },
-        stage: TrainStage { checkpoint_every: 2, keep: None, validate: None, early_stopping: None },
+        stage: TrainStage {
+            checkpoint_every: 2,
+            keep: None,
+            validate: None,
+            early_stopping: None,
+            nemo: None,
+        },
     }
 }
 
@@ -93,16 +100,35 @@ pub(super) fn run(
     sink: &dyn Sink,
     stop: &AtomicBool,
 ) -> Result<Finished, Error> {
+    run_from(folder, job, None, (sink, stop))
+}
+
+/// The same, continuing from the checkpoint `resume` of another run.
+pub(super) fn run_from(
+    folder: &Path,
+    job: &TrainJob,
+    resume: Option<&Path>,
+    told: (&dyn Sink, &AtomicBool),
+) -> Result<Finished, Error> {
     // 10 sequences are not a multiple of the batch: epochs end in the middle of steps.
     let feeds = (feed(10, job.model.data.shuffle), Some(feed(6, false)));
-    run_on(folder, job, feeds, (sink, stop))
+    begun(folder, job, (resume, feeds), told)
 }
 
 /// [`run`] with these data for training and validation.
 pub(super) fn run_on(
     folder: &Path,
     job: &TrainJob,
-    (data, validation): (Feed, Option<Feed>),
+    feeds: (Feed, Option<Feed>),
+    told: (&dyn Sink, &AtomicBool),
+) -> Result<Finished, Error> {
+    begun(folder, job, (None, feeds), told)
+}
+
+fn begun(
+    folder: &Path,
+    job: &TrainJob,
+    (resume, (data, validation)): (Option<&Path>, (Feed, Option<Feed>)),
     (sink, stop): (&dyn Sink, &AtomicBool),
 ) -> Result<Finished, Error> {
     let start = folder.join("start");
@@ -114,7 +140,8 @@ pub(super) fn run_on(
     let output = folder.join("output");
     std::fs::create_dir_all(&output).unwrap();
     let (start, output, backend) = (start.as_path(), output.as_path(), Backend::Cpu);
-    let run = Run { job, start, backend, output, data, validation, watch: None, fault: None };
+    let run =
+        Run { job, start, resume, backend, output, data, validation, watch: None, fault: None };
     train(run, sink, stop)
 }
 

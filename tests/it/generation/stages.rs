@@ -295,6 +295,21 @@ fn prompts_begin_as_the_samples_did() {
 }
 
 #[test]
+fn a_beginning_that_the_prompt_spells_out_stays() {
+    let gpt2 = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/data/gpt2");
+    let files = [("tokenizer.vocab_file", "vocab.json"), ("tokenizer.merge_file", "merges.txt")];
+    let files = files.map(|(key, name)| (key.to_owned(), gpt2.join(name))).into();
+    let tokenizer = Tokenizer::load(TokenizerKind::Gpt2Bpe, &files).expect("a tokenizer");
+    let model = small_model::random(&learned(tokenizer.vocab_size()));
+    let session = Session::new(&model, &tokenizer).expect("they belong together");
+    let begins = |add_bos| {
+        let tokens = session.encode("<|endoftext|>the", add_bos).expect("encodes");
+        tokens.first() == tokenizer.bos().as_ref()
+    };
+    assert!(begins(None) && begins(Some(true)) && !begins(Some(false)));
+}
+
+#[test]
 fn log_probabilities_are_the_models_own() {
     let house = House::build(true);
     let data = house.path("data");

@@ -1,6 +1,7 @@
 //! GGUF files of the LLaMA architecture: weights, tokenizer and chat template in one file.
 
 mod header;
+mod sentencepiece;
 pub mod tokenizer;
 
 pub use header::{Gguf, read};

@@ -1,5 +1,7 @@
-//! The byte-level BPE tokenizer and the chat template in a GGUF file, as Hugging Face's files.
+//! The tokenizer and the chat template in a GGUF file, as the files that a Hugging Face folder has.
 
+use super::sentencepiece;
+use crate::spec::job::TokenizerKind;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -7,18 +9,36 @@ use std::collections::BTreeMap;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
-/// `tokenizer.json` and `tokenizer_config.json`; else why there is none.
-pub fn files(metadata: &BTreeMap<String, Value>) -> Result<[(String, Vec<u8>); 2], String> {
+/// The tokenizer's kind and its files by name: `tokenizer.json` of a byte-level BPE,
+/// `tokenizer.model` of SentencePiece, and `tokenizer_config.json`; else why there is none.
+pub fn files(
+    metadata: &BTreeMap<String, Value>,
+) -> Result<(TokenizerKind, BTreeMap<String, Vec<u8>>), String> {
     let metadata = Tokens(metadata);
-    match metadata.text("tokenizer.ggml.model") {
-        Some("gpt2") => {}
+    let (kind, class, name, file) = match metadata.text("tokenizer.ggml.model") {
+        Some("gpt2") => {
+            let file = byte_level_bpe(&metadata)?.to_string().into_bytes();
+            (TokenizerKind::HuggingFace, "PreTrainedTokenizerFast", "tokenizer.json", file)
+        }
+        Some("llama") => {
+            let file = sentencepiece::model(&metadata)?;
+            (TokenizerKind::SentencePiece, "LlamaTokenizer", "tokenizer.model", file)
+        }
         Some(other) => {
             return Err(format!(
-                "its tokenizer is of kind `{other}`, and gpt2 (BPE) is carried over"
+                "its tokenizer is of kind `{other}`, and gpt2 (BPE) and llama (SentencePiece) are \
+                 carried over"
             ));
         }
         None => return Err("it has no tokenizer".to_owned()),
-    }
+    };
+    let config = metadata.config(class, metadata.list("tokenizer.ggml.tokens")?);
+    let files = [(name, file), ("tokenizer_config.json", config.to_string().into_bytes())];
+    Ok((kind, files.map(|(name, bytes)| (name.to_owned(), bytes)).into()))
+}
+
+/// `tokenizer.json`.
+fn byte_level_bpe(metadata: &Tokens<'_>) -> Result<Value, String> {
     let pieces = metadata.list("tokenizer.ggml.tokens")?;
     let vocabulary: Map<String, Value> = pieces
         .iter()
@@ -28,7 +48,7 @@ pub fn files(metadata: &BTreeMap<String, Value>) -> Result<[(String, Vec<u8>); 2
     if vocabulary.len() != pieces.len() {
         return Err("its vocabulary has a token twice".to_owned());
     }
-    let tokenizer = json!({
+    Ok(json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
@@ -48,23 +68,28 @@ pub fn files(metadata: &BTreeMap<String, Value>) -> Result<[(String, Vec<u8>); 2
             "vocab": vocabulary,
             "merges": metadata.list("tokenizer.ggml.merges")?,
         },
-    });
-    let config = metadata.config(pieces);
-    let text = |value: &Value| value.to_string().into_bytes();
-    Ok([
-        ("tokenizer.json".to_owned(), text(&tokenizer)),
-        ("tokenizer_config.json".to_owned(), text(&config)),
-    ])
+    }))
 }
 
-struct Tokens<'a>(&'a BTreeMap<String, Value>);
+/// Metadata as a tokenizer is written in it.
+pub(super) struct Tokens<'a>(&'a BTreeMap<String, Value>);
 
 impl<'a> Tokens<'a> {
-    fn text(&self, key: &str) -> Option<&'a str> {
+    pub(super) fn text(&self, key: &str) -> Option<&'a str> {
         self.0.get(key)?.as_str()
     }
 
-    fn list(&self, key: &str) -> Result<&'a [Value], String> {
+    pub(super) fn flag(&self, key: &str) -> Option<bool> {
+        self.0.get(key)?.as_bool()
+    }
+
+    /// The spelling of the token whose id `tokenizer.ggml.NAME_token_id` is.
+    pub(super) fn named(&self, name: &str, pieces: &'a [Value]) -> Option<&'a str> {
+        let id = self.0.get(&format!("tokenizer.ggml.{name}_token_id"))?.as_u64()?;
+        pieces.get(usize::try_from(id).ok()?)?.as_str()
+    }
+
+    pub(super) fn list(&self, key: &str) -> Result<&'a [Value], String> {
         let list = self.0.get(key).and_then(Value::as_array);
         Ok(list.ok_or_else(|| format!("its metadata has no `{key}`"))?)
     }
@@ -85,19 +110,17 @@ impl<'a> Tokens<'a> {
         pieces.iter().enumerate().filter_map(added).collect()
     }
 
-    fn config(&self, pieces: &[Value]) -> Value {
-        let token = |key: &str| {
-            let id = self.0.get(&format!("tokenizer.ggml.{key}_token_id"))?.as_u64()?;
-            pieces.get(usize::try_from(id).ok()?).cloned()
-        };
-        let mut config = json!({
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "clean_up_tokenization_spaces": false,
-        });
+    fn config(&self, class: &str, pieces: &'a [Value]) -> Value {
+        let mut config = json!({"tokenizer_class": class, "clean_up_tokenization_spaces": false});
         let keys = [("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")];
         for (key, id) in keys {
-            if let Some(token) = token(id) {
-                config[format!("{key}_token")] = token;
+            if let Some(token) = self.named(id, pieces) {
+                config[format!("{key}_token")] = token.into();
+            }
+        }
+        for key in ["add_bos_token", "add_eos_token"] {
+            if let Some(adds) = self.flag(&format!("tokenizer.ggml.{key}")) {
+                config[key] = adds.into();
             }
         }
         if let Some(template) = self.text("tokenizer.chat_template") {
