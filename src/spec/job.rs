@@ -12,10 +12,10 @@ use super::optimization::{Degrees, LossScaling, Optimizer, Precision, Recompute}
 pub use super::reading::{
     EvaluateJob, EvaluateStage, GenerateJob, GenerateStage, ReadingTrainer, TokenizerSettings,
 };
-pub use super::rows::{Format, RowSource, Split, SplitRule, Task};
+pub use super::rows::{DataSource, Format, RowSource, Split, SplitRule, Task};
 use serde::{Deserialize, Serialize};
 
-pub use super::watched::{EarlyStopping, Keep, Monitor};
+pub use super::watched::{EarlyStopping, Keep, Monitor, NemoFile};
 use serde_json::Value;
 
 /// Folder in the output of interrupted work that holds what the work goes on from.
@@ -181,9 +181,8 @@ pub struct LoadModel {
     pub restore: bool,
 }
 
-/// Inputs: `data` (a shard output) or `prefix.N` files, `model` (a checkpoint), `resume` (a
-/// checkpoint that training continues from, if it does).
-/// Output: `checkpoint/`, `metrics.jsonl`, `model.nemo` when one is asked for.
+/// Inputs: `data` (a shard output) or `prefix.N` files, `model` and `resume` (checkpoints).
+/// Output: `checkpoint/`, `metrics.jsonl`, `model.nemo`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainJob {
@@ -244,21 +243,6 @@ pub struct TrainData {
     pub shuffle: bool,
 }
 
-/// Where sequences come from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DataSource {
-    /// Input `data`: a shard stage's output, splits included.
-    Shards,
-    /// Inputs `prefix.N`: Megatron token streams, blended by weight and cut by `splits_string`.
-    Prefixes {
-        /// A weight for each prefix.
-        weights: Vec<f64>,
-        /// Shares of train, validation and test.
-        splits: [f64; 3],
-    },
-}
-
 /// `trainer` settings of train.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -298,14 +282,6 @@ pub struct TrainStage {
     /// The `.nemo` file that is written at the end, if one is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nemo: Option<NemoFile>,
-}
-
-/// A `.nemo` file of the trained model, at the layout of the training.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NemoFile {
-    /// Its vocabulary is padded to a multiple of this times the tensor-parallel ranks.
-    pub make_vocab_size_divisible_by: usize,
 }
 
 impl TrainJob {

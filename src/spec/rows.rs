@@ -114,3 +114,18 @@ pub enum Format {
         date: Option<String>,
     },
 }
+
+/// Where sequences come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataSource {
+    /// Input `data`: a shard stage's output, splits included.
+    Shards,
+    /// Inputs `prefix.N`: Megatron token streams, blended by weight and cut by `splits_string`.
+    Prefixes {
+        /// A weight for each prefix.
+        weights: Vec<f64>,
+        /// Shares of train, validation and test.
+        splits: [f64; 3],
+    },
+}

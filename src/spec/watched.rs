@@ -56,3 +56,11 @@ pub struct EarlyStopping {
     /// Validations in a row without a better value after which training stops.
     pub patience: u64,
 }
+
+/// A `.nemo` file of the trained model, at the layout of the training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NemoFile {
+    /// Its vocabulary is padded to a multiple of this times the tensor-parallel ranks.
+    pub make_vocab_size_divisible_by: usize,
+}

@@ -6,6 +6,7 @@ use crate::checkpoint::completed::Completed;
 use crate::checkpoint::foreign::hugging_face::{self, written::Ends};
 use crate::checkpoint::foreign::nemo;
 use crate::checkpoint::foreign::written::kept;
+use crate::checkpoint::format::Format;
 use crate::checkpoint::manifest::{Header, Progress};
 use crate::checkpoint::native;
 use crate::checkpoint::opened::{Carried, Opened};
@@ -142,6 +143,7 @@ pub fn run(
                 divisible_by: settings.divisible_by,
                 dtype,
                 tokenizer: carried.as_ref(),
+                tokenizer_name: source.to_str().filter(|_| opened.format == Format::HuggingFace),
             };
             nemo::write(&partial, (&weights, model), &request, &mut tell)?;
             fs::rename(&partial, target).map_err(wrong(target))?;

@@ -147,14 +147,16 @@ impl Stored {
             return Err(format!("it has {} dims and {} strides", shape.len(), strides.len()));
         }
         let too_large = || format!("its shape {shape:?} does not lie within the file");
-        let numbers = shape.iter().try_fold(1_usize, |all, size| all.checked_mul(*size));
-        let numbers = numbers.ok_or_else(too_large)?;
+        // Of an empty tensor too: its other dims are multiplied by themselves elsewhere.
+        let product = shape.iter().try_fold(1_usize, |all, size| all.checked_mul((*size).max(1)));
+        let is_empty = shape.contains(&0);
+        product.ok_or_else(too_large)?;
         let mut last = Some(0_usize);
         for (size, stride) in shape.iter().zip(&strides) {
             let reach = size.saturating_sub(1).checked_mul(*stride);
             last = last.zip(reach).and_then(|(last, reach)| last.checked_add(reach));
         }
-        let end = last.and_then(|last| last.checked_add((numbers > 0).into()));
+        let end = last.and_then(|last| last.checked_add((!is_empty).into()));
         let end = end.and_then(|end| number.bytes(end)).ok_or_else(too_large)?;
         let start = number.bytes(offset).ok_or_else(too_large)?;
         let past = start.checked_add(end).ok_or_else(too_large)?;

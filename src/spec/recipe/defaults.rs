@@ -144,7 +144,7 @@ impl Model {
 
     /// Width of the MLP's inner layer.
     pub fn ffn_width(&self) -> Option<usize> {
-        self.ffn_hidden_size.or_else(|| self.hidden_size.map(|hidden| 4 * hidden))
+        self.ffn_hidden_size.or_else(|| self.hidden_size.map(|hidden| hidden.saturating_mul(4)))
     }
 
     /// Number of key and value heads.
@@ -154,7 +154,7 @@ impl Model {
 
     /// Width of a head.
     pub fn head_width(&self) -> Option<usize> {
-        self.kv_channels.or_else(|| Some(self.hidden_size? / self.num_attention_heads?))
+        self.kv_channels.or_else(|| self.hidden_size?.checked_div(self.num_attention_heads?))
     }
 
     /// Whether linear layers have biases.

@@ -301,7 +301,9 @@ fn a_beginning_that_the_prompt_spells_out_stays() {
     let files = files.map(|(key, name)| (key.to_owned(), gpt2.join(name))).into();
     let tokenizer = Tokenizer::load(TokenizerKind::Gpt2Bpe, &files).expect("a tokenizer");
     let model = small_model::random(&learned(tokenizer.vocab_size()));
-    let session = Session::new(&model, &tokenizer).expect("they belong together");
+    let member = Member::alone(&model).expect("one rank");
+    let session =
+        Session::new(member.whole().expect("one rank"), &tokenizer).expect("they belong together");
     let begins = |add_bos| {
         let tokens = session.encode("<|endoftext|>the", add_bos).expect("encodes");
         tokens.first() == tokenizer.bos().as_ref()

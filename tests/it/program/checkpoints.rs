@@ -28,7 +28,7 @@ fn a_run_continues_a_kept_checkpoint_of_another() {
     let names = fs::read_dir(desk.path(kept)).unwrap();
     let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let name = names.filter(|name| name.contains("step=10")).collect::<Vec<_>>().remove(0);
-    let resume = format!("+model.resume_from_checkpoint={kept}/{name}");
+    let resume = format!("+model.resume_from_checkpoint='{kept}/{name}'");
     let other = "+exp_manager.name=more";
     let told = desk.run(&["tiny.yaml", other, steps, &resume], 0);
     assert!(told.contains("going on after step 10"), "{told}");

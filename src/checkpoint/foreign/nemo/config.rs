@@ -40,6 +40,8 @@ const KEYS: &[&str] = &[
 #[derive(Clone, Debug)]
 pub struct Settings {
     model: Model,
+    /// Ids of the vocabulary without padding, where it is said.
+    pub vocab_size: Option<usize>,
     /// Whether `ffn_hidden_size` is an expression that is not worked out here.
     open_ffn: bool,
     /// Files of the tokenizer as they are named: library, model, vocabulary, merges.
@@ -60,7 +62,8 @@ pub fn nemo(text: &str) -> Result<Settings, String> {
     let open_ffn = all.contains_key("ffn_hidden_size") && !given.contains_key("ffn_hidden_size");
     let model = serde_json::from_value(Value::Object(given)).map_err(|error| wrong(&error))?;
     let tokenizer = all.get("tokenizer").and_then(Value::as_object).cloned().unwrap_or_default();
-    Ok(Settings { model, open_ffn, tokenizer })
+    let vocab_size = size(all.get("vocab_size"));
+    Ok(Settings { model, vocab_size, open_ffn, tokenizer })
 }
 
 /// A value as it stands, or that of the setting it names (`${.encoder_seq_length}`); none for null
@@ -124,7 +127,12 @@ pub fn megatron(facts: &Map<String, Value>) -> Result<Settings, String> {
     }
     let model = serde_json::from_value(given)
         .map_err(|error| format!("the arguments in it are wrong: {error}"))?;
-    Ok(Settings { model, open_ffn: false, tokenizer: Map::new() })
+    let vocab_size = size(fact("vocab_size").as_ref());
+    Ok(Settings { model, vocab_size, open_ffn: false, tokenizer: Map::new() })
+}
+
+fn size(value: Option<&Value>) -> Option<usize> {
+    value.and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok())
 }
 
 /// What the weights themselves say.

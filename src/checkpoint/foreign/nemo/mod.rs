@@ -72,8 +72,10 @@ pub fn open(path: &Path, wanted: Option<&Architecture>) -> Result<Opened, String
             );
         }
     };
-    // Padding rows of the file count as ids unless the recipe knows how many there are.
-    let vocab_size = wanted.map_or(found.vocabulary, |wanted| wanted.vocab_size);
+    // Padding rows of the file count as ids unless the recipe or the file says how many there are.
+    let told = settings.as_ref().and_then(|settings| settings.vocab_size).filter(|size| *size > 0);
+    let told = wanted.map(|wanted| wanted.vocab_size).or(told);
+    let vocab_size = told.unwrap_or(found.vocabulary);
     let model = Architecture { vocab_size: vocab_size.min(found.vocabulary), ..model };
     cut.legacy_order |= version(&facts)?;
     check(&model, tensors.len())?;

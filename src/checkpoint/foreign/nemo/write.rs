@@ -32,6 +32,9 @@ pub struct Request<'a> {
     pub dtype: Dtype,
     /// The tokenizer that goes along.
     pub tokenizer: Option<&'a Carried>,
+    /// By which name transformers finds it: NeMo opens a Hugging Face tokenizer by that
+    /// (`tokenizer.type`), and not by the file in the archive.
+    pub tokenizer_name: Option<&'a str>,
 }
 
 /// Writes the archive `path`.
@@ -58,7 +61,7 @@ pub fn write(
     let failed = || Error::io("write", path);
     let file = File::create(path).map_err(failed())?;
     let mut archive = Archive { file: BufWriter::new(file) };
-    let tokenizer = tokenizer(request.tokenizer);
+    let tokenizer = tokenizer(request.tokenizer, request.tokenizer_name);
     let settings = settings(model, request, &tokenizer.settings);
     let text = serde_yaml::to_string(&settings).map_err(io::Error::other).map_err(failed())?;
     archive.member("./model_config.yaml", text.as_bytes()).map_err(failed())?;
@@ -116,7 +119,7 @@ struct Tokenizer {
     settings: Value,
 }
 
-fn tokenizer(carried: Option<&Carried>) -> Tokenizer {
+fn tokenizer(carried: Option<&Carried>, name: Option<&str>) -> Tokenizer {
     let Some(carried) = carried else { return Tokenizer::default() };
     let mut files = BTreeMap::new();
     let mut named = |name: &str| {
@@ -136,7 +139,7 @@ fn tokenizer(carried: Option<&Carried>) -> Tokenizer {
         }),
         TokenizerKind::HuggingFace => {
             named("tokenizer_config.json");
-            json!({"library": "huggingface", "type": null, "model": named("tokenizer.json")})
+            json!({"library": "huggingface", "type": name, "model": named("tokenizer.json")})
         }
         TokenizerKind::SentencePiece => json!({
             "library": "sentencepiece", "type": null, "model": named("tokenizer.model"),
@@ -177,7 +180,7 @@ fn settings(model: &Architecture, request: &Request<'_>, tokenizer: &Value) -> V
         "target": "nemo.collections.nlp.models.language_modeling.megatron_gpt_model.MegatronGPTModel",
     });
     if let (Some(settings), Value::Object(more)) = (settings.as_object_mut(), more) {
-        settings.remove("vocab_size");
+        // `vocab_size` is no setting of NeMo's: by it the padding is told from ids again.
         settings.remove("padded_vocab_size");
         settings.extend(more);
     }
