@@ -1,9 +1,10 @@
 """Stand-ins for the CUDA libraries that the feature `cuda` links, for machines that have none.
 
-usage: stand_ins.py OUT     reads the symbols from the bindings of cudarc in cargo's registry.
+usage: stand_ins.py OUT [REHEARSAL.cpp]     reads the symbols from the bindings of cudarc in cargo's registry.
 
 Every function returns an error: 100 (no device) for the driver, 1 elsewhere. So a program linked with
-them also starts without a driver, and finds no device.
+them also starts without a driver, and finds no device. With a REHEARSAL, what it has of the driver and
+of NCCL takes their place, and cuBLAS and cuRAND start, to do nothing.
 """
 import glob
 import os
@@ -30,12 +31,14 @@ def symbols(text):
     return sorted(names)
 
 
-def build(out, link, loaded, code, names):
-    with tempfile.NamedTemporaryFile("w", suffix=".c") as source:
-        source.writelines(f"int {name}(void){{return {code};}}\n" for name in names)
+def build(out, link, loaded, code, names, more):
+    with tempfile.NamedTemporaryFile("w", suffix=".cpp") as source:
+        source.write('extern "C" {\n')
+        source.writelines(f"int {name}(){{return {code};}}\n" for name in names)
+        source.write("}\n")
         source.flush()
-        command = ["gcc", "-shared", "-fPIC", "-O1", "-w", "-fno-builtin", f"-Wl,-soname,{loaded}"]
-        subprocess.check_call([*command, "-o", f"{out}/{loaded}", source.name])
+        command = ["g++", "-shared", "-fPIC", "-O1", "-w", "-fno-builtin", f"-Wl,-soname,{loaded}"]
+        subprocess.check_call([*command, "-o", f"{out}/{loaded}", source.name, *more])
     path = f"{out}/lib{link}.so"
     if os.path.lexists(path):
         os.unlink(path)
@@ -43,7 +46,11 @@ def build(out, link, loaded, code, names):
 
 
 def main():
-    out = sys.argv[1]
+    out, rehearsal = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
+    rehearsed = set()
+    if rehearsal:
+        with open(rehearsal) as file:
+            rehearsed = set(re.findall(r"^(?:int|const char \*)\s*((?:cu|nccl)\w+)\(", file.read(), re.M))
     os.makedirs(out, exist_ok=True)
     home = os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo"))
     bindings = sorted(glob.glob(home + "/registry/src/*/cudarc-*/src"))
@@ -52,7 +59,12 @@ def main():
     for module, (link, loaded, code) in LIBRARIES.items():
         with open(f"{bindings[-1]}/{module}/sys/mod.rs") as file:
             names = symbols(file.read())
-        build(out, link, loaded, code, names)
+        more = []
+        if rehearsal and module in ("driver", "nccl"):
+            more = [rehearsal, f"-D{module.upper()}", "-std=c++17", "-pthread"]
+        elif rehearsal and module in ("cublas", "curand"):
+            code = 0
+        build(out, link, loaded, code, [name for name in names if name not in rehearsed], more)
         print(f"{loaded}: {len(names)} symbols")
 
 

@@ -2,7 +2,7 @@
 
 use super::arguments::RecipeArguments;
 use super::convert_arguments::ranks;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
 /// `generate`.
@@ -55,12 +55,41 @@ pub struct GenerateArguments {
     /// Pipeline stages that share the model's layers
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = ranks)]
     pub pp: usize,
+    /// What computes
+    #[arg(long, value_enum, default_value_t = Accelerator::Cpu)]
+    pub accelerator: Accelerator,
+    /// Number format of the model (else 32 on the CPU and bf16 on GPUs)
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub precision: Option<Bits>,
     /// Seed of the sampling
     #[arg(long, default_value_t = 1234)]
     pub seed: u64,
     /// End a text here (repeatable)
     #[arg(long = "end-string", value_name = "TEXT")]
     pub end_strings: Vec<String>,
+}
+
+/// Devices, named as `trainer.accelerator` names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Accelerator {
+    /// The processor.
+    Cpu,
+    /// NVIDIA GPUs, one for each rank.
+    Gpu,
+}
+
+/// Number formats, named as `trainer.precision` names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bits {
+    /// fp32.
+    #[value(name = "32")]
+    Fp32,
+    /// bfloat16.
+    #[value(name = "bf16")]
+    Bf16,
+    /// IEEE half.
+    #[value(name = "16")]
+    Fp16,
 }
 
 /// `preview`.

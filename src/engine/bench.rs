@@ -44,7 +44,8 @@ pub struct Report {
     /// Operations of attention's own products in the timed steps: 12 for each channel of a query
     /// head and pair of tokens of a segment, whether the causal mask leaves it or not, as is usual.
     pub attention_operations: f64,
-    /// The device's stated rate of matrix products in this format, operations per second, if known.
+    /// The devices' stated rate of matrix products in this format, all together, operations per
+    /// second, if known.
     pub peak_rate: Option<f64>,
     /// Name of the GPU; none on the CPU.
     pub gpu: Option<String>,
@@ -141,7 +142,10 @@ fn measure(
         tokens_per_second: median(&mut rates),
         matrix_operations: matrix_operations(architecture, tokens, learned_tokens),
         attention_operations: 12.0 * (architecture.num_layers * width) as f64 * squares,
-        peak_rate: gpu.as_deref().and_then(|name| operations_per_second(name, format)),
+        peak_rate: gpu
+            .as_deref()
+            .and_then(|name| operations_per_second(name, format))
+            .map(|rate| rate * job.trainer.degrees.world_size() as f64),
         gpu,
         peak_memory: device::memory(&device)?.map(|[_, most]| most),
         seconds,

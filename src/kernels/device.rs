@@ -2,6 +2,8 @@
 
 use super::Result;
 use candle_core::Device;
+#[cfg(feature = "cuda")]
+use candle_core::{DType, Shape, Tensor};
 
 /// GPU `ordinal`, opened with a stream of its own and a pool that keeps freed memory.
 ///
@@ -21,6 +23,18 @@ pub fn gpu(ordinal: usize) -> Result<Device> {
     candle_core::bail!(
         "GPU {ordinal} is asked for, but this build computes on the CPU: build it with `cargo build --release --features cuda`"
     )
+}
+
+/// Where the numbers of a contiguous tensor on a GPU begin: good for as long as the tensor is there.
+#[cfg(feature = "cuda")]
+pub fn address(tensor: &Tensor) -> Result<u64> {
+    super::cuda::address_of(tensor)
+}
+
+/// A tensor on a GPU whose numbers are not set: the caller has all of them written before any is read.
+#[cfg(feature = "cuda")]
+pub fn unfilled(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
+    super::cuda::unfilled(shape, dtype, device)
 }
 
 /// Bytes of a GPU's memory that tensors use now, and the most that they used so far; none on a CPU.

@@ -5,12 +5,15 @@ use std::fmt;
 
 /// One rank's end of a group of ranks.
 ///
-/// Every rank of a group starts the same calls in the same order; a call whose kind, shape or
-/// number format differs between the ranks fails on all of them. When a rank of the process has
-/// failed, whatever waits for it fails too, so nothing hangs.
+/// Every rank of a group starts the same calls in the same order; between threads, a call whose
+/// kind, shape or number format differs between the ranks fails on all of them. When a rank of the
+/// process has failed, whatever waits for it fails too, so nothing hangs.
 ///
-/// Sums are taken in the order of the ranks, whoever comes first. Tensors lie on the rank's device;
-/// a group of GPUs also takes tensors on the CPU, for the few numbers that the host needs.
+/// Sums do not depend on who comes first: threads take them in the order of the ranks, and add
+/// halves in f32; NCCL takes them in an order that shapes and the GPUs' links decide. Tensors lie on
+/// the rank's device; a group of GPUs also takes tensors on the CPU, for the few numbers that the
+/// host needs. On a GPU, results are there for work in the device's stream, which the host may run
+/// ahead of.
 pub trait Group: fmt::Debug + Send + Sync {
     /// This rank's number in the group, from 0.
     fn rank(&self) -> usize;
@@ -135,7 +138,7 @@ impl Pending {
         Pending(Box::new(wait))
     }
 
-    /// The call's result, when every rank has done its part.
+    /// The call's result, when every rank has done its part (on a GPU: when the stream has come there).
     pub fn wait(self) -> Result<Tensor> {
         (self.0)()
     }

@@ -7,6 +7,8 @@ pub mod alone;
 pub mod group;
 pub mod linear;
 pub mod mesh;
+#[cfg(feature = "cuda")]
+mod nccl;
 pub mod ranks;
 pub mod regions;
 pub mod slot;

@@ -68,10 +68,13 @@ pub(super) fn job(
     Ok(job)
 }
 
-/// The layout of training, without what only training has use for.
+/// The layout of training, without what only training has use for; GPUs read in training's number
+/// format, the CPU in fp32, which is no slower there.
 fn reading(settings: &Settings) -> ReadingTrainer {
     let degrees = Degrees { virtual_pipeline: 1, sequence: false, ..degrees(settings) };
-    ReadingTrainer { degrees }
+    let trainer = &settings.trainer;
+    let precision = if trainer.on_gpu() { trainer.precision() } else { Precision::Fp32 };
+    ReadingTrainer { degrees, precision }
 }
 
 /// The recipe's tokenizer, where the stage reads text with it.

@@ -31,7 +31,6 @@ pub(super) fn missing<'a>(
     for (stage, job) in recipe.stages().iter().zip(jobs) {
         found.extend(devices(stage, facts));
         found.extend(nodes(stage));
-        found.extend(several_gpus(stage, facts));
         found.extend(files(recipe, stage, facts));
         found.extend(data(stage));
         found.extend(tokenizer(recipe, stage));
@@ -75,21 +74,6 @@ fn devices(stage: &NamedStage, facts: &Facts) -> Option<Missing> {
             "{first}, or set trainer.accelerator=cpu trainer.devices=1 trainer.num_nodes=1 and \
              the model parallel sizes to 1"
         ),
-    })
-}
-
-/// GPUs of this build compute alone.
-fn several_gpus(stage: &NamedStage, facts: &Facts) -> Option<Missing> {
-    let trainer = &stage.settings.trainer;
-    let computes = !matches!(stage.stage, Stage::Tokenize(_) | Stage::Shard(_) | Stage::Load(_));
-    let here = computes && facts.refusals.is_some() && facts.built_for_gpus;
-    if !here || !trainer.on_gpu() || trainer.world_size() == 1 {
-        return None;
-    }
-    Some(Missing {
-        what: format!("work on {} GPUs together, which is not built", trainer.world_size()),
-        key: "trainer.devices".to_owned(),
-        help: "set trainer.devices and trainer.num_nodes to 1".to_owned(),
     })
 }
 

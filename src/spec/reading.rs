@@ -4,7 +4,7 @@ use super::choices::ChoiceSet;
 use super::generation::Generation;
 use super::job::TokenizerKind;
 use super::metric::Metric;
-use super::optimization::Degrees;
+use super::optimization::{Degrees, Precision};
 use super::rows::Split;
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluateJob {
-    /// `trainer` settings; left out for one rank, as in stages from before there were others.
-    #[serde(default, skip_serializing_if = "ReadingTrainer::is_single")]
+    /// `trainer` settings; left out for one rank in fp32, as in stages from before there were others.
+    #[serde(default, skip_serializing_if = "ReadingTrainer::is_plain")]
     pub trainer: ReadingTrainer,
     /// `model` settings; left out when nothing is set, as before there were any.
     #[serde(default, skip_serializing_if = "TokenizerSettings::is_default")]
@@ -30,17 +30,29 @@ pub struct EvaluateJob {
 pub struct ReadingTrainer {
     /// Ranks along each axis: without virtual stages and sequence parallelism, which are for training.
     pub degrees: Degrees,
+    /// Number format of weights and of what is computed with them.
+    #[serde(default = "fp32", skip_serializing_if = "is_fp32")]
+    pub precision: Precision,
+}
+
+fn fp32() -> Precision {
+    Precision::Fp32
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_fp32(precision: &Precision) -> bool {
+    *precision == Precision::Fp32
 }
 
 impl ReadingTrainer {
-    fn is_single(&self) -> bool {
-        self.degrees == Degrees::SINGLE
+    fn is_plain(&self) -> bool {
+        *self == ReadingTrainer::default()
     }
 }
 
 impl Default for ReadingTrainer {
     fn default() -> ReadingTrainer {
-        ReadingTrainer { degrees: Degrees::SINGLE }
+        ReadingTrainer { degrees: Degrees::SINGLE, precision: Precision::Fp32 }
     }
 }
 
@@ -69,7 +81,7 @@ pub struct EvaluateStage {
 #[serde(deny_unknown_fields)]
 pub struct GenerateJob {
     /// `trainer` settings, as in [`EvaluateJob`].
-    #[serde(default, skip_serializing_if = "ReadingTrainer::is_single")]
+    #[serde(default, skip_serializing_if = "ReadingTrainer::is_plain")]
     pub trainer: ReadingTrainer,
     /// `model` settings.
     pub model: TokenizerSettings,

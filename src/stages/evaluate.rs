@@ -1,5 +1,6 @@
 //! The evaluate stage: metrics of a model on held-out samples, with the samples themselves.
 
+use super::devices::Devices;
 use super::evaluation::{self, Around, Evaluated, Evaluation, lines};
 use super::{Folders, Outcome, generate};
 use crate::base::atomic_file;
@@ -58,7 +59,8 @@ pub fn run(
     let data = folders.input(if of_choices { "choices" } else { "data" })?;
     let evaluation = Evaluation::prepare(&job.stage, data, folders, "metrics");
     let evaluation = evaluation.map_err(Error::from)?;
-    let team = super::team(folders.input("model")?, job.trainer.degrees, folders.backend);
+    let devices = Devices { trainer: job.trainer, backend: folders.backend };
+    let team = super::team(folders.input("model")?, devices);
     let team = team.map_err(Error::from)?;
     let tokenizer = if of_choices {
         generate::tokenizer(job.model.tokenizer, folders)?

@@ -1,6 +1,7 @@
 //! The generate stage, and text from a checkpoint for the command of the same name.
 
 pub use super::conversation::Message;
+pub use super::devices::Devices;
 use super::evaluation::{lines, progress};
 use super::{Folders, Outcome, convert};
 use crate::base::atomic_file;
@@ -11,11 +12,9 @@ pub use crate::engine::generation::Update;
 use crate::engine::generation::{Generated, Listener, Session, SessionError, batch, session};
 use crate::engine::replica::Replica;
 use crate::engine::team::{self, Team};
-use crate::spec::backend::Backend;
 use crate::spec::event::{Event, Sample, Sink};
 use crate::spec::generation::Generation;
 use crate::spec::job::{GenerateJob, TokenizerKind};
-use crate::spec::optimization::Degrees;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -111,7 +110,7 @@ pub fn run(
     stop: &AtomicBool,
 ) -> Result<Outcome, super::Error> {
     let tokenizer = tokenizer(job.model.tokenizer, folders)?;
-    let devices = Devices { degrees: job.trainer.degrees, backend: folders.backend };
+    let devices = Devices { trainer: job.trainer, backend: folders.backend };
     let speaker = Speaker::new(folders.input("model")?, devices, tokenizer)?;
     let prompts = match folders.inputs.get("prompts") {
         Some(path) => read_prompts(path)?,
@@ -138,20 +137,6 @@ pub fn run(
 
 /// The tokens of prompts, made with a session of each replica's leader.
 pub(super) type Encode<'a> = dyn Fn(Session<'_>) -> Result<Vec<Vec<u32>>, SessionError> + Sync + 'a;
-
-/// What a model is spread over.
-#[derive(Clone, Copy, Debug)]
-pub struct Devices {
-    /// Ranks along each axis.
-    pub degrees: Degrees,
-    /// What they compute on.
-    pub backend: Backend,
-}
-
-impl Devices {
-    /// One rank on the CPU.
-    pub const CPU: Devices = Devices { degrees: Degrees::SINGLE, backend: Backend::Cpu };
-}
 
 /// The tokenizer of a stage that reads text: the recipe's where the job says its kind, else the one
 /// that goes along with the model.
@@ -201,7 +186,7 @@ impl Speaker {
     }
 
     fn new(model: &Path, devices: Devices, tokenizer: Tokenizer) -> Result<Speaker, Error> {
-        let team = super::team(model, devices.degrees, devices.backend)?;
+        let team = super::team(model, devices)?;
         // Said here, before prompts are typed.
         session::check_ids(&tokenizer, team.architecture())?;
         Ok(Speaker { team, tokenizer })

@@ -27,7 +27,7 @@ use crate::spec::backend::Backend;
 use crate::spec::event::Sink;
 use crate::spec::fault::Fault;
 use crate::spec::job::{Job, TokenizerKind};
-use crate::spec::optimization::{Degrees, Precision};
+use devices::Devices;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -134,9 +134,10 @@ pub fn refusals(job: &Job) -> Vec<Refusal> {
     }
 }
 
-/// The model in the checkpoint at `path`, in fp32 over ranks of `backend`.
-fn team(path: &Path, degrees: Degrees, backend: Backend) -> Result<Team, team::Error> {
-    Team::open(path, degrees, Formats::of(Precision::Fp32, false), backend)
+/// The model in the checkpoint at `path`, over `devices`.
+fn team(path: &Path, devices: Devices) -> Result<Team, team::Error> {
+    let Devices { trainer, backend } = devices;
+    Team::open(path, trainer.degrees, Formats::of(trainer.precision, true), backend)
 }
 
 /// Why the stage cannot use the checkpoint at `path`, to load or to continue from, if it cannot;

@@ -7,13 +7,17 @@ use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::signals;
 use crate::cli::terminal::{Paint, Terminal};
+use crate::cli::text_arguments::{Accelerator, Bits};
+use crate::spec::backend::Backend;
 use crate::spec::generation::{Generation, PenaltyRule};
-use crate::spec::optimization::Degrees;
+use crate::spec::job::ReadingTrainer;
+use crate::spec::optimization::{Degrees, Precision};
 use crate::stages;
 use crate::stages::generate::{Devices, Speaker, Update, read_prompts};
 use serde_json::json;
 use std::io::{self, BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Runs the command: texts come as they are generated, in the order of the prompts.
 pub(in crate::cli) fn run(
@@ -23,11 +27,11 @@ pub(in crate::cli) fn run(
     let model = model_folder(&arguments.model)?;
     let stop = signals::stop_flag().map_err(|error| Failure::failed(&error))?;
     if arguments.chat {
-        let devices = devices(arguments);
+        let devices = devices(arguments)?;
         return super::chat::run(session, (&model, devices), &settings(arguments), &stop);
     }
     let prompts = prompts(arguments)?;
-    let speaker = Speaker::open(&model, devices(arguments), None);
+    let speaker = Speaker::open(&model, devices(arguments)?, None);
     let speaker = speaker.map_err(|error| Failure::failed(&error))?;
     let terminal = &session.terminal;
     let mut live = (!terminal.json).then(|| Live::begin(terminal, &prompts));
@@ -36,8 +40,14 @@ pub(in crate::cli) fn run(
             live.hear(update);
         }
     };
+    let began = Instant::now();
     let samples = speaker.generate(&prompts, &settings(arguments), &stop, &mut listener);
     let samples = samples.map_err(|error| Failure::failed(&error))?;
+    if terminal.json || terminal.interactive {
+        let new = samples.iter().map(|sample| sample.tokens).sum();
+        let speed = speed(new, began.elapsed().as_secs_f64());
+        terminal.error(&terminal.paint_error(Paint::Dim, &speed));
+    }
     if let Some(path) = &arguments.output {
         let lines: String = samples.iter().map(|sample| format!("{}\n", json!(sample))).collect();
         atomic_file::write(path, lines.as_bytes()).map_err(|error| Failure::failed(&error))?;
@@ -140,10 +150,47 @@ fn prompts(arguments: &GenerateArguments) -> Result<Vec<String>, Failure> {
     lines.map_err(|error| Failure::failed(&error))
 }
 
-/// The ranks of `--tp` and `--pp`, on the CPU.
-fn devices(arguments: &GenerateArguments) -> Devices {
-    let degrees = Degrees { tensor: arguments.tp, pipeline: arguments.pp, ..Devices::CPU.degrees };
-    Devices { degrees, ..Devices::CPU }
+/// The ranks of `--tp` and `--pp`; GPUs compute in bf16 unless another format is asked for.
+fn devices(arguments: &GenerateArguments) -> Result<Devices, Failure> {
+    let GenerateArguments { tp: tensor, pp: pipeline, accelerator, .. } = *arguments;
+    let (backend, usual) = match accelerator {
+        Accelerator::Cpu => (Backend::Cpu, Precision::Fp32),
+        Accelerator::Gpu => (Backend::Cuda, Precision::Bf16),
+    };
+    let precision = match arguments.precision {
+        None => usual,
+        Some(Bits::Fp32) => Precision::Fp32,
+        Some(Bits::Bf16) => Precision::Bf16,
+        Some(Bits::Fp16) => Precision::Fp16,
+    };
+    if backend == Backend::Cuda {
+        check_gpus(tensor * pipeline)?;
+    }
+    let degrees = Degrees { pipeline, tensor, ..Degrees::SINGLE };
+    Ok(Devices { trainer: ReadingTrainer { degrees, precision }, backend })
+}
+
+/// Refuses more GPUs than there are.
+fn check_gpus(wanted: usize) -> Result<(), Failure> {
+    if !stages::devices::built_for_gpus() {
+        return Err(Failure::wrong(
+            "--accelerator gpu: this build computes on the CPU only",
+            "build with `cargo build --release --features cuda` on a machine with CUDA",
+        ));
+    }
+    let here = stages::devices::usable_gpus();
+    if here < wanted {
+        return Err(Failure::wrong(
+            format!("--accelerator gpu: {wanted} wanted, {here} here"),
+            "`sft-run doctor` tells more; without --accelerator the CPU computes",
+        ));
+    }
+    Ok(())
+}
+
+/// How fast the new tokens came; the prompts were read in the same time.
+fn speed(tokens: usize, seconds: f64) -> String {
+    format!("{tokens} new tokens in {seconds:.2} s: {:.0} a second", tokens as f64 / seconds)
 }
 
 fn settings(arguments: &GenerateArguments) -> Generation {

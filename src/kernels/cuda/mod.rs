@@ -22,7 +22,7 @@ mod timing;
 
 use crate::kernels::Result;
 use crate::kernels::timing::{Part, Times};
-use candle_core::{CudaDevice, DType, Device, Tensor, bail};
+use candle_core::{CudaDevice, DType, Device, Shape, Tensor, bail};
 use context::{format, of};
 use ffi::Address;
 use memory::{Held, check, hold};
@@ -51,6 +51,16 @@ pub(super) fn begin_timing(device: &Device) -> Result<()> {
 /// What a GPU did since then.
 pub(super) fn end_timing(device: &Device) -> Result<Times> {
     context::of_device(device)?.end_timing()
+}
+
+/// Where the numbers of a contiguous tensor begin.
+pub(super) fn address_of(tensor: &Tensor) -> Result<u64> {
+    Ok(hold(tensor)?.at().0 as u64)
+}
+
+/// A tensor to be written whole before it is read.
+pub(super) fn unfilled(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
+    memory::unfilled(shape, dtype, device)
 }
 
 /// `x` in `dtype`: itself, or a copy.

@@ -2,6 +2,8 @@
 
 use super::{ThreadGroup, work};
 use crate::parallel::group::{Call, Like};
+#[cfg(feature = "cuda")]
+use crate::parallel::nccl::{Communicators, GpuEnd};
 use candle_core::{Error, Result, Tensor};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -35,7 +37,7 @@ pub(super) struct RoundKey {
 
 /// A way from one rank to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Letter {
+pub(in crate::parallel) struct Letter {
     pub(super) line: Line,
     pub(super) from: usize,
     pub(super) to: usize,
@@ -98,6 +100,9 @@ pub struct Hub {
     state: Mutex<State>,
     /// One per rank, so that only those are woken that can go on.
     wake: Vec<Condvar>,
+    /// Those of all ranks, so that a failure ends what waits on the devices too.
+    #[cfg(feature = "cuda")]
+    pub(in crate::parallel) communicators: Communicators,
 }
 
 impl fmt::Debug for Hub {
@@ -118,14 +123,27 @@ impl Hub {
             letters: BTreeMap::new(),
         };
         let wake = (0..ranks).map(|_| Condvar::new()).collect();
-        Arc::new(Hub { state: Mutex::new(state), wake })
+        Arc::new(Hub {
+            state: Mutex::new(state),
+            wake,
+            #[cfg(feature = "cuda")]
+            communicators: Communicators::default(),
+        })
     }
 
     /// The end that `rank` has of the group of `ranks`, of which it is one.
     pub fn group(self: &Arc<Hub>, line: Line, ranks: &[usize], rank: usize) -> ThreadGroup {
         let at = ranks.iter().position(|member| *member == rank).unwrap_or_default();
         let (hub, ranks) = (self.clone(), ranks.to_vec());
-        ThreadGroup { hub, line, ranks, rank: at, calls: AtomicU64::new(0) }
+        ThreadGroup {
+            hub,
+            line,
+            ranks,
+            rank: at,
+            calls: AtomicU64::new(0),
+            #[cfg(feature = "cuda")]
+            gpus: GpuEnd::default(),
+        }
     }
 
     /// Notes that `rank` has failed and ends every wait; whether it was the first.
@@ -134,7 +152,23 @@ impl Hub {
         state.ended[rank] = true;
         let first = !std::mem::replace(&mut state.failed, true);
         self.abort(&mut state, format!("rank {rank} failed"));
+        drop(state);
+        #[cfg(feature = "cuda")]
+        self.communicators.give_up();
         first
+    }
+
+    /// Ends every wait because of something outside the ranks' threads.
+    #[cfg(feature = "cuda")]
+    pub(in crate::parallel) fn give_up(&self, reason: String) {
+        self.abort(&mut self.lock(), reason);
+        self.communicators.give_up();
+    }
+
+    /// An error once nothing goes on any more, which says why.
+    #[cfg(feature = "cuda")]
+    pub(in crate::parallel) fn goes_on(&self) -> Result<()> {
+        self.lock().check()
     }
 
     /// Notes that `rank` takes part in nothing any more.
@@ -214,7 +248,7 @@ impl Hub {
     }
 
     /// Leaves `x` for its receiver.
-    pub(super) fn post(&self, letter: Letter, x: &Tensor) -> Result<()> {
+    pub(in crate::parallel) fn post(&self, letter: Letter, x: &Tensor) -> Result<()> {
         let mut state = self.lock();
         state.check()?;
         state.letters.entry(letter).or_default().push_back(x.clone());
@@ -226,7 +260,7 @@ impl Hub {
     }
 
     /// The oldest tensor on a way; waits for it.
-    pub(super) fn fetch(&self, letter: Letter) -> Result<Tensor> {
+    pub(in crate::parallel) fn fetch(&self, letter: Letter) -> Result<Tensor> {
         let mut state = self.lock();
         loop {
             state.check()?;

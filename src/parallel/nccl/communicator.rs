@@ -1,0 +1,260 @@
+//! NCCL's communicators: what of NCCL needs `unsafe`.
+//!
+//! They do not block: a call that has to reach the other ranks first (starting, connecting) is
+//! asked again and again whether it is done, so that a rank whose fellow has failed meanwhile gives
+//! up instead of waiting for ever.
+
+#![expect(unsafe_code, reason = "foreign functions, handles, addresses on a device")]
+
+use crate::parallel::group::Reduction;
+use candle_core::cuda_backend::cudarc::driver::CudaStream;
+use candle_core::cuda_backend::cudarc::nccl::sys;
+use candle_core::{DType, Error, Result, bail};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Asks whether the ranks of the process still go on; an error says why not.
+pub(super) type GoesOn<'a> = dyn Fn() -> Result<()> + 'a;
+
+/// Bytes by which the ranks of a communicator find each other.
+pub(super) const ID_BYTES: usize = 128;
+
+/// One rank's end of a communicator, whose work runs in one stream.
+pub(super) struct Communicator {
+    /// None once it is given up.
+    handle: Mutex<Option<Handle>>,
+    stream: Arc<CudaStream>,
+}
+
+impl fmt::Debug for Communicator {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Communicator")
+    }
+}
+
+struct Handle(sys::ncclComm_t);
+
+// SAFETY: NCCL's communicators may be used from any thread, one at a time: a lock sees to it.
+unsafe impl Send for Handle {}
+
+/// Numbers on a device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numbers {
+    /// Address of those read.
+    pub(super) from: u64,
+    /// Address of those written.
+    pub(super) to: u64,
+    /// How many, on each rank.
+    pub(super) count: usize,
+    /// Their format.
+    pub(super) dtype: DType,
+}
+
+/// What NCCL is to do with them.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Operation {
+    AllReduce(Reduction),
+    AllGather,
+    ReduceScatter,
+    Broadcast { root: usize },
+    Send { peer: usize },
+    Receive { peer: usize },
+}
+
+impl Communicator {
+    /// A new communicator's id, to be handed to all its ranks.
+    pub(super) fn new_id() -> Result<[u8; ID_BYTES]> {
+        let mut id = MaybeUninit::<sys::ncclUniqueId>::uninit();
+        // SAFETY: the function fills the id.
+        let code = unsafe { sys::ncclGetUniqueId(id.as_mut_ptr()) };
+        check(code, std::ptr::null_mut())?;
+        // SAFETY: it has just been filled.
+        let id = unsafe { id.assume_init() };
+        Ok(id.internal.map(|byte| byte.to_ne_bytes()[0]))
+    }
+
+    /// Rank `rank` of `size` of the communicator with this id; waits for the others.
+    pub(super) fn open(
+        id: [u8; ID_BYTES],
+        (rank, size): (usize, usize),
+        stream: Arc<CudaStream>,
+        goes_on: &GoesOn<'_>,
+    ) -> Result<Communicator> {
+        stream.context().bind_to_thread().map_err(Error::wrap)?;
+        let id = sys::ncclUniqueId { internal: id.map(|byte| c_char::from_ne_bytes([byte])) };
+        let (mut config, mut handle) = (config(), std::ptr::null_mut());
+        let (rank, size) = (number(rank)?, number(size)?);
+        // SAFETY: both pointers are of values that outlive the call; the device is the thread's
+        // current one.
+        let code = unsafe {
+            sys::ncclCommInitRankConfig(&raw mut handle, size, id, rank, &raw mut config)
+        };
+        check(code, std::ptr::null_mut())?;
+        let communicator = Communicator { handle: Mutex::new(Some(Handle(handle))), stream };
+        match communicator.settle(goes_on) {
+            Ok(()) => Ok(communicator),
+            Err(error) => {
+                communicator.give_up();
+                Err(error)
+            }
+        }
+    }
+
+    /// The stream in which its work runs.
+    pub(super) fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    /// Puts an operation into the stream.
+    ///
+    /// The caller keeps the numbers where they are until the stream has come past it.
+    pub(super) fn run(
+        &self,
+        operation: Operation,
+        numbers: Numbers,
+        goes_on: &GoesOn<'_>,
+    ) -> Result<()> {
+        self.stream.context().bind_to_thread().map_err(Error::wrap)?;
+        let locked = self.lock();
+        let Some(Handle(handle)) = &*locked else { return Err(given_up()) };
+        check(start(operation, numbers, *handle, &self.stream)?, *handle)?;
+        drop(locked);
+        self.settle(goes_on)
+    }
+
+    /// Waits until the last call has done all that it does before it returns.
+    fn settle(&self, goes_on: &GoesOn<'_>) -> Result<()> {
+        loop {
+            let locked = self.lock();
+            let Some(Handle(handle)) = &*locked else { return Err(given_up()) };
+            let mut state = sys::ncclResult_t::ncclSuccess;
+            // SAFETY: the communicator is there while the lock is held.
+            check(unsafe { sys::ncclCommGetAsyncError(*handle, &raw mut state) }, *handle)?;
+            check(state, *handle)?;
+            if state != sys::ncclResult_t::ncclInProgress {
+                return Ok(());
+            }
+            drop(locked);
+            goes_on()?;
+            std::thread::yield_now();
+        }
+    }
+
+    /// Ends whatever is under way, here and in the streams, and every later call; does nothing the
+    /// second time.
+    pub(super) fn give_up(&self) {
+        let Some(Handle(handle)) = self.lock().take() else { return };
+        // SAFETY: nobody else has the handle any more.
+        unsafe { sys::ncclCommAbort(handle) };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Handle>> {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn start(
+    operation: Operation,
+    Numbers { from, to, count, dtype }: Numbers,
+    handle: sys::ncclComm_t,
+    stream: &CudaStream,
+) -> Result<sys::ncclResult_t> {
+    let (from, to, kind) = (from as *const c_void, to as *mut c_void, kind(dtype)?);
+    let stream = stream.cu_stream().cast();
+    // SAFETY: the addresses are of `count` numbers that stay where they are until the stream has
+    // come past (see `run`), the communicator and the stream are there and of one device.
+    Ok(unsafe {
+        match operation {
+            Operation::AllReduce(by) => {
+                let by = match by {
+                    Reduction::Sum => sys::ncclRedOp_t::ncclSum,
+                    Reduction::Max => sys::ncclRedOp_t::ncclMax,
+                };
+                sys::ncclAllReduce(from, to, count, kind, by, handle, stream)
+            }
+            Operation::AllGather => sys::ncclAllGather(from, to, count, kind, handle, stream),
+            Operation::ReduceScatter => {
+                let sum = sys::ncclRedOp_t::ncclSum;
+                sys::ncclReduceScatter(from, to, count, kind, sum, handle, stream)
+            }
+            Operation::Broadcast { root } => {
+                sys::ncclBroadcast(from, to, count, kind, number(root)?, handle, stream)
+            }
+            Operation::Send { peer } => {
+                sys::ncclSend(from, count, kind, number(peer)?, handle, stream)
+            }
+            Operation::Receive { peer } => {
+                sys::ncclRecv(to, count, kind, number(peer)?, handle, stream)
+            }
+        }
+    })
+}
+
+/// NCCL's defaults, except that calls do not block.
+fn config() -> sys::ncclConfig_t {
+    /// `NCCL_CONFIG_UNDEF_INT`: as the library thinks best.
+    const DEFAULT: c_int = c_int::MIN;
+    /// The form of the structure: that of NCCL 2.28.
+    const VERSION: c_uint = 22_800;
+    sys::ncclConfig_t {
+        size: size_of::<sys::ncclConfig_t>(),
+        magic: 0xcafe_beef,
+        version: VERSION,
+        blocking: 0,
+        cgaClusterSize: DEFAULT,
+        minCTAs: DEFAULT,
+        maxCTAs: DEFAULT,
+        netName: std::ptr::null(),
+        splitShare: DEFAULT,
+        trafficClass: DEFAULT,
+        commName: std::ptr::null(),
+        collnetEnable: DEFAULT,
+        CTAPolicy: DEFAULT,
+        shrinkShare: DEFAULT,
+        nvlsCTAs: DEFAULT,
+        nChannelsPerNetPeer: DEFAULT,
+        nvlinkCentricSched: DEFAULT,
+    }
+}
+
+fn kind(dtype: DType) -> Result<sys::ncclDataType_t> {
+    match dtype {
+        DType::F32 => Ok(sys::ncclDataType_t::ncclFloat32),
+        DType::BF16 => Ok(sys::ncclDataType_t::ncclBfloat16),
+        DType::F16 => Ok(sys::ncclDataType_t::ncclFloat16),
+        DType::F64 => Ok(sys::ncclDataType_t::ncclFloat64),
+        DType::U32 => Ok(sys::ncclDataType_t::ncclUint32),
+        DType::I64 => Ok(sys::ncclDataType_t::ncclInt64),
+        DType::U8 => Ok(sys::ncclDataType_t::ncclUint8),
+        other => bail!("GPUs do not exchange {other:?}"),
+    }
+}
+
+fn number(count: usize) -> Result<c_int> {
+    c_int::try_from(count).map_err(Error::wrap)
+}
+
+fn given_up() -> Error {
+    Error::Msg("given up: the ranks' communicator was ended".to_owned())
+}
+
+fn check(code: sys::ncclResult_t, handle: sys::ncclComm_t) -> Result<()> {
+    use sys::ncclResult_t::{ncclInProgress, ncclSuccess};
+    if matches!(code, ncclSuccess | ncclInProgress) {
+        return Ok(());
+    }
+    // SAFETY: the library gives texts that end with a zero and stay, for any code and for no
+    // communicator too.
+    let [what, why] = unsafe {
+        [sys::ncclGetErrorString(code), sys::ncclGetLastError(handle)].map(|text| {
+            if text.is_null() {
+                String::new()
+            } else {
+                CStr::from_ptr(text).to_string_lossy().into_owned()
+            }
+        })
+    };
+    bail!("NCCL: {what}{}{why}", if why.is_empty() { "" } else { ": " })
+}

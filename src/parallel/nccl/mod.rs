@@ -1,0 +1,236 @@
+//! The collectives of a process's ranks on GPUs, through NCCL.
+//!
+//! A group gets its communicator when its first tensor on a GPU comes; the ranks hand each other its
+//! id by their threads' meeting place. Calls are put into streams and wait for nothing on the host.
+//! The replicas' communicators have a stream of their own, so that gradients are added up while the
+//! backward pass still computes; the others work in the stream of their device's kernels.
+//!
+//! Every way of letters (from a rank, to a rank, with a tag) has a communicator and streams of its
+//! own: whatever the order in which a schedule sends and receives, no letter waits for another but
+//! the one before it on the same way, so that pipelines cannot block each other.
+
+mod communicator;
+mod letters;
+
+use super::group::{Call, Group, Like, Pending};
+use super::threads::{Hub, Letter, Line, ThreadGroup};
+use crate::kernels::device::{address, unfilled};
+use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream};
+use candle_core::{CudaDevice, Device, Error, Result, Tensor, bail};
+use communicator::{Communicator, ID_BYTES, Numbers, Operation};
+use letters::Outgoing;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// All communicators of the process, ended together: when a rank has failed, or at the end.
+#[derive(Debug, Default)]
+pub(super) struct Communicators(Mutex<Vec<Arc<Communicator>>>);
+
+impl Communicators {
+    /// Ends every call that waits, on the devices too.
+    pub(super) fn give_up(&self) {
+        for communicator in locked(&self.0).iter() {
+            communicator.give_up();
+        }
+    }
+
+    fn add(&self, communicator: Communicator) -> Arc<Communicator> {
+        let communicator = Arc::new(communicator);
+        locked(&self.0).push(communicator.clone());
+        communicator
+    }
+}
+
+impl Drop for Communicators {
+    fn drop(&mut self) {
+        // All devices first: a peer may still read what this end has to offer.
+        for communicator in locked(&self.0).iter() {
+            // A failure here has been told by whoever waited for a result.
+            let _ = communicator.stream().synchronize();
+        }
+        // Nothing is under way any more, so nothing is cut short.
+        self.give_up();
+    }
+}
+
+/// One rank's communicators in one group.
+#[derive(Debug, Default)]
+pub(super) struct GpuEnd {
+    all: Mutex<Option<Arc<Communicator>>>,
+    outgoing: Mutex<BTreeMap<Letter, Outgoing>>,
+    incoming: Mutex<BTreeMap<Letter, Arc<Communicator>>>,
+}
+
+/// A call under way in another stream than that of the kernels.
+struct Flight {
+    kernels: Arc<CudaStream>,
+    done: Option<CudaEvent>,
+    /// Read and written until then.
+    _kept: [Tensor; 2],
+}
+
+impl Flight {
+    /// Lets the kernels' stream wait for it.
+    fn land(mut self) -> Result<()> {
+        match self.done.take() {
+            Some(done) => self.kernels.wait(&done).map_err(Error::wrap),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        // Memory is given back in the kernels' stream: not before the call is done, even if nobody
+        // asks for its result. A failure shows at the stream's next use.
+        if let Some(done) = &self.done {
+            let _ = self.kernels.wait(done);
+        }
+    }
+}
+
+impl GpuEnd {
+    /// [`Group::start`] for a contiguous tensor on a GPU.
+    pub(super) fn start(&self, group: &ThreadGroup, call: Call, x: &Tensor) -> Result<Pending> {
+        let kernels = cuda(x.device())?.cuda_stream();
+        let communicator = self.communicator(group, x.device())?;
+        let (result, operation, numbers) = plan(group, call, x)?;
+        let beside = !Arc::ptr_eq(communicator.stream(), &kernels);
+        if beside {
+            communicator.stream().join(&kernels).map_err(Error::wrap)?;
+        }
+        communicator.run(operation, numbers, &|| group.hub.goes_on())?;
+        if !beside {
+            return Ok(Pending::new(move || Ok(result)));
+        }
+        let done = communicator.stream().record_event(None).map_err(Error::wrap)?;
+        let flight = Flight { kernels, done: Some(done), _kept: [x.clone(), result.clone()] };
+        Ok(Pending::new(move || {
+            flight.land()?;
+            Ok(result)
+        }))
+    }
+
+    /// [`Group::send`] for a tensor on a GPU.
+    pub(super) fn send(&self, group: &ThreadGroup, x: &Tensor, letter: Letter) -> Result<()> {
+        let mut outgoing = locked(&self.outgoing);
+        if !outgoing.contains_key(&letter) {
+            outgoing.insert(letter, Outgoing::open(&group.hub, letter, x.device())?);
+        }
+        match outgoing.get(&letter) {
+            Some(way) => way.send(x.contiguous()?),
+            None => bail!("no way for {letter:?}"),
+        }
+    }
+
+    /// [`Group::receive`] on a GPU.
+    pub(super) fn receive(
+        &self,
+        group: &ThreadGroup,
+        like: &Like,
+        letter: Letter,
+    ) -> Result<Tensor> {
+        let mut incoming = locked(&self.incoming);
+        if !incoming.contains_key(&letter) {
+            incoming.insert(letter, letters::incoming(&group.hub, letter, &like.device)?);
+        }
+        match incoming.get(&letter) {
+            Some(communicator) => letters::receive(&group.hub, communicator, like),
+            None => bail!("no way for {letter:?}"),
+        }
+    }
+
+    /// The communicator of all ranks of the group; made when it is first asked for.
+    fn communicator(&self, group: &ThreadGroup, device: &Device) -> Result<Arc<Communicator>> {
+        let mut all = locked(&self.all);
+        if let Some(communicator) = &*all {
+            return Ok(communicator.clone());
+        }
+        let id = if group.rank() == 0 { Communicator::new_id()? } else { [0; ID_BYTES] };
+        let id = group.broadcast(&Tensor::new(&id, &Device::Cpu)?, 0)?;
+        let stream = match group.line {
+            Line::Data => own_stream(device)?,
+            _ => cuda(device)?.cuda_stream(),
+        };
+        let place = (group.rank(), group.size());
+        let communicator = open(&group.hub, &id, place, stream)?;
+        *all = Some(communicator.clone());
+        Ok(communicator)
+    }
+}
+
+/// What `call` gives, and how NCCL makes it.
+fn plan(group: &ThreadGroup, call: Call, x: &Tensor) -> Result<(Tensor, Operation, Numbers)> {
+    let (rank, ranks, count) = (group.rank(), group.size(), x.elem_count());
+    let (from, piece) = (address(x)?, count / ranks);
+    let own = from + (rank * piece * x.dtype().size_in_bytes()) as u64;
+    let fresh = |rows: usize| {
+        let mut shape = x.dims().to_vec();
+        if let Some(first) = shape.first_mut() {
+            *first = rows;
+        }
+        unfilled(shape, x.dtype(), x.device())
+    };
+    let rows = x.dims().first().copied().unwrap_or(1);
+    let (result, operation, [from, to], count) = match call {
+        Call::AllReduce(by) => {
+            let y = fresh(rows)?;
+            let to = address(&y)?;
+            (y, Operation::AllReduce(by), [from, to], count)
+        }
+        Call::AllReduceInPlace(by) => (x.clone(), Operation::AllReduce(by), [from, from], count),
+        Call::AllGather => {
+            let y = fresh(rows * ranks)?;
+            let to = address(&y)?;
+            (y, Operation::AllGather, [from, to], count)
+        }
+        Call::AllGatherInPlace => (x.clone(), Operation::AllGather, [own, from], piece),
+        Call::ReduceScatter => {
+            let y = fresh(rows / ranks)?;
+            let to = address(&y)?;
+            (y, Operation::ReduceScatter, [from, to], piece)
+        }
+        Call::ReduceScatterInPlace => (x.clone(), Operation::ReduceScatter, [from, own], piece),
+        Call::Broadcast { root } => {
+            let y = fresh(rows)?;
+            let to = address(&y)?;
+            (y, Operation::Broadcast { root }, [from, to], count)
+        }
+    };
+    Ok((result, operation, Numbers { from, to, count, dtype: x.dtype() }))
+}
+
+fn open(
+    hub: &Hub,
+    id: &Tensor,
+    place: (usize, usize),
+    stream: Arc<CudaStream>,
+) -> Result<Arc<Communicator>> {
+    let Ok(id) = <[u8; ID_BYTES]>::try_from(id.to_vec1::<u8>()?) else {
+        bail!("a communicator's id has {ID_BYTES} bytes, not {:?}", id.shape())
+    };
+    let communicator = Communicator::open(id, place, stream, &|| hub.goes_on())?;
+    let communicator = hub.communicators.add(communicator);
+    // A rank that has failed before this one was listed did not end it.
+    hub.goes_on().inspect_err(|_| communicator.give_up())?;
+    Ok(communicator)
+}
+
+fn cuda(device: &Device) -> Result<&CudaDevice> {
+    match device {
+        Device::Cuda(cuda) => Ok(cuda),
+        other => bail!("{other:?} is not a GPU"),
+    }
+}
+
+/// A stream whose work begins before that of the kernels where both could: the peers wait for it.
+fn own_stream(device: &Device) -> Result<Arc<CudaStream>> {
+    /// The driver takes the nearest that the device has.
+    const URGENT: i32 = -5;
+    let stream = cuda(device)?.cuda_stream();
+    stream.context().new_stream_with_priority(URGENT).map_err(Error::wrap)
+}
+
+fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,235 @@
+use candle_core::{DType, Device, Error, Result, Tensor};
+use sft_run::base::seed::Stream;
+use sft_run::kernels::device;
+use sft_run::parallel::group::{Call, Group, Like, Reduction};
+use sft_run::parallel::mesh::Mesh;
+use sft_run::parallel::ranks::{Failure, run};
+use sft_run::spec::optimization::Degrees;
+use std::time::Duration;
+
+/// `data` × `pipeline` × `tensor` ranks.
+fn degrees(data: usize, pipeline: usize, tensor: usize) -> Degrees {
+    Degrees { data, pipeline, virtual_pipeline: 1, tensor, sequence: false }
+}
+
+/// Devices that take part: a group is no group without two.
+fn ranks() -> usize {
+    let devices = device::count();
+    assert!(devices >= 2, "{devices} devices here: these tests need two");
+    devices.min(4)
+}
+
+/// Runs `work` on all ranks, on the three axes in turn: each has streams of its own kind.
+fn on_every_axis(
+    work: impl Fn(&dyn Group, &Device) -> Result<()> + Sync,
+) -> std::result::Result<(), Box<Failure<Error>>> {
+    let ranks = ranks();
+    let axes: [(Degrees, fn(&Mesh) -> &dyn Group); 3] = [
+        (degrees(ranks, 1, 1), |mesh| &*mesh.data),
+        (degrees(1, ranks, 1), |mesh| &*mesh.pipeline),
+        (degrees(1, 1, ranks), |mesh| &*mesh.tensor),
+    ];
+    for (degrees, group) in axes {
+        run(&degrees, |mesh| work(group(&mesh), &device::gpu(mesh.rank)?))?;
+    }
+    Ok(())
+}
+
+const LENGTH: usize = 48;
+
+/// Numbers of rank `rank` that have a whole sum in every format.
+fn numbers(rank: usize) -> Vec<f32> {
+    let stream = Stream::new(5, &format!("rank {rank}"));
+    (0..LENGTH as u64).map(|at| (stream.normal(at) * 8.0).round() as f32).collect()
+}
+
+fn tensor(rank: usize, device: &Device) -> Result<Tensor> {
+    Tensor::new(numbers(rank), device)
+}
+
+fn over_ranks(ranks: usize, join: fn(f32, f32) -> f32) -> Vec<f32> {
+    let all: Vec<_> = (0..ranks).map(numbers).collect();
+    (0..LENGTH).map(|at| all.iter().map(|own| own[at]).reduce(join).unwrap()).collect()
+}
+
+fn sum(ranks: usize) -> Vec<f32> {
+    over_ranks(ranks, |a, b| a + b)
+}
+
+#[test]
+fn every_call_gives_what_it_says() {
+    on_every_axis(|group, device| {
+        let (rank, size) = (group.rank(), group.size());
+        let x = tensor(rank, device)?;
+        let piece = rank * LENGTH / size..(rank + 1) * LENGTH / size;
+        assert_eq!(group.all_reduce(&x, Reduction::Sum)?.to_vec1::<f32>()?, sum(size));
+        let max = group.all_reduce(&x, Reduction::Max)?.to_vec1::<f32>()?;
+        assert_eq!(max, over_ranks(size, f32::max));
+        let all = group.all_gather(&x.reshape((2, LENGTH / 2))?)?;
+        assert_eq!(all.dims(), [2 * size, LENGTH / 2]);
+        let every: Vec<f32> = (0..size).flat_map(numbers).collect();
+        assert_eq!(all.flatten_all()?.to_vec1::<f32>()?, every);
+        assert_eq!(group.reduce_scatter(&x)?.to_vec1::<f32>()?, sum(size)[piece]);
+        let last = group.broadcast(&x, size - 1)?.to_vec1::<f32>()?;
+        assert_eq!(last, numbers(size - 1));
+        // Numbers of the host meet on the host.
+        assert_eq!(group.sum_numbers(&[1.0])?, [size as f64]);
+        let wide = Tensor::new(&[rank as f64], device)?;
+        let wide = group.all_reduce(&wide, Reduction::Sum)?.to_vec1::<f64>()?;
+        assert_eq!(wide, [(size * (size - 1) / 2) as f64]);
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn halves_are_exchanged_as_they_are() {
+    on_every_axis(|group, device| {
+        let half = tensor(group.rank(), &Device::Cpu)?.to_dtype(DType::BF16)?.to_device(device)?;
+        let total = group.all_reduce(&half, Reduction::Sum)?.to_device(&Device::Cpu)?;
+        assert_eq!(total.to_dtype(DType::F32)?.to_vec1::<f32>()?, sum(group.size()));
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn calls_in_place_change_the_part_that_they_are_given() {
+    on_every_axis(|group, device| {
+        let (rank, size) = (group.rank(), group.size());
+        let buffer = || Tensor::new([numbers(9), numbers(rank), numbers(9)].concat(), device);
+        let part = |buffer: &Tensor| buffer.narrow(0, LENGTH, LENGTH);
+        let (whole, scattered, gathered) = (buffer()?, buffer()?, buffer()?);
+        // Begun together, waited for in another order.
+        let first = group.start(Call::AllReduceInPlace(Reduction::Sum), &part(&whole)?)?;
+        let second = group.start(Call::ReduceScatterInPlace, &part(&scattered)?)?;
+        let third = group.start(Call::AllGatherInPlace, &part(&gathered)?)?;
+        third.wait()?;
+        first.wait()?;
+        second.wait()?;
+        let (nine, piece) = (numbers(9), LENGTH / size);
+        assert_eq!(whole.to_vec1::<f32>()?, [nine.clone(), sum(size), nine.clone()].concat());
+        let pieces = (0..size).flat_map(|from| numbers(from)[from * piece..][..piece].to_vec());
+        let expected = [nine.clone(), pieces.collect(), nine.clone()].concat();
+        assert_eq!(gathered.to_vec1::<f32>()?, expected);
+        let scattered = scattered.to_vec1::<f32>()?;
+        let own = rank * piece..(rank + 1) * piece;
+        assert_eq!(scattered[LENGTH..][own.clone()], sum(size)[own]);
+        assert_eq!((&scattered[..LENGTH], &scattered[2 * LENGTH..]), (&nine[..], &nine[..]));
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// Memory given back while calls are under way goes to others only when they are done.
+#[test]
+fn what_is_dropped_is_read_to_the_end() {
+    on_every_axis(|group, device| {
+        for turn in 0..20 {
+            let pending =
+                group.start(Call::AllReduce(Reduction::Sum), &tensor(group.rank(), device)?)?;
+            let other = tensor(turn, device)?;
+            let total = pending.wait()?;
+            drop(other);
+            assert_eq!(total.to_vec1::<f32>()?, sum(group.size()), "turn {turn}");
+            // Nobody waits for this one.
+            drop(group.start(Call::AllReduce(Reduction::Sum), &tensor(turn, device)?)?);
+        }
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn letters_arrive_in_order_by_tag_and_block_nobody() {
+    run(&degrees(1, ranks(), 1), |mesh: Mesh| {
+        let (group, device) = (&mesh.pipeline, device::gpu(mesh.rank)?);
+        let (rank, size) = (group.rank(), group.size());
+        let (next, before) = ((rank + 1) % size, (rank + size - 1) % size);
+        let like = Like::of(&tensor(rank, &device)?);
+        // All send around the ring, both ways, before anybody receives.
+        for turn in 0..5 {
+            group.send(&tensor(10 * rank + turn, &device)?, next, 1)?;
+            group.send(&tensor(100 * rank + turn, &device)?, before, 1)?;
+        }
+        group.send(&tensor(99, &device)?, next, 2)?;
+        let other = group.receive(&like, before, 2)?;
+        assert_eq!(other.to_vec1::<f32>()?, numbers(99));
+        for turn in 0..5 {
+            let forth = group.receive(&like, before, 1)?;
+            let back = group.receive(&like, next, 1)?;
+            if size > 2 {
+                assert_eq!(forth.to_vec1::<f32>()?, numbers(10 * before + turn));
+                assert_eq!(back.to_vec1::<f32>()?, numbers(100 * next + turn));
+            }
+        }
+        Ok::<_, Error>(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_pipeline_sends_more_than_it_keeps() {
+    run(&degrees(1, 2, 1), |mesh: Mesh| {
+        let (group, device) = (&mesh.pipeline, device::gpu(mesh.rank)?);
+        let like = Like::of(&tensor(0, &device)?);
+        for turn in 0..50 {
+            if group.rank() == 0 {
+                group.send(&tensor(turn, &device)?, 1, 0)?;
+            } else {
+                let x = group.receive(&like, 0, 0)?;
+                assert_eq!(x.to_vec1::<f32>()?, numbers(turn), "turn {turn}");
+            }
+        }
+        Ok::<_, Error>(())
+    })
+    .unwrap();
+}
+
+/// Runs `wait` on all ranks but one, which fails meanwhile: all must end, and that rank is told.
+fn ends(what: &str, wait: fn(&Mesh, &Device) -> Result<()>) {
+    let ranks = ranks();
+    for bad in 0..ranks {
+        let failure = run(&degrees(1, ranks, 1), |mesh| {
+            let device = device::gpu(mesh.rank)?;
+            // Once together, so that the communicators are there.
+            let x = tensor(mesh.rank, &device)?;
+            mesh.pipeline.all_reduce(&x, Reduction::Sum)?.to_vec1::<f32>()?;
+            if mesh.rank == bad {
+                std::thread::sleep(Duration::from_millis(50));
+                candle_core::bail!("no more")
+            }
+            wait(&mesh, &device)
+        });
+        let failure = failure.unwrap_err();
+        assert_eq!(failure.rank, bad, "{what}: {failure}: {}", failure.cause);
+        assert!(failure.cause.to_string().contains("no more"), "{what}: {}", failure.cause);
+    }
+}
+
+#[test]
+fn a_failing_rank_leaves_nobody_waiting() {
+    ends("on the device", |mesh, device| {
+        let sum = mesh.pipeline.all_reduce(&tensor(0, device)?, Reduction::Sum)?;
+        // What comes is not a sum: the next call says that it is given up.
+        sum.to_vec1::<f32>()?;
+        mesh.pipeline.barrier()
+    });
+    ends("for a new communicator", |mesh, device| {
+        mesh.world.all_reduce(&tensor(0, device)?, Reduction::Sum)?;
+        mesh.world.barrier()
+    });
+    ends("for a letter", |mesh, device| {
+        let like = Like::of(&tensor(0, device)?);
+        let from = (mesh.rank + 1) % mesh.degrees.pipeline;
+        mesh.pipeline.receive(&like, from, 0)?.to_vec1::<f32>()?;
+        mesh.pipeline.barrier()
+    });
+    ends("for a receiver", |mesh, device| {
+        let to = (mesh.rank + 1) % mesh.degrees.pipeline;
+        for _ in 0..100 {
+            mesh.pipeline.send(&tensor(0, device)?, to, 0)?;
+        }
+        mesh.pipeline.barrier()
+    });
+}
