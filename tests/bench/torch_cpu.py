@@ -144,7 +144,7 @@ def main():
     parser.add_argument("--cases", default="eager-all,eager-learned,compiled-all,compiled-learned")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    a = json.loads(pathlib.Path(arguments.manifest).read_text())["architecture"]
+    a = json.loads(pathlib.Path(arguments.manifest).read_text())["header"]["architecture"]
     plain = a["position_embedding_type"] == "learned_absolute" and a["normalization"] == "layernorm" and a["activation"] == "gelu"
     assert plain, "this script knows learned positions, layernorm and gelu"
     sequences = read_sequences(arguments.shards)
