@@ -2,6 +2,7 @@
 
 pub mod atomic_file;
 pub mod canonical_json;
+pub mod chat_markup;
 pub mod digest;
 pub mod file_pattern;
 pub mod mapped_file;

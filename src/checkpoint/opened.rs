@@ -148,14 +148,15 @@ fn hugging_face_tokenizer(folder: &Path) -> Option<Carried> {
         let file = |name: &&str| Some(((*name).to_owned(), fs::read(folder.join(name)).ok()?));
         names.iter().filter_map(file).collect()
     };
+    let chat = "chat_template.jinja";
     for (kind, needed, others) in [
         (
             TokenizerKind::HuggingFace,
             ["tokenizer.json"].as_slice(),
-            ["tokenizer_config.json"].as_slice(),
+            ["tokenizer_config.json", chat].as_slice(),
         ),
-        (TokenizerKind::Gpt2Bpe, &["vocab.json", "merges.txt"], &[]),
-        (TokenizerKind::SentencePiece, &["tokenizer.model"], &[]),
+        (TokenizerKind::Gpt2Bpe, &["vocab.json", "merges.txt"], &[chat]),
+        (TokenizerKind::SentencePiece, &["tokenizer.model"], &[chat]),
     ] {
         let mut files = read(needed);
         if files.len() == needed.len() {

@@ -16,7 +16,7 @@ pub struct GenerateArguments {
     /// A JSONL file of prompts: an object with the key `prompt` a line
     #[arg(long = "prompts", value_name = "FILE", conflicts_with = "prompts")]
     pub prompts_file: Option<PathBuf>,
-    /// Talk in turns, through the chat template of the model's tokenizer
+    /// Talk in turns, through the chat template that the model learned with, else its tokenizer's
     #[arg(long, conflicts_with_all = ["prompts", "prompts_file", "output"])]
     pub chat: bool,
     /// Write a JSON object a line here: the text, its tokens, why it ended

@@ -35,15 +35,7 @@ pub struct ChoiceRow {
 /// The rows of the file at `path`, at most `limit` of them: those with the smallest hashes, so that
 /// the choice depends on the rows and not on where they stand; without a limit, in the file's order.
 pub fn read(path: &Path, set: &ChoiceSet, limit: Option<usize>) -> Result<Vec<ChoiceRow>, Error> {
-    let reader = Reader::new(set)?;
-    let mut rows: Vec<ChoiceRow> = Vec::new();
-    for_each_row(path, &|row: &Row<'_>| reader.row(&row.fields), |some| {
-        rows.extend(some);
-        true
-    })?;
-    if rows.is_empty() {
-        return Err(Error::Nothing(path.display().to_string()));
-    }
+    let mut rows = gather(path, set, true)?;
     if let Some(limit) = limit {
         rows.sort_by_cached_key(|row| {
             let parts: Vec<&str> = [row.prompt.as_str()]
@@ -53,6 +45,25 @@ pub fn read(path: &Path, set: &ChoiceSet, limit: Option<usize>) -> Result<Vec<Ch
             Digest::of_bytes(parts.join("\0").as_bytes())
         });
         rows.truncate(limit);
+    }
+    Ok(rows)
+}
+
+/// Reads the first rows of the file only, to find out whether `set` fits them.
+pub fn look(path: &Path, set: &ChoiceSet) -> Result<(), Error> {
+    gather(path, set, false).map(|_| ())
+}
+
+/// The rows of the file, all of them or those that are read first; there are some.
+fn gather(path: &Path, set: &ChoiceSet, all: bool) -> Result<Vec<ChoiceRow>, Error> {
+    let reader = Reader::new(set)?;
+    let mut rows: Vec<ChoiceRow> = Vec::new();
+    for_each_row(path, &|row: &Row<'_>| reader.row(&row.fields), |some| {
+        rows.extend(some);
+        all
+    })?;
+    if rows.is_empty() {
+        return Err(Error::Nothing(path.display().to_string()));
     }
     Ok(rows)
 }

@@ -63,7 +63,7 @@ const SHOWN: usize = 5;
 const CHUNK: usize = 4096;
 
 /// Calls `work` on every row (in parallel) and `take` with the results of many rows at a time, in
-/// order; ends early when `take` gives false.
+/// order; ends early when `take` gives false, and tells what was wrong until there.
 ///
 /// Empty lines are passed over. A line that is no JSON object, or on which `work` fails, is wrong:
 /// all are counted, and the error names the first few.
@@ -91,7 +91,7 @@ pub fn for_each_row<T: Send>(
             }
         }
         if !take(good) {
-            return Ok(());
+            break;
         }
     }
     bad.into_result(total)

@@ -4,7 +4,8 @@
 //! and scores an evaluation's samples with all of them: [`texts`], [`rouge`], [`bleu`], [`chrf`],
 //! [`lexicon`] and [`expression`] look at one generated text, [`program`] hands the samples to
 //! another program, [`likelihood`] adds up what the model gave to the expected tokens, [`choices`]
-//! answers rows of multiple choice by likelihood. A [`tally`] is one metric over all samples, of which [`bootstrap`] takes intervals.
+//! answers rows of multiple choice by likelihood. A [`tally`] is one metric over all samples, of
+//! which [`bootstrap`] takes intervals.
 
 pub mod bag;
 pub mod bleu;
@@ -26,6 +27,7 @@ pub mod texts;
 pub use likelihood::Likelihood;
 pub use scorer::{Error, Results, Scorer};
 
+use crate::spec::event::Sample;
 use serde::Serialize;
 
 /// A sample as a metric of texts sees it.
@@ -37,6 +39,14 @@ pub struct Texts<'a> {
     pub expected: &'a str,
     /// What it answered.
     pub output: &'a str,
+}
+
+impl<'a> From<&'a Sample> for Texts<'a> {
+    /// An expectation that there is not is an empty one.
+    fn from(sample: &'a Sample) -> Texts<'a> {
+        let expected = sample.expected.as_deref().unwrap_or_default();
+        Texts { prompt: &sample.prompt, expected, output: &sample.output }
+    }
 }
 
 impl Texts<'_> {

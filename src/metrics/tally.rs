@@ -84,9 +84,7 @@ impl Tally {
             Tally::Labels(rows) => macro_f1(rows, chosen),
         }
     }
-}
 
-impl Tally {
     /// The metric without each of the samples in turn, where drawing samples again would mislead:
     /// a sample that is drawn twice makes texts look less different than they are.
     pub fn left_out(&self) -> Option<Vec<f64>> {

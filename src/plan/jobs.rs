@@ -19,6 +19,7 @@ use crate::spec::job::{
 use crate::spec::optimization::{Degrees, Optimizer, OptimizerName, Precision, Schedule};
 use crate::spec::recipe::choice::{MonitorMode, OptimizerChoice, ScheduleChoice, TruncationMethod};
 use crate::spec::recipe::stage::SplitChoice;
+use crate::spec::recipe::stage::TOKENIZERS_TEMPLATE;
 use crate::spec::recipe::{self, DataPrefix, ExpManager, MetricChoice, Stage, Trainer};
 
 /// The job of `stage`.
@@ -34,6 +35,10 @@ pub(super) fn job(
                 // Without a tokenizer the run is refused; the plan shows the usual one.
                 tokenizer: outside::tokenizer(model)
                     .map_or(TokenizerKind::HuggingFace, |(kind, _)| kind),
+                chat_template: model
+                    .tokenizer
+                    .as_ref()
+                    .and_then(|tokenizer| tokenizer.chat_template.clone()),
                 encoder_seq_length: sequence_length(model)?,
             },
             stage: TokenizeStage { sources: settings.sources.iter().map(source).collect() },
@@ -145,16 +150,13 @@ fn task(task: &recipe::Task) -> Task {
     }
 }
 
-/// What `chat_template` says for the template that comes with the tokenizer.
-const TOKENIZERS_OWN: &str = "tokenizer";
-
 fn format(task: &recipe::Task) -> Format {
     if let Some(field) = &task.text {
         return Format::Text { field: field.clone() };
     }
     if let Some(template) = &task.chat_template {
         return Format::Chat {
-            template: Some(template.clone()).filter(|template| template != TOKENIZERS_OWN),
+            template: Some(template.clone()).filter(|template| template != TOKENIZERS_TEMPLATE),
             messages: task.messages.clone().unwrap_or_else(|| "messages".to_owned()),
             date: task.date.clone(),
         };

@@ -7,7 +7,7 @@ use crate::recipe::{CheckedRecipe, NamedStage};
 use crate::spec::job::Job;
 use crate::spec::recipe::{DataPrefix, Model, Stage, Weighted};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The ready token files of a blend; none when the recipe names no such files. A file of weight 0
 /// is not part of it.
@@ -35,6 +35,7 @@ pub(super) fn missing<'a>(
         found.extend(data(stage));
         found.extend(tokenizer(recipe, stage));
         found.extend(checkpoint(recipe, stage, (job, facts)));
+        found.extend(choices(recipe, stage, (job, facts)));
         if let Job::Train(job) = job {
             found.extend(too_large(job, &stage.settings.trainer, facts));
         }
@@ -97,7 +98,7 @@ fn checkpoint(
     let written = outside::checkpoint(recipe, stage);
     let written = written.or_else(|| resumed.as_ref().map(|(_, path)| path.clone()))?;
     let path = recipe.folder().join(written);
-    let missing = facts.checkpoint.filter(|_| outside::exists(facts, &path))?(job, &path)?;
+    let missing = refused(job, &path, facts)?;
     if let Some((key, _)) = resumed {
         return Some(Missing { key: key.to_owned(), ..missing });
     }
@@ -105,6 +106,24 @@ fn checkpoint(
     let own = stage.path.as_ref().filter(|_| of_stage);
     let key = own.map_or(missing.key, |own| format!("{own}.restore_from_path"));
     Some(Missing { key, ..missing })
+}
+
+/// Rows of multiple choice that are there and do not have what the recipe says of them.
+fn choices(
+    recipe: &CheckedRecipe,
+    stage: &NamedStage,
+    (job, facts): (&Job, &Facts),
+) -> Option<Missing> {
+    let Stage::Evaluate(evaluate) = &stage.stage else { return None };
+    let path = recipe.folder().join(&evaluate.choices.as_ref()?.rows);
+    let missing = refused(job, &path, facts)?;
+    let own = stage.path.as_ref().map(|own| format!("{own}.{}", missing.key));
+    Some(Missing { key: own.unwrap_or_else(|| missing.key.clone()), ..missing })
+}
+
+/// What the stage's input at `path`, which is there, is refused for.
+fn refused(job: &Job, path: &Path, facts: &Facts) -> Option<Missing> {
+    facts.input.filter(|_| outside::exists(facts, path))?(job, path)
 }
 
 /// Files that do not exist, one entry for each key that names some.
@@ -160,7 +179,7 @@ fn natural(name: &str) -> Vec<(String, u64)> {
     parts
 }
 
-fn shown(folder: &std::path::Path) -> String {
+fn shown(folder: &Path) -> String {
     if folder.as_os_str().is_empty() { ".".to_owned() } else { folder.display().to_string() }
 }
 

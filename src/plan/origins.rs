@@ -49,6 +49,7 @@ fn recipe_path(stage: &NamedStage, path: &Path) -> Option<Path> {
         }
         ["model", "architecture", rest @ ..] => [&["model"], rest].concat(),
         ["model", "tokenizer"] => vec!["model", "tokenizer", "library"],
+        ["model", "chat_template"] => vec!["model", "tokenizer", "chat_template"],
         ["model", "restore"] => vec!["restore_from_path"],
         ["model", "frozen", ..] if stage.settings.model.frozen.is_none() => {
             vec!["model", "num_layers_unfrozen"]

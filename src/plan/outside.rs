@@ -39,8 +39,9 @@ pub struct Facts {
     pub host_memory: Option<u64>,
     /// What of a job this build of the program cannot do; none refuses nothing.
     pub refusals: Option<fn(&Job) -> Vec<Missing>>,
-    /// Why a load stage cannot use the checkpoint at a path, if it cannot; none refuses nothing.
-    pub checkpoint: Option<fn(&Job, &Path) -> Option<Missing>>,
+    /// Why a stage cannot use the checkpoint or the rows of multiple choice at a path, if it cannot;
+    /// none refuses nothing.
+    pub input: Option<fn(&Job, &Path) -> Option<Missing>>,
 }
 
 /// What `recipe` asks the outside for.

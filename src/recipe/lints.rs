@@ -34,11 +34,28 @@ pub(super) fn check(recipe: &Recipe, stages: &[NamedStage], findings: &mut Findi
         }
     }
     inference(recipe, findings);
+    chat_template(recipe, stages, findings);
     for stage in stages {
         if let Stage::Tokenize(tokenize) = &stage.stage {
             let path = stage.path.as_ref();
             ends(tokenize, path, findings);
         }
+    }
+}
+
+/// Tokenize stages make samples with the tokenizer's chat template, and hand it on.
+fn chat_template(recipe: &Recipe, stages: &[NamedStage], findings: &mut Findings) {
+    let tokenizer = recipe.model.tokenizer.as_ref();
+    let is_set = tokenizer.is_some_and(|tokenizer| tokenizer.chat_template.is_some());
+    if is_set && !stages.iter().any(|stage| matches!(stage.stage, Stage::Tokenize(_))) {
+        findings
+            .lint(
+                "lint::chat_template",
+                "model.tokenizer.chat_template",
+                "read by no stage",
+                "the chat template goes along with what a tokenize stage writes, and there is none",
+            )
+            .help("remove model.tokenizer.chat_template, or add a tokenize stage");
     }
 }
 

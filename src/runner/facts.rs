@@ -31,16 +31,8 @@ pub fn facts(wanted: &Wanted, store: &Store) -> Result<Facts, Error> {
     };
     let gpus = if wanted.gpus { stages::devices::usable_gpus() } else { 0 };
     let built_for_gpus = stages::devices::built_for_gpus();
-    let (refusals, checkpoint) = (Some(refusals as _), Some(checkpoint as _));
-    Ok(Facts {
-        digests,
-        vocab_size,
-        gpus,
-        built_for_gpus,
-        refusals,
-        checkpoint,
-        ..Facts::default()
-    })
+    let (refusals, input) = (Some(refusals as _), Some(input as _));
+    Ok(Facts { digests, vocab_size, gpus, built_for_gpus, refusals, input, ..Facts::default() })
 }
 
 /// What of a job the stages of this build cannot do.
@@ -48,9 +40,9 @@ fn refusals(job: &Job) -> Vec<Missing> {
     stages::refusals(job).into_iter().map(missing).collect()
 }
 
-/// Why a load stage cannot use the checkpoint at `path`.
-fn checkpoint(job: &Job, path: &Path) -> Option<Missing> {
-    stages::checkpoint_refusal(job, path).map(missing)
+/// Why a stage cannot use the checkpoint or the rows at `path`.
+fn input(job: &Job, path: &Path) -> Option<Missing> {
+    stages::input_refusal(job, path).map(missing)
 }
 
 fn missing(refusal: stages::Refusal) -> Missing {

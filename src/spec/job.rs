@@ -83,6 +83,9 @@ pub struct TokenizeJob {
 pub struct TokenizeModel {
     /// Kind of tokenizer.
     pub tokenizer: TokenizerKind,
+    /// The chat template in place of the tokenizer's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<String>,
     /// Longest sample in tokens, prompt and answer together (`model.encoder_seq_length`).
     pub encoder_seq_length: usize,
 }

@@ -1,7 +1,9 @@
 //! Rows of multiple choice: prompt and choice as tokens, and what comes of their likelihoods.
 
+use super::Refusal;
 use super::evaluation::{Error, Evaluated};
 use crate::data::choices::{self, ChoiceRow};
+use crate::data::rows;
 use crate::engine::generation::Session;
 use crate::metrics::Likelihood;
 use crate::metrics::choices::{Judged, score};
@@ -18,6 +20,24 @@ use std::path::Path;
 pub(super) struct Questions {
     rows: Vec<ChoiceRow>,
     delimiter: String,
+}
+
+/// Why the rows at `path` cannot be asked, if the first of them show that they cannot.
+pub(super) fn refusal(set: &ChoiceSet, path: &Path) -> Option<Refusal> {
+    let reason = match choices::look(path, set).err()? {
+        choices::Error::Rows(rows::Error::Bad { count, first, .. }) => match count {
+            1 => first.concat(),
+            _ => format!("{}; and {} more", first.first()?, count - 1),
+        },
+        error => error.to_string(),
+    };
+    Some(Refusal {
+        what: format!("rows that `choices` fits: {reason}"),
+        key: "choices".to_owned(),
+        help: "say by the fields that the rows have what is asked (`prompt`), what there is to \
+               choose (`choices`, `labels`) and which one is right (`answer`)"
+            .to_owned(),
+    })
 }
 
 /// Tokens of a prompt with one choice; the choice's are marked.

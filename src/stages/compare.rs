@@ -24,7 +24,5 @@ pub fn differences(pairs: &[(&Sample, &Sample)]) -> Result<Vec<Difference>, Erro
 }
 
 fn answer(sample: &Sample) -> Answer<'_> {
-    let expected = sample.expected.as_deref().unwrap_or_default();
-    let texts = Texts { prompt: &sample.prompt, expected, output: &sample.output };
-    Answer { texts, scores: &sample.scores }
+    Answer { texts: Texts::from(sample), scores: &sample.scores }
 }

@@ -176,29 +176,27 @@ pub(super) fn carried(opened: &Opened, path: &Path) -> Result<Option<Carried>, S
     let kind = Tokenizer::open(&folder).map_err(|error| error.to_string())?.kind();
     let entries = fs::read_dir(&folder).map_err(|error| error.to_string())?;
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let names = names.filter(|name| name != "kind.json");
     let files = names.filter_map(|name| Some((name.clone(), fs::read(folder.join(&name)).ok()?)));
     Ok(Some(Carried { kind, files: files.collect() }))
 }
 
 /// Opens a tokenizer whose files lie in a folder under their usual names.
 fn open(kind: TokenizerKind, folder: &Path) -> Result<Tokenizer, tokenizer::Error> {
-    let named = match kind {
-        TokenizerKind::Gpt2Bpe => {
-            vec![("tokenizer.vocab_file", "vocab.json"), ("tokenizer.merge_file", "merges.txt")]
-        }
-        TokenizerKind::HuggingFace => vec![("tokenizer.model", "")],
-        TokenizerKind::SentencePiece => vec![("tokenizer.model", "tokenizer.model")],
-    };
-    let named = named.into_iter().map(|(key, name)| (key.to_owned(), folder.join(name)));
-    Tokenizer::load(kind, &named.collect())
+    if Tokenizer::is_saved(folder) {
+        Tokenizer::open(folder)
+    } else {
+        Tokenizer::of_folder(kind, folder)
+    }
 }
 
 /// Opens a tokenizer that a checkpoint carries.
 pub(super) fn tokenizer(carried: &Carried) -> Result<Tokenizer, Error> {
     let folder = tempfile::tempdir().map_err(wrong(Path::new("a temporary folder")))?;
     put(carried, folder.path())?;
-    Ok(open(carried.kind, folder.path())?)
+    let tokenizer = open(carried.kind, folder.path())?;
+    // The folder goes away, and with it the file that the template stands in.
+    let template = tokenizer.chat_template()?;
+    Ok(tokenizer.with_chat_template(template))
 }
 
 /// Writes a tokenizer's files and their descriptor into `folder`; gives its special ids.

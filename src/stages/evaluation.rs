@@ -1,8 +1,8 @@
 //! Metrics of a model on held-out samples: for the evaluate stage, and between training steps.
 
-use super::Folders;
 use super::choices::{Pair, Questions};
 use super::held_out::{self, HeldOut};
+use super::{Folders, generate};
 use crate::data::{choices, tokenizer};
 use crate::engine::classifier::{self, Classifier};
 use crate::engine::generation::{Generated, Session, SessionError, Update, batch};
@@ -101,7 +101,8 @@ pub(super) struct Around<'a> {
 
 impl Evaluation {
     /// Reads the samples that `settings` choose from `data`, a tokenize output, or its rows of
-    /// multiple choice from the file `data`, and prepares its metrics, whose files are the inputs below `files` (`metrics` or `validate.metrics`).
+    /// multiple choice from the file `data`, and prepares its metrics, whose files are the inputs
+    /// below `files` (`metrics` or `validate.metrics`).
     pub(super) fn prepare(
         settings: &EvaluateStage,
         data: &Path,
@@ -152,7 +153,7 @@ impl Evaluation {
         }
         let pairs = self.asked().zip(together(generated));
         let mut samples: Vec<Sample> = pairs.map(|(asked, text)| sample(asked, text)).collect();
-        let rows: Vec<Texts<'_>> = samples.iter().map(texts).collect();
+        let rows: Vec<Texts<'_>> = samples.iter().map(Texts::from).collect();
         let mut heard = 0;
         let mut hear = |metric: &str, line: &str| {
             heard += 1;
@@ -286,24 +287,9 @@ fn classifiers(
     Ok(opened)
 }
 
-fn texts(sample: &Sample) -> Texts<'_> {
-    let expected = sample.expected.as_deref().unwrap_or_default();
-    Texts { prompt: &sample.prompt, expected, output: &sample.output }
-}
-
 fn sample(asked: &HeldOut, generated: Generated) -> Sample {
-    Sample {
-        task: Some(asked.task.clone()),
-        prompt: asked.prompt.clone(),
-        expected: Some(asked.expected.clone()),
-        output: generated.text,
-        stop_reason: generated.stop_reason,
-        tokens: generated.tokens.len(),
-        token_ids: generated.tokens,
-        logprob: generated.logprob,
-        full_logprob: generated.full_logprob,
-        scores: std::collections::BTreeMap::new(),
-    }
+    let (task, expected) = (Some(asked.task.clone()), Some(asked.expected.clone()));
+    Sample { task, expected, ..generate::sample(&asked.prompt, generated) }
 }
 
 /// So many of so many samples.

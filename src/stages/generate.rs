@@ -1,6 +1,6 @@
 //! The generate stage, and text from a checkpoint for the command of the same name.
 
-pub use super::conversation::Message;
+pub use super::conversation::Conversation;
 pub use super::devices::Devices;
 use super::evaluation::{lines, progress};
 use super::{Folders, Outcome, convert};
@@ -58,8 +58,9 @@ pub enum Error {
     Carried(#[source] Box<convert::Error>),
     /// There is no template for turns.
     #[error(
-        "the model's tokenizer brings no chat template: train with a tokenizer folder that holds \
-         chat_template.jinja or tokenizer_config.json, or give --prompt"
+        "no chat template goes along with the model: train it on a task with a `chat_template`, set \
+         `model.tokenizer.chat_template` in its recipe, put chat_template.jinja beside its \
+         tokenizer, or give --prompt"
     )]
     NoChatTemplate,
     /// The template cannot be used.
@@ -249,7 +250,8 @@ pub fn read_prompts(path: &Path) -> Result<Vec<String>, Error> {
     text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(parse).collect()
 }
 
-fn sample(prompt: &str, generated: Generated) -> Sample {
+/// What was generated from `prompt`, before anything is expected or scored.
+pub(super) fn sample(prompt: &str, generated: Generated) -> Sample {
     Sample {
         task: None,
         prompt: prompt.to_owned(),

@@ -140,12 +140,13 @@ fn team(path: &Path, devices: Devices) -> Result<Team, team::Error> {
     Team::open(path, trainer.degrees, Formats::of(trainer.precision, true), backend)
 }
 
-/// Why the stage cannot use the checkpoint at `path`, to load or to continue from, if it cannot;
-/// nothing but headers is read.
-pub fn checkpoint_refusal(job: &Job, path: &Path) -> Option<Refusal> {
+/// Why the stage cannot use what lies at `path`, if it cannot: a checkpoint to load or to continue
+/// from, of which only headers are read, or rows of multiple choice, of which the first are read.
+pub fn input_refusal(job: &Job, path: &Path) -> Option<Refusal> {
     match job {
         Job::Load(job) => load::refusal(job, path),
         Job::Train(job) => train::refusal(job, path),
+        Job::Evaluate(job) => choices::refusal(job.stage.choices.as_ref()?, path),
         _ => None,
     }
 }

@@ -1,7 +1,7 @@
 //! The first samples of a tokenize stage as the model will see them, made without running it.
 
 use super::Folders;
-use super::tokenize::Error;
+use super::tokenize::{self, Error};
 use crate::data::packing;
 use crate::data::rows;
 use crate::data::samples::{Sample, SampleMaker};
@@ -84,7 +84,7 @@ pub fn preview(
     folders: &Folders,
     count: usize,
 ) -> Result<Preview, super::Error> {
-    let tokenizer = Tokenizer::load(job.model.tokenizer, &folders.inputs).map_err(Error::from)?;
+    let tokenizer = tokenize::tokenizer(job, folders)?;
     let mut shown = Vec::new();
     let mut all: Vec<Sample> = Vec::new();
     for (number, source) in job.stage.sources.iter().enumerate() {

@@ -8,7 +8,7 @@ use crate::data::samples::{self, Sample, SampleMaker};
 use crate::data::tokenizer::{self, Tokenizer};
 pub use crate::data::tokenizer::{TrainRequest, TrainText};
 use crate::spec::event::{Event, Sink};
-use crate::spec::job::{RowSource, Split, TokenizeJob, TokenizerKind};
+use crate::spec::job::{Format, RowSource, Split, TokenizeJob, TokenizeStage, TokenizerKind};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,10 +46,7 @@ pub fn run(
     sink: &dyn Sink,
     stop: &AtomicBool,
 ) -> Result<Outcome, super::Error> {
-    let mut tasks = job.stage.sources.iter().flat_map(|source| &source.tasks);
-    let add_bos = !job.stage.sources.is_empty() && tasks.all(|task| task.add_bos);
-    let tokenizer = Tokenizer::load(job.model.tokenizer, &folders.inputs).map_err(Error::from)?;
-    let tokenizer = tokenizer.with_bos(add_bos);
+    let tokenizer = tokenizer(job, folders)?;
     let paths: Vec<&Path> = (0..job.stage.sources.len())
         .map(|source| folders.input(&format!("rows.{source}")))
         .collect::<Result<_, _>>()?;
@@ -61,8 +58,30 @@ pub fn run(
         }
     }
     let facts = work.finish()?;
-    tokenizer.save(&folders.output.join("tokenizer")).map_err(Error::from)?;
+    let saved = as_in_samples(tokenizer, &job.stage).save(&folders.output.join("tokenizer"));
+    saved.map_err(Error::from)?;
     Ok(Outcome { facts })
+}
+
+/// The recipe's tokenizer, with the recipe's chat template.
+pub(super) fn tokenizer(job: &TokenizeJob, folders: &Folders) -> Result<Tokenizer, Error> {
+    let tokenizer = Tokenizer::load(job.model.tokenizer, &folders.inputs)?;
+    Ok(tokenizer.with_chat_template(job.model.chat_template.clone()))
+}
+
+/// A tokenizer that begins prompts and renders conversations as all samples of `stage` have it: with
+/// the beginning-of-sequence token, with the chat template and the day that their tasks share.
+fn as_in_samples(tokenizer: Tokenizer, stage: &TokenizeStage) -> Tokenizer {
+    let tasks = || stage.sources.iter().flat_map(|source| &source.tasks);
+    let add_bos = !stage.sources.is_empty() && tasks().all(|task| task.add_bos);
+    let mut chats = tasks().filter_map(|task| match &task.format {
+        Format::Chat { template, date, .. } => Some((template.clone(), date.clone())),
+        _ => None,
+    });
+    let first = chats.next();
+    let shared = first.filter(|first| chats.all(|other| other == *first));
+    let (template, date) = shared.unwrap_or_default();
+    tokenizer.with_bos(add_bos).with_chat_template(template).with_chat_date(date)
 }
 
 /// Number of ids that the tokenizer in `files` can produce.

@@ -1,6 +1,8 @@
 //! The binary from outside, on a recipe that takes a second.
 
 mod checkpoints;
+mod conversations;
+mod evaluations;
 mod faults;
 mod kills;
 mod layouts;

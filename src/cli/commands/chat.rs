@@ -5,7 +5,7 @@ use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::terminal::Paint;
 use crate::spec::generation::Generation;
-use crate::stages::generate::{Devices, Message, Speaker, Update};
+use crate::stages::generate::{Devices, Speaker, Update};
 use std::io::{self, BufRead};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,9 +18,9 @@ pub(in crate::cli) fn run(
     stop: &AtomicBool,
 ) -> Result<Exit, Failure> {
     let speaker = Speaker::open(model, devices, None).map_err(|error| Failure::failed(&error))?;
-    let template = speaker.chat_template().map_err(|error| Failure::failed(&error))?;
+    let conversation = speaker.conversation(settings);
+    let mut conversation = conversation.map_err(|error| Failure::failed(&error))?;
     let terminal = &session.terminal;
-    let mut messages: Vec<Message> = Vec::new();
     let mut lines = io::stdin().lock().lines();
     loop {
         if terminal.interactive {
@@ -31,14 +31,13 @@ pub(in crate::cli) fn run(
         if line.trim().is_empty() {
             continue;
         }
-        messages.push(Message::user(&line));
         let mut listener = |update: Update<'_>| {
             if let Update::Text { piece, .. } = update {
                 terminal.piece(piece);
             }
         };
-        let answer = speaker.answer(&template, &messages, settings, stop, &mut listener);
-        messages.push(Message::assistant(&answer.map_err(|error| Failure::failed(&error))?));
+        let answer = conversation.answer(&line, stop, &mut listener);
+        answer.map_err(|error| Failure::failed(&error))?;
         terminal.piece("\n");
         if stop.load(Ordering::Relaxed) {
             break;

@@ -6,10 +6,11 @@
 
 use super::conversation::{self, Turn};
 use super::python;
+use crate::base::chat_markup::with_filters;
 use crate::base::template_size::{MAX_CODE, MAX_TAGS, too_much};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error as Failure, ErrorKind, Value};
-use regex::Regex;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -18,6 +19,9 @@ const NAME: &str = "chat_template";
 /// Around an answer while a template renders: characters that Unicode keeps out of all texts.
 const OPEN: char = '\u{FDD0}';
 const CLOSE: char = '\u{FDD1}';
+/// What is said in a conversation whose text shows where turns end: characters of private use.
+const ASKED: char = '\u{E000}';
+const SAID: char = '\u{E001}';
 /// Steps of a template for one row, in minijinja's units.
 const FUEL: u64 = 20_000_000;
 /// The function that gives the day.
@@ -109,6 +113,27 @@ impl ChatTemplate {
         Ok(unmarked(&self.text(&row, row.turns.len(), true)?).0)
     }
 
+    /// The text that shows that the assistant's turn is over, where the template writes any: the
+    /// first line after what the assistant says, or, when there is only white space, what stands
+    /// between that and the user's next words.
+    pub fn turn_end(&self) -> Option<String> {
+        let turn = |role: &str, content: char| json!({"role": role, "content": content});
+        let turns = [turn("user", ASKED), turn("assistant", SAID), turn("user", ASKED)];
+        let row = json!({ "messages": turns }).to_string();
+        let row = conversation::Row::parse(&row, "messages").ok()?;
+        let after = |turns: usize| -> Option<String> {
+            let text = unmarked(&self.text(&row, turns, false).ok()?).0;
+            Some(text.rsplit_once(SAID)?.1.to_owned())
+        };
+        let end = after(2)?.trim().lines().next().unwrap_or_default().to_owned();
+        if !end.is_empty() {
+            return Some(end);
+        }
+        let next = after(3)?;
+        let next = next.split_once(ASKED)?.0.trim_end();
+        Some(next.to_owned()).filter(|next| !next.is_empty())
+    }
+
     /// The first `count` turns as text.
     fn text(
         &self,
@@ -170,18 +195,6 @@ fn day_text(day: jiff::civil::Date, format: &str) -> Result<String, Failure> {
     let midnight = day.to_datetime(jiff::civil::Time::midnight());
     jiff::fmt::strtime::format(format, midnight)
         .map_err(|error| Failure::new(ErrorKind::InvalidOperation, error.to_string()))
-}
-
-/// `{% generation %}` as a filter over a block, which has the same rules for white space; and
-/// whether there was one.
-fn with_filters(source: &str) -> (String, bool) {
-    let tag = |name: &str| Regex::new(&format!(r"\{{%([-+]?)\s*{name}\s*([-+]?)%\}}"));
-    let (Ok(open), Ok(close)) = (tag("generation"), tag("endgeneration")) else {
-        return (source.to_owned(), false);
-    };
-    let opened = open.replace_all(source, "{%$1 filter generation $2%}");
-    let closed = close.replace_all(&opened, "{%$1 endfilter $2%}");
-    (closed.into_owned(), open.is_match(source))
 }
 
 /// A text without the marks around answers, and where the answers stand.

@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 pub(super) const VERSION: u32 = 1;
 
 /// The descriptor's name in a saved folder.
-const DESCRIPTOR: &str = "kind.json";
+pub(super) const DESCRIPTOR: &str = "kind.json";
 
 /// Names in a saved folder.
 const JSON: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
-const CHAT: &str = "chat_template.jinja";
+pub(super) const CHAT: &str = "chat_template.jinja";
 const VOCABULARY: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
 const MODEL: &str = "tokenizer.model";
@@ -31,6 +31,9 @@ pub(super) struct Descriptor {
     /// Whether the samples made with it begin with the beginning-of-sequence token.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) add_bos: bool,
+    /// The day that the chat template saw in those samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) chat_date: Option<String>,
 }
 
 impl Descriptor {
@@ -82,13 +85,16 @@ impl TokenizerFiles {
 
     /// The files of a saved folder.
     pub(super) fn saved(kind: TokenizerKind, folder: &Path) -> TokenizerFiles {
-        let files = match kind {
+        let mut files = match kind {
             TokenizerKind::Gpt2Bpe => {
                 vec![(VOCABULARY, folder.join(VOCABULARY)), (MERGES, folder.join(MERGES))]
             }
-            TokenizerKind::HuggingFace => json_files(folder),
+            TokenizerKind::HuggingFace => {
+                return TokenizerFiles { kind, files: json_files(folder) };
+            }
             TokenizerKind::SentencePiece => vec![(MODEL, folder.join(MODEL))],
         };
+        files.extend(beside(folder, CHAT));
         TokenizerFiles { kind, files }
     }
 
@@ -112,7 +118,7 @@ impl TokenizerFiles {
         self.find(CONFIG)
     }
 
-    /// The chat template beside a `tokenizer.json`: its own file, or `chat_template` of
+    /// The chat template beside the tokenizer: its own file, or `chat_template` of
     /// `tokenizer_config.json`, which is a text or a list of named ones.
     pub(super) fn chat_template(&self) -> Result<Option<String>, Error> {
         let malformed =
@@ -144,13 +150,14 @@ fn json_files(path: &Path) -> Vec<(&'static str, PathBuf)> {
         return vec![(JSON, path.to_path_buf())];
     }
     let mut files = vec![(JSON, path.join(JSON))];
-    for name in [CONFIG, CHAT] {
-        let beside = path.join(name);
-        if beside.exists() {
-            files.push((name, beside));
-        }
-    }
+    files.extend([CONFIG, CHAT].into_iter().filter_map(|name| beside(path, name)));
     files
+}
+
+/// The file `name` of a folder, where there is one.
+fn beside(folder: &Path, name: &'static str) -> Option<(&'static str, PathBuf)> {
+    let path = folder.join(name);
+    path.exists().then_some((name, path))
 }
 
 /// The bytes of a file.

@@ -74,6 +74,10 @@ pub struct Tokenizer {
     space_sensitive: bool,
     /// Whether the samples made with it begin with the beginning-of-sequence token.
     add_bos: bool,
+    /// The chat template in place of the one among the files.
+    chat_template: Option<String>,
+    /// The day that the chat template sees.
+    chat_date: Option<String>,
     files: TokenizerFiles,
 }
 
@@ -96,20 +100,36 @@ impl Tokenizer {
     /// Opens a folder that [`save`](Tokenizer::save) wrote.
     pub fn open(folder: &Path) -> Result<Tokenizer, Error> {
         let descriptor = Descriptor::read(folder)?;
-        let files = TokenizerFiles::saved(descriptor.kind, folder);
-        Ok(Tokenizer { add_bos: descriptor.add_bos, ..Tokenizer::from_files(files)? })
+        let Descriptor { kind, add_bos, chat_date, .. } = descriptor;
+        Ok(Tokenizer { add_bos, chat_date, ..Tokenizer::of_folder(kind, folder)? })
     }
 
-    /// Writes the tokenizer's files and their descriptor, `kind.json`, into `folder`.
+    /// Opens a folder whose files have the names that [`save`](Tokenizer::save) gives them, without
+    /// its descriptor.
+    pub fn of_folder(kind: TokenizerKind, folder: &Path) -> Result<Tokenizer, Error> {
+        Tokenizer::from_files(TokenizerFiles::saved(kind, folder))
+    }
+
+    /// Whether `folder` has a descriptor, so that [`open`](Tokenizer::open) reads it.
+    pub fn is_saved(folder: &Path) -> bool {
+        folder.join(files::DESCRIPTOR).is_file()
+    }
+
+    /// Writes the tokenizer's files, its chat template and their descriptor, `kind.json`, into
+    /// `folder`.
     pub fn save(&self, folder: &Path) -> Result<(), Error> {
+        let write = |name: &str, bytes: &[u8]| {
+            let path = folder.join(name);
+            atomic_file::write(&path, bytes).map_err(|source| Error::File { path, source })
+        };
         for (name, path) in self.files.all() {
-            let bytes = files::read(path)?;
-            let target = folder.join(name);
-            atomic_file::write(&target, &bytes)
-                .map_err(|source| Error::File { path: target, source })?;
+            write(name, &files::read(path)?)?;
+        }
+        if let Some(template) = &self.chat_template {
+            write(files::CHAT, template.as_bytes())?;
         }
         let (version, kind, add_bos) = (files::VERSION, self.files.kind, self.add_bos);
-        Descriptor { version, kind, add_bos }.write(folder)
+        Descriptor { version, kind, add_bos, chat_date: self.chat_date.clone() }.write(folder)
     }
 
     /// The same tokenizer, remembering whether the samples made with it begin with the
@@ -117,6 +137,18 @@ impl Tokenizer {
     #[must_use]
     pub fn with_bos(self, add_bos: bool) -> Tokenizer {
         Tokenizer { add_bos, ..self }
+    }
+
+    /// The same tokenizer with another chat template; none leaves it the one that it has.
+    #[must_use]
+    pub fn with_chat_template(self, template: Option<String>) -> Tokenizer {
+        Tokenizer { chat_template: template.or(self.chat_template), ..self }
+    }
+
+    /// The same tokenizer, remembering the day that its chat template sees, such as `2024-07-26`.
+    #[must_use]
+    pub fn with_chat_date(self, chat_date: Option<String>) -> Tokenizer {
+        Tokenizer { chat_date, ..self }
     }
 
     /// Whether prompts begin with the beginning-of-sequence token where nothing else is said.
@@ -170,9 +202,17 @@ impl Tokenizer {
         named.into_iter().filter_map(text).collect()
     }
 
-    /// The chat template that came with the tokenizer, if one did.
+    /// The chat template that it was given, or that came with its files, if any.
     pub fn chat_template(&self) -> Result<Option<String>, Error> {
-        self.files.chat_template()
+        match &self.chat_template {
+            Some(template) => Ok(Some(template.clone())),
+            None => self.files.chat_template(),
+        }
+    }
+
+    /// The day that the chat template sees, if it sees one.
+    pub fn chat_date(&self) -> Option<&str> {
+        self.chat_date.as_deref()
     }
 
     /// The text of `ids`; special tokens have none. Bytes that are not UTF-8 become U+FFFD.
@@ -239,8 +279,16 @@ impl Tokenizer {
             Engine::HuggingFace(engine) => engine.vocab_size(),
             Engine::SentencePiece(engine) => engine.vocab_size(),
         };
-        let mut tokenizer =
-            Tokenizer { engine, special, vocab_size, space_sensitive: true, add_bos: false, files };
+        let mut tokenizer = Tokenizer {
+            engine,
+            special,
+            vocab_size,
+            space_sensitive: true,
+            add_bos: false,
+            chat_template: None,
+            chat_date: None,
+            files,
+        };
         let apart = [tokenizer.encode("x")?, tokenizer.encode("y")?].concat();
         tokenizer.space_sensitive = tokenizer.encode("x y")? != apart;
         Ok(tokenizer)

@@ -74,9 +74,25 @@ impl<'a> Session<'a> {
     /// it says nothing and the model learned from samples with it. One that the prompt spells out
     /// stays, unless `add_bos` is false: chats of some models begin with it.
     pub fn encode(&self, prompt: &str, add_bos: Option<bool>) -> Result<Vec<u32>, SessionError> {
+        self.begun_as_learned(&self.tokenizer.encode(prompt)?, add_bos)
+    }
+
+    /// The same for a prompt in which special tokens are spelled out, as chat templates write them.
+    pub fn encode_marked(
+        &self,
+        prompt: &str,
+        add_bos: Option<bool>,
+    ) -> Result<Vec<u32>, SessionError> {
+        self.begun_as_learned(&self.tokenizer.encode_marked(prompt, true)?, add_bos)
+    }
+
+    fn begun_as_learned(
+        &self,
+        tokens: &[u32],
+        add_bos: Option<bool>,
+    ) -> Result<Vec<u32>, SessionError> {
         self.check_bos(add_bos)?;
-        let wanted = add_bos.or(self.tokenizer.add_bos().then_some(true));
-        Ok(self.begun(&self.tokenizer.encode(prompt)?, wanted))
+        Ok(self.begun(tokens, add_bos.or(self.tokenizer.add_bos().then_some(true))))
     }
 
     /// Refuses a beginning-of-sequence token that the tokenizer does not have.

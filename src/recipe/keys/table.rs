@@ -241,7 +241,7 @@ pub(super) const GROUPS: &[Group] = &[
         "profiling is not built (`enabled: true` is refused)",
     ),
     // model: tokenizer
-    honoured("model.tokenizer", "library type model vocab_file merge_file"),
+    honoured("model.tokenizer", "library type model vocab_file merge_file chat_template"),
     no_effect("model.tokenizer", "delimiter", "it is for tables, which are not built"),
     no_effect(
         "model.tokenizer",

@@ -12,7 +12,8 @@ use super::problem::Problem;
 use super::scalar::python_text;
 use super::suggest::did_you_mean;
 use super::tree::{Data, Map, Node, key_text};
-use crate::base::template_size::{MAX_CODE, code_length};
+use crate::base::chat_markup::with_filters;
+use crate::base::template_size::{MAX_CODE, MAX_TAGS, code_length, too_much};
 use minijinja::{Environment, Error, ErrorKind, Value as Dynamic};
 use serde_yaml::Value;
 use std::ops::Range;
@@ -74,6 +75,20 @@ pub(crate) fn check_expression(source: &str) -> Result<(), String> {
 pub(crate) fn check_syntax(source: &str) -> Result<(), String> {
     let environment = environment(FUEL);
     environment.compile_expression(source).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// What is wrong with the form of a template over the fields of a row, if anything.
+pub(crate) fn check_template(source: &str) -> Result<(), String> {
+    if too_much(source).is_some() {
+        return Err(format!("more than {MAX_TAGS} tags, or one of more than {MAX_CODE} bytes"));
+    }
+    let environment = environment(FUEL);
+    environment.template_from_str(source).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// What is wrong with the form of a chat template, if anything.
+pub(crate) fn check_chat_template(source: &str) -> Result<(), String> {
+    check_template(&with_filters(source).0)
 }
 
 /// A problem, and the part of the expression that it is about.

@@ -1,8 +1,8 @@
 //! Judged sets: either samples or rows of multiple choice, each with metrics of its own.
 
+use super::templates;
 use crate::recipe::findings::Findings;
 use crate::recipe::path::Path;
-use crate::recipe::render;
 use crate::spec::metric::MetricName;
 use crate::spec::recipe::{Choices, Evaluate, MetricChoice};
 
@@ -37,22 +37,18 @@ pub(super) fn check(evaluate: &Evaluate, path: &Path, findings: &mut Findings) {
                         "remove `{key}`, or evaluate the samples in a stage of their own"
                     ));
             }
-            expressions(choices, &path, findings);
+            forms(choices, &path, findings);
         }
         (None, Some(_)) => {}
     }
 }
 
-fn expressions(choices: &Choices, path: &Path, findings: &mut Findings) {
+fn forms(choices: &Choices, path: &Path, findings: &mut Findings) {
+    templates::of_row(&choices.prompt, path, "prompt", findings);
     let labels = choices.labels.as_ref().map(|labels| ("labels", labels));
     let given = [("choices", &choices.choices), ("answer", &choices.answer)];
     for (key, expression) in given.into_iter().chain(labels) {
-        if let Err(reason) = render::check_syntax(expression) {
-            let message = format!("`{key}`: {reason}");
-            findings
-                .error("recipe::expression", path.key(key), "no expression", message)
-                .help("write a minijinja expression over the row's fields, such as `endings`");
-        }
+        templates::expression(expression, path, key, findings);
     }
 }
 

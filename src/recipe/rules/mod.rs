@@ -12,6 +12,7 @@ mod rows;
 mod shape;
 mod stages;
 mod tasks;
+mod templates;
 mod watching;
 
 use super::findings::Findings;
@@ -36,6 +37,7 @@ pub(super) fn check(recipe: &Recipe, stages: &[NamedStage], findings: &mut Findi
     findings.in_overlay(None);
     around::check(recipe, findings);
     rows::check(&recipe.model, findings);
+    templates::of_tokenizer(&recipe.model, findings);
     stages::check(stages, findings);
     watching::check(&recipe.exp_manager, stages, findings);
     if recipe.stages.is_some() {

@@ -1,6 +1,7 @@
 //! Sources and tasks of tokenize stages: shares that leave rows to learn from, one way to make text.
 
 use super::rows::check_template;
+use super::templates;
 use crate::recipe::findings::{Findings, number};
 use crate::recipe::path::Path;
 use crate::spec::recipe::stage::{SplitBy, SplitChoice};
@@ -82,6 +83,7 @@ fn tasks(source: &Source, path: &Path, findings: &mut Findings) {
                 .help("give it a share above 0, or remove the task");
         }
         form(task, &path, findings);
+        templates::of_task(task, &path, findings);
     }
 }
 

@@ -132,6 +132,9 @@ impl JsonSchema for SplitChoice {
     }
 }
 
+/// What a task's `chat_template` says for the template of the tokenizer.
+pub const TOKENIZERS_TEMPLATE: &str = "tokenizer";
+
 /// One kind of sample made of a row. It says `prompt` and `answer` (minijinja over the row's
 /// fields), or `text` (a field, all of it learned), or `prompt_template` (NeMo's form), or
 /// `chat_template` (a conversation; the assistant's turns are learned).
@@ -151,7 +154,8 @@ pub struct Task {
     pub text: Option<String>,
     /// NeMo's template, such as `{input} {output}`; the answer comes last.
     pub prompt_template: Option<String>,
-    /// A Hugging Face chat template, or `tokenizer` for the one that comes with the tokenizer.
+    /// A Hugging Face chat template, or `tokenizer` for `model.tokenizer.chat_template`, or else the
+    /// one that comes with the tokenizer.
     pub chat_template: Option<String>,
     /// Field of the conversation, a list of `{role, content}` or `{from, value}`. Default: messages.
     pub messages: Option<String>,

@@ -19,6 +19,8 @@ pub struct Tokenizer {
     pub vocab_file: Option<String>,
     /// `merges.txt` (megatron).
     pub merge_file: Option<String>,
+    /// A Hugging Face chat template for conversations, in place of the one that comes with the tokenizer.
+    pub chat_template: Option<String>,
     /// Separator of tables.
     pub delimiter: Option<String>,
     /// NeMo's older way with special tokens of SentencePiece.

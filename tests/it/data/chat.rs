@@ -91,6 +91,27 @@ fn without_marks_an_answer_is_what_its_turn_adds() {
 }
 
 #[test]
+fn a_template_shows_where_an_assistants_turn_ends() {
+    let recorded = recorded();
+    let end = |name: &str| template(&recorded, name).turn_end();
+    for (name, expected) in [
+        ("chatml", "<|im_end|>"),
+        ("llama2", "</s>"),
+        ("llama3_dated", "<|eot_id|>"),
+        ("mistral", "</s>"),
+        ("marked_lines", "</s>"),
+        ("thinking", "<|im_end|>"),
+    ] {
+        assert_eq!(end(name).as_deref(), Some(expected), "{name}");
+    }
+    let of = |source: &str| ChatTemplate::parse(source, &[], None).unwrap().turn_end();
+    let lines = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
+    assert_eq!(of(lines).as_deref(), Some("\nuser:"));
+    assert_eq!(of("{% for m in messages %}{{ m.content }}{% endfor %}"), None);
+    assert_eq!(of("{{ raise_exception('never') }}"), None);
+}
+
+#[test]
 fn the_day_is_the_recipes_or_none() {
     let dated = recorded();
     let source = dated["templates"]["llama3_dated"].as_str().unwrap();

@@ -33,7 +33,11 @@ fn tokenize_job() -> Job {
         add_eos: true,
     };
     Job::Tokenize(TokenizeJob {
-        model: TokenizeModel { tokenizer: TokenizerKind::Gpt2Bpe, encoder_seq_length: SEQ_LENGTH },
+        model: TokenizeModel {
+            tokenizer: TokenizerKind::Gpt2Bpe,
+            chat_template: None,
+            encoder_seq_length: SEQ_LENGTH,
+        },
         stage: TokenizeStage {
             sources: vec![RowSource {
                 split: SplitRule::ByHash { field: "gloss".to_owned(), validation: 0.1, test: 0.2 },
@@ -121,6 +125,53 @@ impl Sink for Events {
     fn emit(&self, event: Event) {
         self.0.lock().unwrap().push(event);
     }
+}
+
+/// A task of conversations through `template`, or through the tokenizer's.
+fn chat(template: Option<&str>, date: Option<&str>) -> Task {
+    let [template, date] = [template, date].map(|text| text.map(str::to_owned));
+    Task {
+        name: "chat".to_owned(),
+        share: 1.0,
+        format: Format::Chat { template, messages: "messages".to_owned(), date },
+        answer_only_loss: true,
+        add_bos: false,
+        add_eos: false,
+    }
+}
+
+#[test]
+fn the_tokenizer_keeps_the_chat_template_that_the_samples_were_made_with() {
+    const LOUD: &str = "{% for message in messages %}!{{ message.content }}!{% endfor %}";
+    let turns = r#"[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]"#;
+    let place = Place::new(&format!("{{\"messages\": {turns}}}\n"));
+    let inputs = [
+        ("rows.0", place.path("rows.jsonl")),
+        ("tokenizer.vocab_file", fixture("gpt2/vocab.json")),
+        ("tokenizer.merge_file", fixture("gpt2/merges.txt")),
+    ];
+    let kept = |given: Option<&str>, tasks: Vec<Task>, output: &str| {
+        let Job::Tokenize(mut job) = tokenize_job() else { panic!("another job") };
+        job.model.chat_template = given.map(str::to_owned);
+        job.stage.sources = vec![RowSource { split: SplitRule::All(Split::Train), tasks }];
+        place.run(&Job::Tokenize(job), &inputs, output).unwrap();
+        let tokenizer = Tokenizer::open(&place.path(output).join("tokenizer")).unwrap();
+        let template = tokenizer.chat_template().unwrap();
+        (template, tokenizer.chat_date().map(str::to_owned))
+    };
+    let loud = Some(LOUD.to_owned());
+    let day = Some("2024-07-26");
+    assert_eq!(kept(None, vec![chat(Some(LOUD), None)], "of_task"), (loud.clone(), None));
+    let dated = kept(Some(LOUD), vec![chat(None, day)], "of_recipe");
+    assert_eq!(dated, (loud.clone(), day.map(str::to_owned)));
+    // A task's own comes before the recipe's; two that differ leave the recipe's.
+    let both = kept(Some("x"), vec![chat(Some(LOUD), None)], "of_both");
+    assert_eq!(both, (loud, None));
+    let two = vec![chat(Some(LOUD), day), chat(None, day)];
+    let quiet = "{% for message in messages %}{{ message.content }}{% endfor %}";
+    assert_eq!(kept(Some(quiet), two, "of_two"), (Some(quiet.to_owned()), None));
+    let texts = std::fs::read_to_string(place.path("of_recipe/train.samples.jsonl")).unwrap();
+    assert!(texts.contains("\"prompt\":\"!a!\""), "{texts}");
 }
 
 #[test]

@@ -108,7 +108,11 @@ fn tokenize(answer_only_loss: bool) -> Job {
     let split = SplitRule::ByHash { field: "term".to_owned(), validation: 0.1, test: 0.6 };
     let sources = vec![RowSource { split, tasks: vec![task, half] }];
     Job::Tokenize(TokenizeJob {
-        model: TokenizeModel { tokenizer: TokenizerKind::SentencePiece, encoder_seq_length: 40 },
+        model: TokenizeModel {
+            tokenizer: TokenizerKind::SentencePiece,
+            chat_template: None,
+            encoder_seq_length: 40,
+        },
         stage: TokenizeStage { sources },
     })
 }

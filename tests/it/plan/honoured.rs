@@ -159,6 +159,7 @@ const IN_SMALL: &[(&str, &str, &str)] = &[
         "model.tokenizer={library: megatron, vocab_file: a, merge_file: b}",
         "tokenize<",
     ),
+    ("model.tokenizer.chat_template=other", "", "tokenize"),
     ("model.data.add_bos=true", "", "tokenize"),
     ("model.data.add_eos=false", "", "tokenize"),
     ("model.optim.name=adamw", "", "base"),

@@ -46,6 +46,13 @@ const CASES: &[(&str, &str, &str)] = &[
         "top_k has no effect on greedy decoding",
     ),
     (
+        "~stages.tokenize; ~stages.shard; ~stages.evaluate; ~stages.generate; ~stages.base; \
+         ~stages.tuned.train.data; stages.tuned.train.model=load; \
+         ++model.data.data_prefix=[1.0, a]; ++model.tokenizer.chat_template=x",
+        "lint::chat_template",
+        "a tokenize stage writes, and there is none",
+    ),
+    (
         "++stages.tokenize.tokenize.sources.0.tasks.1.add_eos=false",
         "lint::no_end",
         "task `define` never shows where an answer ends",
