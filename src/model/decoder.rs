@@ -3,17 +3,27 @@
 use super::Model;
 use super::batch::{Batch, Pass};
 use super::chunk::Chunk;
-use crate::kernels::attention::{Cache, Continued};
+use crate::kernels::attention::{BLOCK, Cache, Continued};
 use candle_core::{Result, Tensor, bail};
 
 /// Rows being read.
 #[derive(Debug)]
 pub struct Decoder<'a> {
     model: &'a Model,
-    /// Keys and values of every block, by chunk.
+    /// Keys and values of every layer, by chunk; a row has the same blocks in all of them.
     caches: Vec<Vec<Cache>>,
-    /// Tokens that each row has read.
-    lengths: Vec<usize>,
+    rows: Vec<Row>,
+    /// Blocks of the caches that no row has.
+    free: Vec<u32>,
+}
+
+/// A row, as far as it has been read.
+#[derive(Clone, Debug, Default)]
+struct Row {
+    /// Its tokens.
+    length: usize,
+    /// Where their keys and values stand.
+    blocks: Vec<u32>,
 }
 
 /// New tokens of some rows, end to end.
@@ -47,15 +57,16 @@ impl Reading {
 }
 
 impl<'a> Decoder<'a> {
-    /// Room for `rows` rows of up to `capacity` tokens each.
-    pub fn new(model: &'a Model, rows: usize, capacity: usize) -> Result<Decoder<'a>> {
+    /// Place for `rows` rows, which share `blocks` blocks of [`BLOCK`] tokens.
+    pub fn new(model: &'a Model, rows: usize, blocks: usize) -> Result<Decoder<'a>> {
         let (shape, weights) = (&model.geometry.shape, model.weights());
         let place = (weights.formats().products, weights.device());
         let of_chunk = |chunk: &Chunk| {
-            (0..chunk.trunk.len()).map(|_| Cache::new(rows, capacity, shape, place)).collect()
+            (0..chunk.trunk.len()).map(|_| Cache::new(blocks, shape, place)).collect()
         };
         let caches = model.chunks().iter().map(of_chunk).collect::<Result<_>>()?;
-        Ok(Decoder { model, caches, lengths: vec![0; rows] })
+        let free = (0..blocks as u32).rev().collect();
+        Ok(Decoder { model, caches, rows: vec![Row::default(); rows], free })
     }
 
     /// Notes new tokens of some rows, each row at most once and each with at least one token: they
@@ -63,17 +74,23 @@ impl<'a> Decoder<'a> {
     pub fn begin(&mut self, new: &[(usize, &[u32])]) -> Result<Reading> {
         let mut reading = Reading { starts: vec![0], ..Reading::default() };
         for &(row, read) in new {
-            let Some(length) = self.lengths.get_mut(row).filter(|_| !read.is_empty()) else {
+            let Some(known) = self.rows.get_mut(row).filter(|_| !read.is_empty()) else {
                 bail!("row {row} is not there, or has no new token")
             };
+            let positions = known.length..known.length + read.len();
+            known.length = positions.end;
+            while known.blocks.len() * BLOCK < known.length {
+                let Some(block) = self.free.pop() else {
+                    bail!("no block is left for row {row}, which has {} tokens", known.length)
+                };
+                known.blocks.push(block);
+            }
             reading.rows.push(row);
-            reading.lengths.push(*length);
+            reading.lengths.push(positions.start);
             reading.tokens.extend_from_slice(read);
-            let positions = *length..*length + read.len();
             reading.positions.extend(positions.map(|position| position as u32));
             reading.starts.push(reading.tokens.len());
             reading.places.push(reading.tokens.len() as u32 - 1);
-            *length += read.len();
         }
         Ok(reading)
     }
@@ -87,7 +104,8 @@ impl<'a> Decoder<'a> {
         };
         let pass = reading.pass(self.model);
         let Reading { starts, rows, lengths, .. } = reading;
-        let continued = Continued { starts, slots: rows, lengths };
+        let blocks: Vec<&[u32]> = rows.iter().map(|row| &self.rows[*row].blocks[..]).collect();
+        let continued = Continued { starts, blocks: &blocks, lengths };
         part.trunk.continued(part.input(x, &pass)?, &pass, caches, &continued)
     }
 
@@ -98,15 +116,10 @@ impl<'a> Decoder<'a> {
         last.logits(stream, &reading.pass(self.model), &reading.places)
     }
 
-    /// Forgets what a row has read.
+    /// Forgets what a row has read; its blocks are free for others.
     pub fn release(&mut self, row: usize) {
-        if let Some(length) = self.lengths.get_mut(row) {
-            *length = 0;
+        if let Some(row) = self.rows.get_mut(row) {
+            self.free.extend(std::mem::take(row).blocks);
         }
-    }
-
-    /// Tokens that a row has read.
-    pub fn length(&self, row: usize) -> usize {
-        self.lengths[row]
     }
 }

@@ -17,6 +17,7 @@ DEV = "cuda"
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 CODE = {F32: 0, BF16: 1, F16: 2}
 BOUND = {F32: 2e-5, BF16: 6e-3, F16: 1e-3}
+BLOCK = 32  # of a cache: kernels/attention/cached.rs
 I64, F = ctypes.c_int64, ctypes.c_float
 torch.backends.cuda.matmul.allow_tf32 = False
 for name in ("sft_gemm_create", "sft_sdpa_create"):
@@ -372,23 +373,24 @@ def attention_case(dtype, lengths, heads, groups, d, drop=False):
 
 
 def cached_case(dtype, heads, groups, d, past, new):
-    capacity, slots = max(p + n for p, n in zip(past, new)) + 3, len(past) + 2
+    widest = -(-max(p + n for p, n in zip(past, new)) // BLOCK)
     width, per = (heads + 2 * groups) * d, heads // groups
-    cache = torch.zeros(slots, capacity, groups, 2 * d, device=DEV, dtype=dtype)
-    slot_of = torch.randperm(slots)[: len(past)].tolist()
+    cache = torch.zeros(len(past) * widest + 2, BLOCK, groups, 2 * d, device=DEV, dtype=dtype)
+    blocks_of = torch.randperm(len(cache))[: len(past) * widest].view(len(past), widest)
     whole = [rnd(p + n, width, dtype=dtype) for p, n in zip(past, new)]
-    for w, p, s in zip(whole, past, slot_of):
-        cache[s, :p] = w[:p].view(p, groups, per + 2, d)[:, :, per:].reshape(p, groups, 2 * d)
+    for w, p, blocks in zip(whole, past, blocks_of.to(DEV)):
+        at = torch.arange(p, device=DEV)
+        cache[blocks[at // BLOCK], at % BLOCK] = w[:p].view(p, groups, per + 2, d)[:, :, per:].reshape(p, groups, 2 * d)
     qkv = torch.cat([w[p:] for w, p in zip(whole, past)])
-    rows = [(s, p + i) for s, p, n in zip(slot_of, past, new) for i in range(n)]
-    sl, pl = (torch.tensor([r[i] for r in rows], dtype=torch.int32, device=DEV) for i in (0, 1))
+    rows = [(s, p + i) for s, (p, n) in enumerate(zip(past, new)) for i in range(n)]
+    where_to = torch.tensor([r[i] for i in (0, 1) for r in rows] + blocks_of.flatten().tolist(), dtype=torch.int32, device=DEV)
     refs = []
     for w, p in zip(whole, past):
         y, _, _ = attention_reference(w, [0, w.shape[0]], heads, groups, d, torch.zeros(w.shape[0], heads * d, device=DEV), None)
         refs.append(y[p:])
     out, h = torch.empty(len(rows), heads * d, device=DEV, dtype=dtype), Heads(heads, groups, d, 1 / math.sqrt(d), 0, heads)
     check(f"cached attention {str(dtype)[6:]} heads {heads}/{groups} d {d} past {past} new {new}",
-          lambda: call("sft_attention_cached", stream(), CODE[dtype], h, qkv, cache, sl, pl, I64(capacity), out, I64(len(rows))), [out], [torch.cat(refs)], BOUND[dtype])
+          lambda: call("sft_attention_cached", stream(), CODE[dtype], h, qkv, cache, where_to, I64(widest), I64(BLOCK), out, I64(len(rows))), [out], [torch.cat(refs)], BOUND[dtype])
 
 
 # ---- products, optimizer ---------------------------------------------------------------------------------------------
@@ -584,11 +586,11 @@ def times():
             row("   torch sdpa bwd", time_ms(lambda: torch.autograd.grad(o, [q, k, v], dd, retain_graph=True), 10), "")
             del q, k, v, o, dd
     # decoding
-    cache = rnd(8, 2048, NH, 2 * D, dtype=dtype)
+    cache = rnd(8 * 2048 // BLOCK, BLOCK, NH, 2 * D, dtype=dtype)
     qkv1, y1 = rnd(8, 3 * H, dtype=dtype), torch.empty(8, H, device=DEV, dtype=dtype)
-    sl = torch.arange(8, dtype=torch.int32, device=DEV); pl = torch.full((8,), 255, dtype=torch.int32, device=DEV)
+    where_to = torch.cat([torch.arange(8), torch.full((8,), 255), torch.arange(8 * 2048 // BLOCK)]).to(DEV, torch.int32)
     h = Heads(16, 16, 128, 1 / math.sqrt(128), 0, 16)
-    row("cached attention, 8 rows, 256 keys", time_ms(lambda: call("sft_attention_cached", stream(), c, h, qkv1, cache, sl, pl, I64(2048), y1, I64(8))), "")
+    row("cached attention, 8 rows, 256 keys", time_ms(lambda: call("sft_attention_cached", stream(), c, h, qkv1, cache, where_to, I64(2048 // BLOCK), I64(BLOCK), y1, I64(8))), "")
     # products
     for inputs, outputs in ((2048, 6144), (2048, 2048), (2048, 8192), (8192, 2048), (2048, 3072), (3072, 2048), (2048, V)):
         x, w, dy, bias = rnd(T, inputs, dtype=dtype), rnd(outputs, inputs, dtype=dtype), rnd(T, outputs, dtype=dtype), rnd(outputs, dtype=dtype)

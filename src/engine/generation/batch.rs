@@ -129,7 +129,7 @@ pub fn decode(
     check_prompts(request.prompts, context)?;
     let mut batch = Batch::new(request, context);
     loop {
-        batch.fill(predictor);
+        batch.fill();
         if batch.rows.iter().all(Option::is_none) {
             return Ok(batch.results.into_iter().flatten().collect());
         }
@@ -197,10 +197,9 @@ impl<'a> Batch<'a> {
     }
 
     /// Gives free rows to waiting prompts.
-    fn fill(&mut self, predictor: &mut dyn Predictor) {
-        for (index, row) in self.rows.iter_mut().enumerate().filter(|(_, row)| row.is_none()) {
+    fn fill(&mut self) {
+        for row in self.rows.iter_mut().filter(|row| row.is_none()) {
             let Some(prompt) = self.waiting.pop_front() else { return };
-            predictor.release(index);
             *row = Some(Row {
                 prompt,
                 tokens: Vec::new(),
@@ -233,7 +232,10 @@ impl<'a> Batch<'a> {
             row.show(stop.is_some(), &self.request.rules.settings().end_strings, listener);
             match stop {
                 None => self.rows[index] = Some(row),
-                Some(stop_reason) => self.finish(row, stop_reason, listener),
+                Some(stop_reason) => {
+                    predictor.release(index);
+                    self.finish(row, stop_reason, listener);
+                }
             }
         }
         Ok(())

@@ -12,15 +12,16 @@ pub struct Cached<'a> {
 }
 
 impl<'a> Cached<'a> {
-    /// Room for `rows` rows; none of them will read more than `longest` tokens.
+    /// Room for `rows` rows at a time, of texts that grow to at most so many tokens each, or until
+    /// the model's positions end.
     pub fn new(
         replica: Replica<'a>,
         rows: usize,
-        longest: usize,
+        lengths: &[usize],
     ) -> Result<Cached<'a>, ModelError> {
         let context = replica.model().architecture().max_position_embeddings;
-        let reader = replica.reader(rows, longest.min(context))?;
-        Ok(Cached { reader, context })
+        let lengths: Vec<usize> = lengths.iter().map(|length| *length.min(&context)).collect();
+        Ok(Cached { reader: replica.reader(rows, &lengths)?, context })
     }
 }
 

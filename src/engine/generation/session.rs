@@ -124,11 +124,11 @@ impl<'a> Session<'a> {
         listener: &mut Listener<'_>,
     ) -> Result<Vec<Generated>, SessionError> {
         let rules = Rules::new(settings, self.tokenizer.vocab_size(), self.tokenizer.eos())?;
-        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + settings.max_length;
         let share @ (first, every) = self.replica.share();
-        let mine = prompts.len().saturating_sub(first).div_ceil(every);
-        let rows = settings.batch_size.min(mine).max(1);
-        let mut cached = Cached::new(self.replica, rows, longest).map_err(SessionError::Model)?;
+        let mine = prompts.iter().skip(first).step_by(every);
+        let lengths: Vec<usize> = mine.map(|prompt| prompt.len() + settings.max_length).collect();
+        let rows = settings.batch_size.min(lengths.len());
+        let mut cached = Cached::new(self.replica, rows, &lengths).map_err(SessionError::Model)?;
         let vocabulary = Texts(self.tokenizer);
         let request = Request { prompts, rules: &rules, vocabulary: &vocabulary, stop, share };
         Ok(batch::decode(&mut cached, &request, listener)?)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Command {
     /// Make room for rows of text, in place of those before.
-    Open { rows: usize, capacity: usize },
+    Open { rows: usize, blocks: usize },
     /// Forget rows, then read new tokens of rows.
     Extend { released: Vec<usize>, new: Vec<(usize, Vec<u32>)> },
     /// Score targets.

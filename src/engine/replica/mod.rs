@@ -6,6 +6,7 @@
 
 mod command;
 
+use crate::kernels::attention::BLOCK;
 use crate::kernels::cross_entropy::Score;
 use crate::model::Model;
 use crate::model::batch::{Batch, Targets};
@@ -111,8 +112,8 @@ impl Member {
         loop {
             match (Command::hear(&self.mesh)?, &mut decoder) {
                 (Command::End, _) => return Ok(()),
-                (Command::Open { rows, capacity }, decoder) => {
-                    *decoder = Some(Decoder::new(&self.model, rows, capacity)?);
+                (Command::Open { rows, blocks }, decoder) => {
+                    *decoder = Some(Decoder::new(&self.model, rows, blocks)?);
                 }
                 (Command::Extend { released, new }, Some(decoder)) => {
                     for row in released {
@@ -240,11 +241,13 @@ impl<'a> Replica<'a> {
         (self.member.mesh.at.data, self.member.mesh.degrees.data)
     }
 
-    /// Room for `rows` rows of up to `capacity` tokens each, in place of those before.
-    pub fn reader(self, rows: usize, capacity: usize) -> Result<Reader<'a>> {
+    /// Place for `rows` rows at a time, of texts of at most so many tokens each, in place of the
+    /// rows before. There is room for the longest of them together.
+    pub fn reader(self, rows: usize, lengths: &[usize]) -> Result<Reader<'a>> {
+        let blocks = blocks(rows, lengths);
         self.watched(|member| {
-            member.tell(&Command::Open { rows, capacity })?;
-            let decoder = Decoder::new(&member.model, rows, capacity)?;
+            member.tell(&Command::Open { rows, blocks })?;
+            let decoder = Decoder::new(&member.model, rows, blocks)?;
             Ok(Reader { replica: self, decoder, released: Vec::new() })
         })
     }
@@ -280,11 +283,18 @@ impl Reader<'_> {
         })
     }
 
-    /// Forgets what a row has read.
+    /// Forgets what a row has read; others have its room.
     pub fn release(&mut self, row: usize) {
         self.decoder.release(row);
         self.released.push(row);
     }
+}
+
+/// Blocks of a cache that the longest `rows` texts need together; at least one.
+fn blocks(rows: usize, lengths: &[usize]) -> usize {
+    let mut blocks: Vec<usize> = lengths.iter().map(|length| length.div_ceil(BLOCK)).collect();
+    blocks.sort_unstable();
+    blocks.iter().rev().take(rows).sum::<usize>().max(1)
 }
 
 /// What only the leader has.

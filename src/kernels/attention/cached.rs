@@ -11,26 +11,24 @@ use crate::kernels::real::Real;
 use candle_core::{DType, Device, Tensor, bail};
 use rayon::prelude::*;
 
-/// Keys and values of the sequences being generated, for one layer.
+/// Tokens whose keys and values stand in one block of a cache.
+pub const BLOCK: usize = 32;
+
+/// Keys and values of the sequences being generated, for one layer, in blocks of [`BLOCK`] tokens
+/// that any sequence may have (Kwon et al., "Efficient Memory Management for Large Language Model
+/// Serving with `PagedAttention`").
 #[derive(Clone, Debug)]
 pub struct Cache {
-    /// `[slots, capacity, groups·2·head_dim]`: per group a key, then its value.
+    /// `[blocks, BLOCK, groups·2·head_dim]`: per group a key, then its value.
     values: Tensor,
-    capacity: usize,
 }
 
 impl Cache {
-    /// Room for `slots` sequences of up to `capacity` tokens each, in this format and on this
-    /// device.
-    pub fn new(
-        slots: usize,
-        capacity: usize,
-        shape: &Shape,
-        (dtype, device): (DType, &Device),
-    ) -> Result<Cache> {
+    /// Room for `blocks` blocks, in this format and on this device.
+    pub fn new(blocks: usize, shape: &Shape, (dtype, device): (DType, &Device)) -> Result<Cache> {
         let width = 2 * shape.groups * shape.head_dim;
-        let values = Tensor::zeros((slots, capacity, width), dtype, device)?;
-        Ok(Cache { values, capacity })
+        let values = Tensor::zeros((blocks, BLOCK, width), dtype, device)?;
+        Ok(Cache { values })
     }
 }
 
@@ -39,8 +37,9 @@ impl Cache {
 pub struct Continued<'a> {
     /// First new row of each sequence and, last, the number of new rows.
     pub starts: &'a [usize],
-    /// The cache's slot of each sequence; no slot twice.
-    pub slots: &'a [usize],
+    /// The cache's blocks of each sequence, in the order of its tokens, with room for the new ones;
+    /// no block twice.
+    pub blocks: &'a [&'a [u32]],
     /// Tokens that each of these sequences already has in the cache.
     pub lengths: &'a [usize],
 }
@@ -66,7 +65,7 @@ pub fn cached(
         let new = read::<T>(qkv)?;
         let new: &[T] = &new;
         update::<T, _>(&cache.values, |values| {
-            append(values, cache.capacity, new, continued, shape);
+            append(values, new, continued, shape);
         })?;
         let values = read::<T>(&cache.values)?;
         let values: &[T] = &values;
@@ -74,9 +73,8 @@ pub fn cached(
         let outputs = cut(&mut output, shape.output_width(), continued.starts);
         outputs.into_par_iter().enumerate().for_each(|(index, output)| {
             let [from, to] = [continued.starts[index], continued.starts[index + 1]];
-            let per_slot = cache.capacity * 2 * shape.groups * shape.head_dim;
-            let past = &values[continued.slots[index] * per_slot..][..per_slot];
             let new = &new[from * shape.qkv_width()..to * shape.qkv_width()];
+            let past = (values, continued.blocks[index]);
             sequence(new, past, continued.lengths[index], shape, output);
         });
         tensor(output, (tokens, shape.output_width()), qkv.dtype())
@@ -85,42 +83,37 @@ pub fn cached(
 
 impl Continued<'_> {
     fn check(&self, cache: &Cache) -> Result<()> {
-        let slots = cache.values.dim(0)?;
+        let there = cache.values.dim(0)?;
         let sequences = self.starts.len() - 1;
-        if self.slots.len() != sequences || self.lengths.len() != sequences {
+        if self.blocks.len() != sequences || self.lengths.len() != sequences {
             bail!(
-                "{} slots and {} lengths for {sequences} sequences",
-                self.slots.len(),
+                "{} lists of blocks and {} lengths for {sequences} sequences",
+                self.blocks.len(),
                 self.lengths.len()
             )
         }
-        for (index, (slot, length)) in self.slots.iter().zip(self.lengths).enumerate() {
+        for (index, (blocks, length)) in self.blocks.iter().zip(self.lengths).enumerate() {
             let end = length + self.starts[index + 1] - self.starts[index];
-            if *slot >= slots || end > cache.capacity {
-                bail!(
-                    "sequence {index} needs slot {slot} and {end} tokens; the cache has {slots} slots of {}",
-                    cache.capacity
-                )
+            if end > blocks.len() * BLOCK {
+                bail!("sequence {index} has {} blocks of {BLOCK} for {end} tokens", blocks.len())
+            }
+            if let Some(block) = blocks.iter().find(|block| **block as usize >= there) {
+                bail!("sequence {index} has block {block}; the cache has {there}")
             }
         }
         Ok(())
     }
 }
 
-fn append<T: Real>(
-    values: &mut [T],
-    capacity: usize,
-    new: &[T],
-    continued: &Continued<'_>,
-    shape: &Shape,
-) {
+fn append<T: Real>(values: &mut [T], new: &[T], continued: &Continued<'_>, shape: &Shape) {
     let pair = 2 * shape.head_dim;
     for (index, bounds) in continued.starts.windows(2).enumerate() {
-        let first = continued.slots[index] * capacity + continued.lengths[index];
         for (offset, row) in (bounds[0]..bounds[1]).enumerate() {
+            let place = continued.lengths[index] + offset;
+            let block = continued.blocks[index][place / BLOCK] as usize;
             for group in 0..shape.groups {
                 let from = row * shape.qkv_width() + shape.key(group);
-                let to = ((first + offset) * shape.groups + group) * pair;
+                let to = ((block * BLOCK + place % BLOCK) * shape.groups + group) * pair;
                 values[to..to + pair].copy_from_slice(&new[from..from + pair]);
             }
         }
@@ -128,27 +121,38 @@ fn append<T: Real>(
 }
 
 vectorized! {
-    fn sequence<T: Real>(new: &[T], past: &[T], length: usize, shape: &Shape, output: &mut [T]) {
+    fn sequence<T: Real>(
+        new: &[T],
+        past: (&[T], &[u32]),
+        length: usize,
+        shape: &Shape,
+        output: &mut [T],
+    ) {
+        let (values, blocks) = past;
         let (width, d) = (shape.qkv_width(), shape.head_dim);
-        let rows = new.len() / width;
+        let (rows, step) = (new.len() / width, 2 * shape.groups * d);
         let mut scores = vec![T::ZERO; length + rows];
         for (row, head) in (0..rows).flat_map(|row| (0..shape.heads).map(move |head| (row, head))) {
             let group = head / shape.heads_per_group();
-            let key_at = |key: usize| (key * shape.groups + group) * 2 * d;
+            let pairs = |block: u32| &values[block as usize * BLOCK * step + group * 2 * d..];
             let q = &new[row * width + shape.query(head)..][..d];
             let scores = &mut scores[..=length + row];
-            for (key, score) in scores.iter_mut().enumerate() {
-                let k = &past[key_at(key)..][..d];
-
-                *score = dot(q, k) * T::of(shape.scale);
+            for (scores, block) in scores.chunks_mut(BLOCK).zip(blocks) {
+                let pairs = pairs(*block);
+                for (key, score) in scores.iter_mut().enumerate() {
+                    *score = dot(q, &pairs[key * step..][..d]) * T::of(shape.scale);
+                }
             }
             softmax(scores);
             let out = &mut output[(row * shape.heads + head) * d..][..d];
             out.fill(T::ZERO);
-            for (key, probability) in scores.iter().enumerate() {
-                let v = &past[key_at(key) + d..][..d];
-                for (out, v) in out.iter_mut().zip(v) {
-                    *out = probability.fma(*v, *out);
+            for (scores, block) in scores.chunks(BLOCK).zip(blocks) {
+                let pairs = pairs(*block);
+                for (key, probability) in scores.iter().enumerate() {
+                    let v = &pairs[key * step + d..][..d];
+                    for (out, v) in out.iter_mut().zip(v) {
+                        *out = probability.fma(*v, *out);
+                    }
                 }
             }
         }

@@ -11,7 +11,7 @@ mod forward;
 mod tiles;
 
 pub use backward::backward;
-pub use cached::{Cache, Continued, cached};
+pub use cached::{BLOCK, Cache, Continued, cached};
 pub use forward::{Saved, forward};
 
 use super::Result;

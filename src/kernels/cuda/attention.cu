@@ -16,13 +16,24 @@ __global__ void row_products(const T *__restrict__ y, const T *__restrict__ dy, 
   if (threadIdx.x == 0) along[item] = sum;
 }
 
-// Copies keys and values of new rows behind those cached. cache: [slots, capacity, groups, 2·head_dim].
+// Where the keys and values of sequences stand in a cache [blocks, BLOCK, groups, 2·head_dim]. list: of each new row its
+// sequence, of each its place in it, then of each sequence its blocks, in lines of `widest`.
+struct Pages {
+  static constexpr uint32_t BLOCK = 32;
+  const uint32_t *list;
+  int64_t rows, widest;
+  __device__ uint32_t place(int64_t row) const { return list[rows + row]; }
+  __device__ const uint32_t *blocks(int64_t row) const { return list + 2 * rows + list[row] * widest; }
+  // The place of a sequence's token among the cache's, by the sequence's blocks.
+  __device__ int64_t at(const uint32_t *blocks, uint32_t key) const { return int64_t(blocks[key / BLOCK]) * BLOCK + key % BLOCK; }
+};
+
+// Copies keys and values of new rows behind those cached.
 template <typename T>
-__global__ void append(const T *__restrict__ qkv, T *__restrict__ cache, const uint32_t *__restrict__ slots,
-                       const uint32_t *__restrict__ places, int64_t capacity, Heads heads) {
+__global__ void append(const T *__restrict__ qkv, T *__restrict__ cache, Pages pages, Heads heads) {
   const int64_t row = blockIdx.x;
   const int pair = 2 * heads.head_dim;
-  T *to = cache + (int64_t(slots[row]) * capacity + places[row]) * heads.groups * pair;
+  T *to = cache + pages.at(pages.blocks(row), pages.place(row)) * heads.groups * pair;
   for (int at = threadIdx.x; at < heads.groups * pair; at += blockDim.x)
     to[at] = qkv[row * heads.qkv_width() + heads.key(at / pair) + at % pair];
 }
@@ -30,16 +41,15 @@ __global__ void append(const T *__restrict__ qkv, T *__restrict__ cache, const u
 // One (new row, head) per block. Eight lanes share a key, C packs of 8 channels each; every such group of lanes
 // keeps a softmax of its own keys, and all are joined at the end.
 template <typename T, int C>
-__global__ void __launch_bounds__(256) cached(const T *__restrict__ qkv, const T *__restrict__ cache,
-                                              const uint32_t *__restrict__ slots, const uint32_t *__restrict__ places,
-                                              int64_t capacity, Heads heads, T *__restrict__ output) {
+__global__ void __launch_bounds__(256) cached(const T *__restrict__ qkv, const T *__restrict__ cache, Pages pages, Heads heads,
+                                              T *__restrict__ output) {
   constexpr int CHANNELS = 64 * C, PARTS = 32;
   __shared__ float maxima[PARTS], sums[PARTS], outs[PARTS][CHANNELS];
   const int64_t row = blockIdx.x;
   const int head = blockIdx.y, part = threadIdx.x / 8, lane = threadIdx.x % 8, d = heads.head_dim;
   const int64_t stride = int64_t(heads.groups) * 2 * d;
-  const T *keys = cache + int64_t(slots[row]) * capacity * stride + int64_t(head / heads.per_group()) * 2 * d;
-  const uint32_t count = places[row] + 1;
+  const T *keys = cache + int64_t(head / heads.per_group()) * 2 * d;
+  const uint32_t *blocks = pages.blocks(row), count = pages.place(row) + 1;
   float q[C][8], out[C][8] = {}, max = -1e30f, sum = 0.f;
 #pragma unroll
   for (int c = 0; c < C; c++)
@@ -52,7 +62,7 @@ __global__ void __launch_bounds__(256) cached(const T *__restrict__ qkv, const T
   for (uint32_t first = 0; first < count; first += PARTS) {
     const uint32_t key = first + part;
     const bool seen = key < count;
-    const T *from = keys + int64_t(seen ? key : 0) * stride;
+    const T *from = keys + pages.at(blocks, seen ? key : 0) * stride;
     float score = 0.f, value[C][8];
 #pragma unroll
     for (int c = 0; c < C; c++) {
@@ -130,19 +140,19 @@ extern "C" int sft_attention_backward(void *stream, int format, const SftHeads *
   return run(cudaStream_t(stream), format, by, dropout, tiles, count, qkv, log_sums, along, dy, dqkv);
 }
 
-// Appends the keys and values of new rows at (slots[row], places[row]) of the cache, then attends each row to its
-// slot's keys up to its own.
+// Appends the keys and values of new rows to the cache, then attends each row to its sequence's keys up to its own.
+// where_to, widest, block: as in Pages.
 extern "C" int sft_attention_cached(void *stream, int format, const SftHeads *heads, const void *qkv, void *cache,
-                                    const void *slots, const void *places, int64_t capacity, void *output, int64_t rows) {
+                                    const void *where_to, int64_t widest, int64_t block, void *output, int64_t rows) {
   if (rows == 0) return 0;
   const sft::Heads by(*heads);
-  if (by.head_dim > 256) return sft::REFUSED;
+  if (by.head_dim > 256 || block != sft::Pages::BLOCK) return sft::REFUSED;
+  const sft::Pages pages{(const uint32_t *)where_to, rows, widest};
 #define SFT_CACHED(C)                                                                                                  \
   sft::cached<T, C><<<dim3(unsigned(rows), by.heads), 256, 0, cudaStream_t(stream)>>>(                                 \
-      (const T *)qkv, (const T *)cache, (const uint32_t *)slots, (const uint32_t *)places, capacity, by, (T *)output)
+      (const T *)qkv, (const T *)cache, pages, by, (T *)output)
   SFT_ON_FORMAT(format,
-      sft::append<T><<<unsigned(rows), 256, 0, cudaStream_t(stream)>>>(
-          (const T *)qkv, (T *)cache, (const uint32_t *)slots, (const uint32_t *)places, capacity, by);
+      sft::append<T><<<unsigned(rows), 256, 0, cudaStream_t(stream)>>>((const T *)qkv, (T *)cache, pages, by);
       if (by.head_dim <= 64) SFT_CACHED(1); else if (by.head_dim <= 128) SFT_CACHED(2); else SFT_CACHED(4));
 #undef SFT_CACHED
   return cudaGetLastError();

@@ -199,7 +199,7 @@ pub(in crate::kernels) fn backward(
 }
 
 /// Appends the new rows' keys and values to the cache and attends; `values` is the cache
-/// `[slots, capacity, groups·2·head_dim]`.
+/// `[blocks, BLOCK, groups·2·head_dim]`.
 pub(in crate::kernels) fn cached(
     qkv: &Tensor,
     values: &Tensor,
@@ -210,17 +210,11 @@ pub(in crate::kernels) fn cached(
     if values.dtype() != dtype {
         bail!("the cache holds {:?}, the new rows are {dtype:?}", values.dtype())
     }
-    let (mut slots, mut places) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
-    for (index, bounds) in continued.starts.windows(2).enumerate() {
-        for offset in 0..bounds[1] - bounds[0] {
-            slots.push(continued.slots[index] as u32);
-            places.push((continued.lengths[index] + offset) as u32);
-        }
-    }
-    let (slots, places) = (context.words(&slots)?, context.words(&places)?);
+    let widest = continued.blocks.iter().map(|blocks| blocks.len()).max().unwrap_or_default();
+    let where_to = context.words(&places(continued, rows, widest))?;
     let output = context.unfilled((rows, shape.output_width()), dtype)?;
     let (new, cache, out) = (hold(qkv)?, hold(values)?, hold(&output)?);
-    let (slots, places) = (hold(&slots)?, hold(&places)?);
+    let where_to = hold(&where_to)?;
     let work = context.work(Part::Attention)?;
     let code = ffi::sft_attention_cached(
         work.stream(),
@@ -228,8 +222,8 @@ pub(in crate::kernels) fn cached(
         &heads(shape, None),
         new.at(),
         cache.at(),
-        slots.at(),
-        places.at(),
+        where_to.at(),
+        widest as i64,
         values.dim(1)? as i64,
         out.at(),
         rows as i64,
@@ -237,6 +231,23 @@ pub(in crate::kernels) fn cached(
     check("cached attention", code)?;
     drop(out);
     Ok(output)
+}
+
+/// One list for the device: of each new row the number of its sequence, of each its place in it,
+/// and the blocks of each sequence, `widest` of them.
+fn places(continued: &Continued<'_>, rows: usize, widest: usize) -> Vec<u32> {
+    let mut list = Vec::with_capacity(2 * rows + continued.blocks.len() * widest);
+    for (index, bounds) in continued.starts.windows(2).enumerate() {
+        list.extend((bounds[0]..bounds[1]).map(|_| index as u32));
+    }
+    for (bounds, length) in continued.starts.windows(2).zip(continued.lengths) {
+        list.extend((0..bounds[1] - bounds[0]).map(|offset| (length + offset) as u32));
+    }
+    for blocks in continued.blocks {
+        list.extend_from_slice(blocks);
+        list.extend((blocks.len()..widest).map(|_| 0));
+    }
+    list
 }
 
 #[expect(clippy::cast_possible_wrap, reason = "heads and widths are far below 2^31")]

@@ -354,9 +354,9 @@ unsafe extern "C" {
         heads: &Heads,
         qkv: A<'_>,
         cache: A<'_>,
-        slots: A<'_>,
-        places: A<'_>,
-        capacity: i64,
+        where_to: A<'_>,
+        widest: i64,
+        block: i64,
         output: A<'_>,
         rows: i64,
     ) -> c_int;

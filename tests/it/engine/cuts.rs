@@ -97,7 +97,8 @@ fn a_decoder_gives_the_logits_of_the_whole_text() {
             model.logits(&view(&batch), &ends).unwrap().to_vec2().unwrap();
 
         let member = Member::alone(&model).unwrap();
-        let mut decoder = member.whole().unwrap().reader(texts.len(), SEQ_LENGTH).unwrap();
+        let mut decoder =
+            member.whole().unwrap().reader(texts.len(), &vec![SEQ_LENGTH; texts.len()]).unwrap();
         let mut last = vec![Vec::new(); texts.len()];
         // Rows come and go: each reads its first token alone, the rest one by one, all together.
         for place in 0..texts.iter().map(|text| text.len()).max().unwrap() {

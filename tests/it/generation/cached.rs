@@ -44,7 +44,7 @@ fn check_greedy(architecture: &Architecture, batch_size: usize) {
         share: (0, 1),
     };
     let mut cached =
-        Cached::new(member.whole().expect("one rank"), batch_size, 32).expect("a cache");
+        Cached::new(member.whole().expect("one rank"), batch_size, &[32; 16]).expect("a cache");
     let results = decode(&mut cached, &request, &mut |_| ()).expect("decodes");
     let mut different = std::collections::BTreeSet::new();
     for (prompt, result) in prompts.iter().zip(results) {
@@ -74,7 +74,8 @@ fn cached_logits_are_those_of_a_full_pass() {
     for architecture in [learned(VOCAB), rotary(VOCAB)] {
         let model = random(&architecture);
         let member = Member::alone(&model).expect("one rank");
-        let mut cached = Cached::new(member.whole().expect("one rank"), 2, 32).expect("a cache");
+        let mut cached =
+            Cached::new(member.whole().expect("one rank"), 2, &[32; 2]).expect("a cache");
         let [first, second] = [vec![3, 1, 4, 1, 5, 9, 2, 6], vec![2, 7, 1]];
         let read = |cached: &mut Cached<'_>, rows: &[NewTokens<'_>]| {
             let logits = cached.extend(rows).expect("a forward pass");
@@ -93,6 +94,29 @@ fn cached_logits_are_those_of_a_full_pass() {
         let again = read(&mut cached, &[NewTokens { row: 1, tokens: &second }]);
         close(&again[0], &logits(&model, &second));
     }
+}
+
+#[test]
+fn rows_share_room_and_give_it_back() {
+    let model = random(&rotary(VOCAB));
+    let member = Member::alone(&model).expect("one rank");
+    let text: Vec<u32> = (0..40).map(|at| at * 7 % 61).collect();
+    // Blocks have 32 tokens: three of them for the two longest.
+    let mut cached =
+        Cached::new(member.whole().expect("one rank"), 2, &[10, 40, 10]).expect("a cache");
+    let read = |cached: &mut Cached<'_>, row: usize, tokens: &[u32]| {
+        let logits = cached.extend(&[NewTokens { row, tokens }]).map_err(|error| error.to_string());
+        logits.map(|logits| logits.values[..VOCAB].to_vec())
+    };
+    read(&mut cached, 1, &text[..10]).expect("a block");
+    close(&read(&mut cached, 0, &text).expect("two blocks"), &logits(&model, &text));
+    let error = read(&mut cached, 1, &text[10..]).expect_err("a fourth block");
+    assert!(error.contains("no block is left for row 1, which has 40 tokens"), "{error}");
+    // Row 1 goes on in blocks that were row 0's.
+    cached.release(0);
+    cached.release(1);
+    read(&mut cached, 1, &text[..35]).expect("two blocks");
+    close(&read(&mut cached, 1, &text[35..]).expect("no more"), &logits(&model, &text));
 }
 
 fn close(left: &[f32], right: &[f32]) {

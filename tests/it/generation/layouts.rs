@@ -42,7 +42,7 @@ fn texts(
     let (rules, stop) = (Rules::new(settings, VOCAB, None)?, AtomicBool::new(false));
     let work = |replica: Replica<'_>| {
         let mut cached =
-            Cached::new(replica, settings.batch_size, 32).map_err(SessionError::Model)?;
+            Cached::new(replica, settings.batch_size, &[32; 16]).map_err(SessionError::Model)?;
         let share = replica.share();
         let request = Request { prompts, rules: &rules, vocabulary: &NoTexts, stop: &stop, share };
         Ok::<_, SessionError>(decode(&mut cached, &request, &mut |_| ())?)

@@ -38,8 +38,8 @@ fn check(name: &str) {
         let request =
             Request { prompts, rules: &rules, vocabulary: &NoTexts, stop: &stop, share: (0, 1) };
         let longest = prompts.iter().map(Vec::len).max().expect("prompts") + length;
-        let mut cached =
-            Cached::new(member.whole().expect("one rank"), batch_size, longest).expect("a cache");
+        let mut cached = Cached::new(member.whole().expect("one rank"), batch_size, &[longest; 4])
+            .expect("a cache");
         let results = decode(&mut cached, &request, &mut |_| ()).expect("decodes");
         let ours: Vec<_> = results.into_iter().map(|result| result.tokens).collect();
         assert_eq!(ours, record.new_tokens, "{name} in batches of {batch_size}");

@@ -174,8 +174,10 @@ fn decoding_against_a_cache_is_the_same_attention() {
     let starts = starts(&lengths);
     let qkv = random("qkv", (64, shape.qkv_width()));
     let (whole, _) = attention::forward(&qkv, &starts, &shape, None).unwrap();
-    let cache = Cache::new(3, 50, &shape, (DType::F64, &Device::Cpu)).unwrap();
-    // Prefill of 20 and 38 tokens into slots 2 and 0, then three tokens one by one.
+    let cache = || Cache::new(5, &shape, (DType::F64, &Device::Cpu)).unwrap();
+    let (here, elsewhere) = (cache(), cache());
+    let blocks: [&[u32]; 2] = [&[3], &[4, 1]];
+    // Prefill of 20 and 38 tokens, then three tokens one by one.
     let rows = |from: [usize; 2], count: [usize; 2]| {
         let part = |index: usize| qkv.narrow(0, starts[index] + from[index], count[index]).unwrap();
         Tensor::cat(&[part(0), part(1)], 0).unwrap()
@@ -183,20 +185,33 @@ fn decoding_against_a_cache_is_the_same_attention() {
     let expected = |index: usize, from: usize, count: usize| {
         whole.narrow(0, starts[index] + from, count).unwrap()
     };
-    let continued = Continued { starts: &[0, 20, 58], slots: &[2, 0], lengths: &[0, 0] };
-    let y = attention::cached(&rows([0, 0], [20, 38]), &cache, &continued, &shape).unwrap();
+    let continued = Continued { starts: &[0, 20, 58], blocks: &blocks, lengths: &[0, 0] };
+    let y = attention::cached(&rows([0, 0], [20, 38]), &here, &continued, &shape).unwrap();
+    let other = Continued { blocks: &[&[0], &[1, 2]], ..continued };
+    attention::cached(&rows([0, 0], [20, 38]), &elsewhere, &other, &shape).unwrap();
     assert_close(&y.narrow(0, 0, 20).unwrap(), &expected(0, 0, 20), 1e-12);
     assert_close(&y.narrow(0, 20, 38).unwrap(), &expected(1, 0, 38), 1e-12);
     for step in 0..3 {
         let lengths = [20 + step, 38 + step];
-        let continued = Continued { starts: &[0, 1, 2], slots: &[2, 0], lengths: &lengths };
-        let y = attention::cached(&rows(lengths, [1, 1]), &cache, &continued, &shape).unwrap();
+        let continued = Continued { starts: &[0, 1, 2], blocks: &blocks, lengths: &lengths };
+        let new = rows(lengths, [1, 1]);
+        let y = attention::cached(&new, &here, &continued, &shape).unwrap();
+        // The same bits wherever the blocks lie.
+        let other = Continued { blocks: &[&[0], &[1, 2]], ..continued };
+        let again = attention::cached(&new, &elsewhere, &other, &shape).unwrap();
+        assert_eq!(y.to_vec2::<f64>().unwrap(), again.to_vec2::<f64>().unwrap());
         assert_close(&y.narrow(0, 0, 1).unwrap(), &expected(0, lengths[0], 1), 1e-12);
         assert_close(&y.narrow(0, 1, 1).unwrap(), &expected(1, lengths[1], 1), 1e-12);
     }
-    let too_long = Continued { starts: &[0, 20, 58], slots: &[2, 0], lengths: &[40, 0] };
-    let error = attention::cached(&rows([0, 0], [20, 38]), &cache, &too_long, &shape).unwrap_err();
-    assert!(error.to_string().contains("60 tokens; the cache has 3 slots of 50"), "{error}");
+    let refused = |blocks: [&[u32]; 2], lengths: [usize; 2]| {
+        let continued = Continued { starts: &[0, 20, 58], blocks: &blocks, lengths: &lengths };
+        let new = rows([0, 0], [20, 38]);
+        attention::cached(&new, &here, &continued, &shape).unwrap_err().to_string()
+    };
+    let error = refused(blocks, [40, 0]);
+    assert!(error.contains("sequence 0 has 1 blocks of 32 for 60 tokens"), "{error}");
+    let error = refused([&[3], &[4, 5]], [0, 0]);
+    assert!(error.contains("sequence 1 has block 5; the cache has 5"), "{error}");
 }
 
 #[test]

@@ -140,9 +140,9 @@ fn attention_and_rotary_positions() {
         });
         let inputs = [pair("qkv", &[20, width], half)];
         check(inputs, [half, half], |[qkv]| {
-            let cache = Cache::new(2, 20, &shape, (qkv.dtype(), qkv.device())).unwrap();
+            let cache = Cache::new(2, &shape, (qkv.dtype(), qkv.device())).unwrap();
             let lengths = [0, 0];
-            let continued = Continued { starts: &starts, slots: &[1, 0], lengths: &lengths };
+            let continued = Continued { starts: &starts, blocks: &[&[1], &[0]], lengths: &lengths };
             let (y, _) = attention::forward(qkv, &starts, &shape, None).unwrap();
             [y, attention::cached(qkv, &cache, &continued, &shape).unwrap()]
         });
