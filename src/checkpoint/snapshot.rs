@@ -27,9 +27,13 @@ impl Snapshot {
     /// Writes the checkpoint as folder `target`, which must not exist; returns its bytes.
     pub fn write(&self, target: &Path) -> Result<u64, Error> {
         let draft = Draft::begin(target)?;
-        let write = |file: &FileSnapshot| file.write(draft.folder());
-        let files = self.files.iter().map(write).collect::<Result<Vec<_>, Error>>()?;
+        let files = self.write_files(draft.folder())?;
         draft.commit(self.header.clone(), files)
+    }
+
+    /// Writes its files into `folder`, where a checkpoint is made.
+    pub fn write_files(&self, folder: &Path) -> Result<Vec<Written>, Error> {
+        self.files.iter().map(|file| file.write(folder)).collect()
     }
 }
 

@@ -8,6 +8,7 @@ use crate::base::digest::{Digest, Hasher};
 use crate::layout::slice::Slice;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -16,7 +17,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 /// A piece that a file will hold.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PieceSpec {
     /// The tensor's name, with the prefix of its [`manifest::Kind`].
     pub name: String,
@@ -36,12 +37,24 @@ impl PieceSpec {
 }
 
 /// What a finished file holds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Written {
     file: String,
     size: u64,
     /// Key in the file, piece, hash.
     pieces: Vec<(String, PieceSpec, Digest)>,
+}
+
+impl Written {
+    /// The file's name.
+    pub fn name(&self) -> &str {
+        &self.file
+    }
+
+    /// Whether it lies in `folder`, in its size.
+    pub fn is_in(&self, folder: &Path) -> bool {
+        fs::metadata(folder.join(&self.file)).is_ok_and(|metadata| metadata.len() == self.size)
+    }
 }
 
 /// A file of pieces in the making: their bytes come in the declared order, in portions of any size.

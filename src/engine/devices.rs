@@ -4,7 +4,7 @@ use crate::kernels::device;
 use crate::spec::backend::Backend;
 use candle_core::{Device, Result};
 
-/// The device of rank `rank` of this process.
+/// The device of the rank with number `rank` among those of this process.
 ///
 /// # Errors
 /// When there is no such device, or this build has no code for it.

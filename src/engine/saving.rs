@@ -1,5 +1,6 @@
 //! A run's checkpoints: every rank copies its pieces, and a thread of the first rank's writes them
-//! while training goes on, one checkpoint at a time.
+//! while training goes on, one checkpoint at a time. Of several nodes each writes the files of its
+//! ranks, and node 0 the manifest.
 
 use super::keeping::Placing;
 use super::step::Trainer;
@@ -10,10 +11,12 @@ use crate::checkpoint::native::Error;
 use crate::checkpoint::piecewise::{self, Owned};
 use crate::checkpoint::reshard::{model_file, optimizer_file};
 use crate::checkpoint::snapshot::{FileSnapshot, Snapshot};
+use crate::checkpoint::writer::{Draft, Written};
+use crate::parallel::nodes::Nodes;
 use crate::spec::event::{Event, Sink};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -23,13 +26,13 @@ const KEPT: usize = 2;
 /// Writes checkpoints beside the training.
 #[derive(Debug, Default)]
 pub struct Saver {
-    in_flight: Option<JoinHandle<Result<Event, Error>>>,
+    in_flight: Option<JoinHandle<Result<Option<Event>, Error>>>,
 }
 
 /// A checkpoint to be written.
 #[derive(Debug)]
 pub struct Saving {
-    /// The state.
+    /// The state, with the files of this node's ranks.
     pub snapshot: Snapshot,
     /// The checkpoint's folder; one that stands there is replaced.
     pub target: PathBuf,
@@ -37,6 +40,8 @@ pub struct Saving {
     pub began: Instant,
     /// Where it is kept beside, if it is.
     pub keep: Option<Placing>,
+    /// The nodes that write it, if there are several.
+    pub nodes: Option<Arc<Nodes>>,
 }
 
 impl Saver {
@@ -45,7 +50,10 @@ impl Saver {
     /// Called before the state is copied, so that at most one copy is in memory.
     pub fn wait(&mut self, sink: &dyn Sink) -> Result<(), Error> {
         match self.in_flight.take() {
-            Some(thread) => joined(thread).map(|event| sink.emit(event)),
+            Some(thread) => {
+                joined(thread)?.into_iter().for_each(|event| sink.emit(event));
+                Ok(())
+            }
             None => Ok(()),
         }
     }
@@ -65,8 +73,10 @@ impl Saver {
         let pause = saving.began.elapsed();
         self.in_flight = Some(thread::spawn(move || {
             let event = saving.write(Some(pause))?;
-            let folder = saving.target.parent().unwrap_or(Path::new("."));
-            keep_newest(folder).map_err(io_error(folder))?;
+            if event.is_some() {
+                let folder = saving.target.parent().unwrap_or(Path::new("."));
+                keep_newest(folder).map_err(io_error(folder))?;
+            }
             Ok(event)
         }));
     }
@@ -81,35 +91,97 @@ impl Drop for Saver {
     }
 }
 
-fn joined(thread: JoinHandle<Result<Event, Error>>) -> Result<Event, Error> {
+fn joined(thread: JoinHandle<Result<Option<Event>, Error>>) -> Result<Option<Event>, Error> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 impl Saving {
-    /// Writes the checkpoint; training stood still for `pause`, or until it is written.
-    pub fn write(&self, pause: Option<Duration>) -> Result<Event, Error> {
+    /// Writes the checkpoint; training stood still for `pause`, or until it is written. Of several
+    /// nodes only node 0 tells of it.
+    pub fn write(&self, pause: Option<Duration>) -> Result<Option<Event>, Error> {
         let target = &self.target;
+        if let Some(nodes) = self.nodes.as_ref().filter(|nodes| !nodes.leads()) {
+            return self.take_part(nodes).map(|()| None);
+        }
         if target.exists() {
             atomic_file::remove_folder(target).map_err(io_error(target))?;
         }
-        let bytes = self.snapshot.write(target)?;
+        let bytes = match &self.nodes {
+            None => self.snapshot.write(target)?,
+            Some(nodes) => self.write_with(nodes)?,
+        };
         if let Some(placing) = &self.keep {
             placing.carry_out(target).map_err(io_error(target))?;
         }
         let took = self.began.elapsed();
-        Ok(Event::Saved {
+        Ok(Some(Event::Saved {
             step: self.snapshot.header.progress.step,
             pause: pause.unwrap_or(took).as_secs_f64(),
             seconds: took.as_secs_f64(),
             bytes,
-        })
+        }))
+    }
+
+    /// Node 0's part of a checkpoint of several nodes; returns its bytes.
+    fn write_with(&self, nodes: &Nodes) -> Result<u64, Error> {
+        let draft = Draft::begin(&self.target)?;
+        let folder = std::path::absolute(draft.folder()).map_err(io_error(draft.folder()))?;
+        let text = serde_json::to_vec(&folder).map_err(|error| unreadable(&self.target, &error))?;
+        nodes.post_all(FOLDER, text);
+        let mut files = self.snapshot.write_files(&folder)?;
+        for node in 1..nodes.place().count {
+            let told = nodes.fetch(node, FILES).map_err(|error| ended(&self.target, &error))?;
+            let theirs: Vec<Written> =
+                serde_json::from_slice(&told).map_err(|error| unreadable(&self.target, &error))?;
+            if let Some(file) = theirs.iter().find(|file| !file.is_in(&folder)) {
+                return Err(Error::unusable(&self.target, elsewhere(node, file.name(), &folder)));
+            }
+            files.extend(theirs);
+        }
+        draft.commit(self.snapshot.header.clone(), files)
+    }
+
+    /// Another node's part.
+    fn take_part(&self, nodes: &Nodes) -> Result<(), Error> {
+        let told = nodes.fetch(0, FOLDER).map_err(|error| ended(&self.target, &error))?;
+        let folder: PathBuf =
+            serde_json::from_slice(&told).map_err(|error| unreadable(&self.target, &error))?;
+        if !folder.is_dir() {
+            let reason = elsewhere(nodes.place().node, "the folder of node 0", &folder);
+            return Err(Error::unusable(&self.target, reason));
+        }
+        let files = self.snapshot.write_files(&folder)?;
+        let text = serde_json::to_vec(&files).map_err(|error| unreadable(&self.target, &error))?;
+        nodes.post(0, FILES, text);
+        Ok(())
     }
 }
 
-/// Copies of pieces, by rank, on their way to the first one.
+/// What nodes tell each other of a checkpoint: where it is made, what a node has written.
+const FOLDER: &str = "checkpoint folder";
+const FILES: &str = "checkpoint files";
+
+fn elsewhere(node: usize, what: &str, folder: &Path) -> String {
+    format!(
+        "node {node} and node 0 do not see the same files ({what} in {}): the cache must lie on a \
+         file system that all nodes share (`--cache-dir`, SFT_RUN_CACHE)",
+        folder.display()
+    )
+}
+
+fn ended(target: &Path, failure: &impl std::fmt::Display) -> Error {
+    Error::unusable(target, format!("it was given up: {failure}"))
+}
+
+fn unreadable(target: &Path, error: &serde_json::Error) -> Error {
+    Error::unusable(target, format!("nodes do not understand each other: {error}"))
+}
+
+/// Copies of pieces, by rank, on their way to the first one of the node.
 pub type Copies = Mutex<Vec<(usize, FileSnapshot)>>;
 
-/// Copies the pieces of all ranks, of which each calls this; the first one gets all of them.
+/// Copies the pieces of all ranks, of which each calls this; the first one of each node gets those
+/// of the node.
 pub fn collect(
     trainer: &Trainer,
     copies: &Copies,
@@ -118,10 +190,10 @@ pub fn collect(
     let own = pieces(trainer)?.into_iter().map(|file| (mesh.rank, file));
     copies.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
     mesh.world.barrier()?;
-    if mesh.rank > 0 {
+    if !mesh.leads_node() {
         return Ok(None);
     }
-    // No rank can copy again before the first one has taken part in a step.
+    // No rank can copy again before this one has taken part in a step.
     let mut all = std::mem::take(&mut *copies.lock().unwrap_or_else(PoisonError::into_inner));
     all.sort_by_key(|(rank, _)| *rank);
     Ok(Some(all.into_iter().map(|(_, file)| file).collect()))

@@ -34,8 +34,11 @@ pub(super) struct Session<'a> {
     progress: Progress,
     /// Where this process began.
     first_step: u64,
+    sink: &'a dyn Sink,
+    /// That of the first rank of each node.
+    saver: Option<Saver>,
     /// The first rank's.
-    teller: Option<Teller<'a>>,
+    teller: Option<Teller>,
     train_loss: Option<f64>,
     validation_loss: Option<f64>,
     /// Metrics of the last validation; the first rank's.
@@ -45,11 +48,9 @@ pub(super) struct Session<'a> {
 }
 
 /// Where numbers go.
-struct Teller<'a> {
+struct Teller {
     journal: Journal,
-    saver: Saver,
     keeper: Option<Keeper>,
-    sink: &'a dyn Sink,
 }
 
 impl<'a> Session<'a> {
@@ -66,9 +67,9 @@ impl<'a> Session<'a> {
             let path = run.output.join(METRICS_FILE);
             let opened = Journal::open(&path, progress.step).map_err(io_error(&path))?;
             let keeper = Keeper::open(run.job, run.output, begin.resumed());
-            let (keeper, saver) = (keeper.map_err(io_error(run.output))?, Saver::default());
+            let keeper = keeper.map_err(io_error(run.output))?;
             last = opened.1;
-            teller = Some(Teller { journal: opened.0, saver, keeper, sink });
+            teller = Some(Teller { journal: opened.0, keeper });
         }
         let rule = run.job.stage.early_stopping.as_ref().filter(|_| teller.is_some());
         let path = run.output.join(METRICS_FILE);
@@ -83,6 +84,8 @@ impl<'a> Session<'a> {
             validation: run.validation.clone(),
             progress,
             first_step: progress.step,
+            sink,
+            saver: mesh.leads_node().then(Saver::default),
             teller,
             train_loss: last.train_loss,
             validation_loss: last.validation_loss,
@@ -90,8 +93,14 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Trains to the end, or to the end of the step in which `stop` is set.
-    pub(super) fn go_on(&mut self, stop: &AtomicBool) -> Result<(), Error> {
+    /// Steps done so far.
+    pub(super) fn step_done(&self) -> u64 {
+        self.progress.step
+    }
+
+    /// Trains to the end, or to the end of the step in which `stop` is set on any rank, whose state
+    /// is saved; whether it came to the end.
+    pub(super) fn go_on(&mut self, stop: &AtomicBool) -> Result<bool, Error> {
         let trainer = &self.run.job.trainer;
         let (last, every) = (trainer.max_steps, self.run.job.stage.checkpoint_every);
         let interval = trainer.val_check_interval;
@@ -105,16 +114,14 @@ impl<'a> Session<'a> {
             if step < last && (stopping || (every > 0 && step.is_multiple_of(every))) {
                 self.save_for_resuming()?;
             }
-            if let Some(Teller { saver, sink, .. }) = &mut self.teller {
-                if stopping { saver.wait(*sink)? } else { saver.poll(*sink)? }
+            if let Some(saver) = &mut self.saver {
+                if stopping { saver.wait(self.sink)? } else { saver.poll(self.sink)? }
             }
             if step < last && stopping {
-                // Who leaves first ends the others' waiting: not before the state is saved.
-                self.trainer.mesh.world.barrier()?;
-                return Err(Error::Stopped { step });
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether early stopping ends the run here.
@@ -123,9 +130,9 @@ impl<'a> Session<'a> {
             return Ok(false);
         }
         let here = self.patience.as_ref().is_some_and(Patience::stops);
-        if let Some(Teller { sink, .. }) = self.teller.as_ref().filter(|_| here) {
+        if here {
             let text = format!("stopped early after step {}", self.progress.step);
-            sink.emit(Event::Note { text });
+            self.sink.emit(Event::Note { text });
         }
         self.anybody(here)
     }
@@ -151,7 +158,7 @@ impl<'a> Session<'a> {
     fn report(&mut self, outcome: &Outcome, seconds: f64) -> Result<(), Error> {
         let Progress { step, consumed_samples } = self.progress;
         let trainer = &self.run.job.trainer;
-        let Some(Teller { journal, sink, .. }) = &mut self.teller else { return Ok(()) };
+        let Some(Teller { journal, .. }) = &mut self.teller else { return Ok(()) };
         let metrics = StepMetrics {
             step,
             consumed_samples,
@@ -168,7 +175,7 @@ impl<'a> Session<'a> {
         if step.is_multiple_of(trainer.log_every_n_steps.max(1)) || step == trainer.max_steps {
             journal.step(&metrics).map_err(io_error(&path))?;
         }
-        sink.emit(Event::Step(metrics));
+        self.sink.emit(Event::Step(metrics));
         Ok(())
     }
 
@@ -189,7 +196,7 @@ impl<'a> Session<'a> {
             .unwrap_or_default();
         self.validation_loss = Some(val_loss);
         let Progress { step, consumed_samples } = self.progress;
-        let Some(Teller { journal, sink, .. }) = &mut self.teller else { return Ok(()) };
+        let Some(Teller { journal, .. }) = &mut self.teller else { return Ok(()) };
         let metrics = ValidationMetrics { step, consumed_samples, val_loss, metrics: measured };
         let path = self.run.output.join(METRICS_FILE);
         journal.validation(&metrics).map_err(io_error(&path))?;
@@ -197,7 +204,7 @@ impl<'a> Session<'a> {
             patience.see(&metrics);
         }
         self.metrics.clone_from(&metrics.metrics);
-        sink.emit(Event::Validation(metrics));
+        self.sink.emit(Event::Validation(metrics));
         Ok(())
     }
 
@@ -205,18 +212,20 @@ impl<'a> Session<'a> {
     fn save_for_resuming(&mut self) -> Result<(), Error> {
         let name = format!("step-{:08}", self.progress.step);
         let saving = self.saving(self.run.output.join(RESUME_FOLDER).join(name))?;
-        if let (Some(saving), Some(Teller { saver, .. })) = (saving, &mut self.teller) {
+        if let (Some(saving), Some(saver)) = (saving, &mut self.saver) {
             saver.start(saving);
         }
         Ok(())
     }
 
-    /// A copy of the state of all ranks, which the first one gets, after everything that was logged
-    /// has reached the disk.
+    /// A copy of the state of this node's ranks, which the first of them gets, after everything that
+    /// was logged has reached the disk.
     fn saving(&mut self, target: PathBuf) -> Result<Option<Saving>, Error> {
         let began = Instant::now();
-        if let Some(Teller { journal, saver, sink, .. }) = &mut self.teller {
-            saver.wait(*sink)?;
+        if let Some(saver) = &mut self.saver {
+            saver.wait(self.sink)?;
+        }
+        if let Some(Teller { journal, .. }) = &mut self.teller {
             let path = self.run.output.join(METRICS_FILE);
             journal.sync().map_err(io_error(&path))?;
         }
@@ -227,7 +236,8 @@ impl<'a> Session<'a> {
         let score = header.training.as_ref().and_then(|training| training.score);
         let keeper = self.teller.as_mut().and_then(|teller| teller.keeper.as_mut());
         let keep = keeper.and_then(|keeper| keeper.offer(self.progress, score?));
-        Ok(Some(Saving { snapshot: Snapshot { header, files }, target, began, keep }))
+        let nodes = self.trainer.mesh.nodes.clone();
+        Ok(Some(Saving { snapshot: Snapshot { header, files }, target, began, keep, nodes }))
     }
 
     /// What the checkpoint is, apart from its tensors.
@@ -256,13 +266,12 @@ impl<'a> Session<'a> {
     /// The end: the last checkpoint takes the place of those for going on.
     pub(super) fn finish(mut self) -> Result<Finished, Error> {
         let target = self.run.output.join(CHECKPOINT_FOLDER);
-        // All ranks look before the first one writes.
-        let exists = self.anybody(target.exists())?;
+        let exists = self.anybody(self.teller.is_some() && target.exists())?;
         // The best of a run that was killed just before its end may stand there.
         if self.progress.step > self.first_step || !exists {
             let saving = self.saving(target.clone())?;
-            if let (Some(saving), Some(Teller { sink, .. })) = (saving, &self.teller) {
-                sink.emit(saving.write(None)?);
+            if let Some(saved) = saving.map(|saving| saving.write(None)).transpose()?.flatten() {
+                self.sink.emit(saved);
             }
         }
         if let Some(Teller { keeper: Some(keeper), .. }) = &self.teller {

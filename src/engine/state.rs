@@ -6,7 +6,7 @@ use super::optimizer::OptimizerState;
 use super::reduction::GradientSums;
 use super::resuming;
 use super::step::{Settings, Trainer};
-use super::training::{Error, Run};
+use super::training::{Error, Run, io_error};
 use crate::checkpoint::manifest::{Kind, Progress};
 use crate::checkpoint::native::Checkpoint;
 use crate::checkpoint::{piecewise, whole};
@@ -21,7 +21,16 @@ use crate::spec::event::Sink;
 use crate::spec::job::TrainJob;
 use crate::spec::optimization::OptimizerName;
 use candle_core::{Device, Tensor};
-use std::path::Path;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Where a run begins, in the words of node 0 to the others.
+#[derive(Debug, Serialize, Deserialize)]
+struct Told {
+    folder: PathBuf,
+    resumes: bool,
+    is_own: bool,
+}
 
 /// Where a run begins.
 #[derive(Debug)]
@@ -37,8 +46,30 @@ pub struct Begin {
 }
 
 impl Begin {
-    /// The start of `run`, or where an interrupted one left off.
+    /// [`find`](Begin::find) on node 0, whose word the others take.
     pub fn open(run: &Run<'_>, sink: &dyn Sink) -> Result<Begin, Error> {
+        const SUBJECT: &str = "begin";
+        let Some(nodes) = run.nodes else { return Begin::find(run, sink) };
+        let unreadable = |error: serde_json::Error| Error::Tensor(candle_core::Error::wrap(error));
+        if nodes.leads() {
+            let begin = Begin::find(run, sink)?;
+            let folder = std::path::absolute(begin.checkpoint.folder());
+            let folder = folder.map_err(io_error(begin.checkpoint.folder()))?;
+            let told = Told { folder, resumes: begin.resumes, is_own: begin.is_own };
+            nodes.post_all(SUBJECT, serde_json::to_vec(&told).map_err(unreadable)?);
+            return Ok(begin);
+        }
+        let told: Told = serde_json::from_slice(&nodes.fetch(0, SUBJECT)?).map_err(unreadable)?;
+        let begin = if told.resumes {
+            Begin::going_on(run.job, &told.folder)?
+        } else {
+            Begin::at(run.job, &told.folder)?
+        };
+        Ok(Begin { is_own: told.is_own, ..begin }.on(run.backend))
+    }
+
+    /// The start of `run`, or where an interrupted one left off.
+    fn find(run: &Run<'_>, sink: &dyn Sink) -> Result<Begin, Error> {
         let begin = match resuming::newest(run.output, sink)? {
             Some(checkpoint) => {
                 let batch = run.job.model.global_batch_size as u64;
@@ -97,7 +128,7 @@ impl Begin {
         let start = piecewise::read(&self.checkpoint, Kind::Weight, &holding, &all)?;
         let start = Tensor::from_vec(start, holding.length(), &Device::Cpu)?;
         let formats = Formats::of(job.trainer.precision, job.model.megatron_amp_o2);
-        let device = devices::of_rank(self.backend, mesh.rank)?;
+        let device = devices::of_rank(self.backend, mesh.device)?;
         let weights = Weights::held(holding, &start, formats, &device)?;
         let model =
             Model::of_rank(architecture, weights, mesh)?.with_recompute(job.model.recompute);

@@ -9,6 +9,7 @@ use crate::checkpoint::manifest::Progress;
 use crate::checkpoint::native;
 use crate::data::feed::{self, Feed};
 use crate::data::sampler;
+use crate::parallel::nodes::{NodeFailure, Nodes};
 use crate::parallel::ranks::{self, Cause, Failure};
 use crate::spec::backend::Backend;
 use crate::spec::event::{Event, Sink};
@@ -18,8 +19,8 @@ use crate::spec::optimization::Degrees;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 /// Why training did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +82,9 @@ pub enum Error {
     /// A rank failed, and the others were ended.
     #[error(transparent)]
     Rank(Box<Failure<Error>>),
+    /// Another node failed before the ranks began.
+    #[error(transparent)]
+    Node(#[from] NodeFailure),
     /// The stop flag was set; the work is saved.
     #[error("stopped after step {step}; the next run goes on from there")]
     Stopped {
@@ -94,8 +98,7 @@ impl Error {
     fn is_everywhere(&self) -> bool {
         matches!(
             self,
-            Error::Stopped { .. }
-                | Error::Cut(_)
+            Error::Cut(_)
                 | Error::Step(step::Error::NotFinite { .. } | step::Error::NothingLearned { .. })
                 | Error::Validation(validation::Error::NothingLearned)
         )
@@ -123,6 +126,9 @@ pub struct Run<'a> {
     pub watch: Option<&'a dyn Watch>,
     /// A failure that is asked for.
     pub fault: Option<Fault>,
+    /// The nodes that train together, if there are several: each calls [`train`], and node 0 says
+    /// where training begins and writes what is kept.
+    pub nodes: Option<&'a Arc<Nodes>>,
 }
 
 /// Numbers of a finished run.
@@ -150,12 +156,12 @@ pub fn train(run: Run<'_>, sink: &dyn Sink, stop: &AtomicBool) -> Result<Finishe
         sink.emit(Event::Resumed { step: begin.progress.step });
     }
     let copies = Mutex::default();
-    let finished = ranks::run(&run.job.trainer.degrees, |mesh| {
+    let ended = ranks::run_on(run.nodes, &run.job.trainer.degrees, |mesh| {
         let mut session = Session::open(&run, &begin, &copies, (mesh, sink))?;
-        session.go_on(stop)?;
-        session.finish()
+        if session.go_on(stop)? { session.finish().map(Ok) } else { Ok(Err(session.step_done())) }
     });
-    Ok(finished.map_err(first_failure)?.remove(0))
+    let stopped = |step| Error::Stopped { step };
+    ended.map_err(first_failure)?.remove(0).map_err(stopped)
 }
 
 /// The failure as it is told: which rank it was, unless all ranks see the same.

@@ -1,10 +1,12 @@
 //! What a model gave to expected tokens, as sums.
 
+use serde::{Deserialize, Serialize};
+
 /// What a model gave to the expected tokens of one sample (teacher forced).
 ///
 /// Loss, perplexity and token accuracy are made of sums of these and not of means, so that every
 /// token weighs the same however long its sample is.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Likelihood {
     /// Sum of the tokens' negative log-likelihoods, in nats.
     pub loss_sum: f64,

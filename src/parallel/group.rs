@@ -1,6 +1,7 @@
 //! What the ranks of a group can do together.
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// One rank's end of a group of ranks.
@@ -72,7 +73,7 @@ pub trait Group: fmt::Debug + Send + Sync {
 }
 
 /// How the numbers of several ranks become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reduction {
     /// Their sum.
     Sum,
@@ -81,7 +82,7 @@ pub enum Reduction {
 }
 
 /// An operation of all ranks of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Call {
     /// Gives the sum or maximum.
     AllReduce(Reduction),

@@ -2,6 +2,7 @@
 
 use super::alone::Alone;
 use super::group::Group;
+use super::nodes::Nodes;
 use super::threads::{Hub, Line};
 use crate::layout::mesh::{Axis, Coordinates, coordinates, group};
 use crate::spec::optimization::Degrees;
@@ -14,6 +15,10 @@ pub struct Mesh {
     pub degrees: Degrees,
     /// The rank's number in the run.
     pub rank: usize,
+    /// Its number among the ranks of its node, which is that of its device.
+    pub device: usize,
+    /// The run's nodes, if there are several.
+    pub nodes: Option<Arc<Nodes>>,
     /// Its place on each axis.
     pub at: Coordinates,
     /// All ranks of the run.
@@ -35,6 +40,8 @@ impl Mesh {
         Mesh {
             degrees: Degrees::SINGLE,
             rank: 0,
+            device: 0,
+            nodes: None,
             at: Coordinates { data: 0, pipeline: 0, tensor: 0 },
             world: Arc::new(Alone),
             tensor: Arc::new(Alone),
@@ -44,7 +51,7 @@ impl Mesh {
         }
     }
 
-    /// The mesh of rank `rank` of `hub`'s threads.
+    /// The mesh of rank `rank`, a thread of `hub`.
     pub(super) fn of_threads(degrees: &Degrees, hub: &Arc<Hub>, rank: usize) -> Mesh {
         let line = |line: Line, ranks: Vec<usize>| -> Arc<dyn Group> {
             if ranks.len() == 1 { Arc::new(Alone) } else { Arc::new(hub.group(line, &ranks, rank)) }
@@ -56,6 +63,8 @@ impl Mesh {
         Mesh {
             degrees: *degrees,
             rank,
+            device: hub.local(rank),
+            nodes: hub.nodes().cloned(),
             at: coordinates(degrees, rank),
             world: line(Line::World, (0..degrees.world_size()).collect()),
             tensor: line(Line::Tensor, along(Axis::Tensor)),
@@ -63,6 +72,11 @@ impl Mesh {
             data: line(Line::Data, along(Axis::Data)),
             embedding: has_ends.then(|| line(Line::Embedding, ends)),
         }
+    }
+
+    /// Whether this is the first rank of its node.
+    pub fn leads_node(&self) -> bool {
+        self.device == 0
     }
 
     /// Whether this rank holds the first layers.

@@ -1,6 +1,7 @@
-//! Runs one thread per rank; the first that fails ends the run.
+//! Runs one thread per rank of this node; the first that fails ends the run, on all nodes.
 
 use super::mesh::Mesh;
+use super::nodes::{NodeFailure, Nodes};
 use super::threads::Hub;
 use crate::layout::mesh::{Coordinates, coordinates};
 use crate::spec::optimization::Degrees;
@@ -8,13 +9,13 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, Scope};
 
 /// Why a run of several ranks ended: what happened first.
 #[derive(Debug, thiserror::Error)]
 pub struct Failure<E: std::error::Error + 'static> {
-    /// Number of the rank.
+    /// Number of the rank; of another node's failure, its first.
     pub rank: usize,
     /// Where it stands.
     pub at: Coordinates,
@@ -27,7 +28,10 @@ pub struct Failure<E: std::error::Error + 'static> {
 
 impl<E: std::error::Error> fmt::Display for Failure<E> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { rank, at, degrees, .. } = self;
+        let Failure { rank, at, degrees, cause } = self;
+        if let Cause::Node(failure) = cause {
+            return fmt::Display::fmt(failure, formatter);
+        }
         let axes = [
             ("data", at.data, degrees.data),
             ("pipeline", at.pipeline, degrees.pipeline),
@@ -52,54 +56,95 @@ pub enum Cause<E: std::error::Error + 'static> {
     /// Its thread could not be started.
     #[error("its thread cannot be started")]
     Thread(#[from] io::Error),
+    /// Another node failed, or is lost.
+    #[error(transparent)]
+    Node(NodeFailure),
 }
 
-/// Runs `work` once for every rank, each on a thread of its own (the only one on the caller's), and
-/// gives what they gave, in order. A panic of a rank is a failure too, whose message is told.
+/// [`run_on`] this process alone.
+pub fn run<R: Send, E: std::error::Error + Send + 'static>(
+    degrees: &Degrees,
+    work: impl Fn(Mesh) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, Box<Failure<E>>> {
+    run_on(None, degrees, work)
+}
+
+/// Runs `work` once for every rank of this node, each on a thread of its own (the only one on the
+/// caller's), and gives what they gave, in order. A panic of a rank is a failure too, whose message
+/// is told. Without `nodes`, all ranks are this process's; with them, every node calls this, and
+/// none comes back before all have done their work.
 ///
 /// When a rank fails or panics, every other rank's next wait for it fails, and the failure that came
 /// first is what this gives.
-pub fn run<R: Send, E: std::error::Error + Send>(
+pub fn run_on<R: Send, E: std::error::Error + Send + 'static>(
+    nodes: Option<&Arc<Nodes>>,
     degrees: &Degrees,
     work: impl Fn(Mesh) -> Result<R, E> + Sync,
 ) -> Result<Vec<R>, Box<Failure<E>>> {
     let failure = |rank, cause| {
         Box::new(Failure { rank, at: coordinates(degrees, rank), degrees: *degrees, cause })
     };
-    let ranks = degrees.world_size();
     let guarded = |mesh| match catch_unwind(AssertUnwindSafe(|| work(mesh))) {
         Ok(Ok(result)) => Ok(result),
         Ok(Err(error)) => Err(Cause::Error(error)),
         Err(panic) => Err(Cause::Panic(message(panic.as_ref()))),
     };
-    if ranks == 1 {
+    if degrees.world_size() == 1 {
         let result = guarded(Mesh::single());
         return result.map(|result| vec![result]).map_err(|cause| failure(0, cause));
     }
-    let hub = Hub::new(ranks);
-    let first: Mutex<Option<(usize, Cause<E>)>> = Mutex::new(None);
-    let results: Vec<Mutex<Option<R>>> = (0..ranks).map(|_| Mutex::new(None)).collect();
+    let hub = nodes.map_or_else(|| Hub::new(degrees.world_size()), Hub::of_node);
+    let here = nodes.map_or(0..degrees.world_size(), |nodes| nodes.place().ranks());
+    let first: Mutex<Option<Box<Failure<E>>>> = Mutex::new(None);
+    let results: Vec<Mutex<Option<R>>> = here.clone().map(|_| Mutex::new(None)).collect();
+    let fail = |rank: usize, cause: Cause<E>| {
+        if hub.fail(rank) {
+            let failure = failure(rank, cause);
+            if let Some(nodes) = nodes {
+                nodes.fail(with_causes(&*failure));
+            }
+            *lock(&first) = Some(failure);
+        }
+    };
     let one = |rank: usize| match guarded(Mesh::of_threads(degrees, &hub, rank)) {
         Ok(result) => {
-            *lock(&results[rank]) = Some(result);
+            *lock(&results[hub.local(rank)]) = Some(result);
             hub.end(rank);
         }
-        Err(cause) if hub.fail(rank) => *lock(&first) = Some((rank, cause)),
-        Err(_) => {}
+        Err(cause) => fail(rank, cause),
     };
     std::thread::scope(|scope| {
-        for rank in 0..ranks {
-            if let Err(error) = spawn(scope, rank, &one)
-                && hub.fail(rank)
-            {
-                *lock(&first) = Some((rank, Cause::Thread(error)));
+        for rank in here {
+            if let Err(error) = spawn(scope, rank, &one) {
+                fail(rank, Cause::Thread(error));
             }
         }
     });
-    match first.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some((rank, cause)) => Err(failure(rank, cause)),
-        None => Ok(results.into_iter().filter_map(|result| lock(&result).take()).collect()),
+    if let Some(failure) = first.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(failure);
     }
+    if let Some(nodes) = nodes {
+        // What this node's devices have for those of others must stay until all have taken it.
+        #[cfg(feature = "cuda")]
+        hub.settle();
+        let met = nodes.meet();
+        met.map_err(|ended| failure(nodes.place().ranks_of(ended.node).start, Cause::Node(ended)))?;
+    }
+    Ok(results.into_iter().filter_map(|result| lock(&result).take()).collect())
+}
+
+/// The error and its causes, each once, as one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = inner.source();
+    }
+    text
 }
 
 fn spawn<'scope>(

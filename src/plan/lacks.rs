@@ -5,6 +5,7 @@ use super::outside::{self, Facts};
 use super::stage::Missing;
 use crate::recipe::{CheckedRecipe, NamedStage};
 use crate::spec::job::Job;
+use crate::spec::optimization::Degrees;
 use crate::spec::recipe::{DataPrefix, Model, Stage, Weighted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ pub(super) fn missing<'a>(
     let mut found = Vec::new();
     for (stage, job) in recipe.stages().iter().zip(jobs) {
         found.extend(devices(stage, facts));
-        found.extend(nodes(stage));
+        found.extend(nodes(stage, job));
         found.extend(files(recipe, stage, facts));
         found.extend(data(stage));
         found.extend(tokenizer(recipe, stage));
@@ -78,13 +79,29 @@ fn devices(stage: &NamedStage, facts: &Facts) -> Option<Missing> {
     })
 }
 
-/// All ranks are threads of one process.
-fn nodes(stage: &NamedStage) -> Option<Missing> {
-    let nodes = stage.settings.trainer.num_nodes.unwrap_or(1);
-    (nodes > 1 && matches!(stage.stage, Stage::Train(_))).then(|| Missing {
-        what: format!("training on {nodes} nodes, which is not built"),
+/// Several nodes train together; the first of them reads text alone.
+fn nodes(stage: &NamedStage, job: &Job) -> Option<Missing> {
+    let trainer = &stage.settings.trainer;
+    let (how, degrees) = match job {
+        Job::Evaluate(job) => ("evaluating", job.trainer.degrees),
+        Job::Generate(job) => ("generating", job.trainer.degrees),
+        _ => return None,
+    };
+    let devices = trainer.devices.unwrap_or(1);
+    if trainer.num_nodes.unwrap_or(1) == 1 || degrees.world_size() <= devices {
+        return None;
+    }
+    let Degrees { tensor, pipeline, .. } = degrees;
+    Some(Missing {
+        what: format!(
+            "{how} with a model on {tensor} tensor × {pipeline} pipeline ranks, more than the \
+             {devices} of one node, which is not built"
+        ),
         key: "trainer.num_nodes".to_owned(),
-        help: "set trainer.num_nodes to 1".to_owned(),
+        help: format!(
+            "leave stage `{}` to a recipe of its own with a smaller layout on one node",
+            stage.name
+        ),
     })
 }
 

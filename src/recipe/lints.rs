@@ -85,7 +85,7 @@ fn ends(tokenize: &Tokenize, path: Option<&Path>, findings: &mut Findings) {
 
 /// NCCL's part has run on rehearsed devices only (.ci/cuda/rehearsal.cpp).
 fn several_gpus(trainer: &Trainer, findings: &mut Findings) {
-    let devices = trainer.devices.unwrap_or(1);
+    let devices = trainer.world_size();
     if !trainer.on_gpu() || devices == 1 {
         return;
     }

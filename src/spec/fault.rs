@@ -1,7 +1,9 @@
 //! A failure that is asked for: which rank fails in which step, to see what becomes of the run.
 
+use serde::{Deserialize, Serialize};
+
 /// A rank that is to fail in the middle of a step's backward pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// The rank's number in the run.
     pub rank: usize,
@@ -12,7 +14,7 @@ pub struct Fault {
 }
 
 /// A way to fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FaultKind {
     /// The computation gives an error, as it does when a kernel or a device fails.
     Error,

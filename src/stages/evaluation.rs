@@ -14,6 +14,7 @@ use crate::metrics::{self, Likelihood, Results, Scorer, Texts};
 use crate::spec::event::{Event, Sample, Sink};
 use crate::spec::job::EvaluateStage;
 use crate::spec::metric::Metric;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,7 +79,7 @@ pub(super) struct Evaluation {
 }
 
 /// What the model made of one replica's share of the samples.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Measured {
     likelihoods: Vec<Likelihood>,
     generated: Vec<Generated>,

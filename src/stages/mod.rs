@@ -13,6 +13,7 @@ pub mod inspect;
 mod held_out;
 mod inspect_foreign;
 pub mod load;
+pub mod nodes;
 pub mod preview;
 pub mod shard;
 pub mod tokenize;
@@ -28,12 +29,15 @@ use crate::spec::event::Sink;
 use crate::spec::fault::Fault;
 use crate::spec::job::{Job, TokenizerKind};
 use devices::Devices;
+use nodes::Nodes;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// Where a stage reads and writes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Folders {
     /// Files and folders by the names that [`Job`] gives them (`data`, `model`, `rows.0`).
     pub inputs: BTreeMap<String, PathBuf>,
@@ -86,6 +90,9 @@ pub enum Error {
     /// generate failed.
     #[error(transparent)]
     Generate(#[from] generate::Error),
+    /// The nodes of the run do not work together.
+    #[error(transparent)]
+    Nodes(#[from] nodes::Error),
 }
 
 /// Runs one stage to its end, or to the next safe point after `stop` was set.
@@ -95,21 +102,33 @@ pub fn run(
     sink: &dyn Sink,
     stop: &AtomicBool,
 ) -> Result<Outcome, Error> {
-    run_with_fault(job, folders, (sink, stop), None)
+    run_under(job, folders, (sink, stop), &Circumstances::default())
 }
 
-/// [`run`] in which a rank of a training fails where `fault` says.
-pub fn run_with_fault(
+/// What a stage runs under, beside its job: nothing that changes its output.
+#[derive(Clone, Debug, Default)]
+pub struct Circumstances {
+    /// Where a rank of a training is to fail.
+    pub fault: Option<Fault>,
+    /// The nodes of the run, where there are several; see [`nodes`].
+    pub nodes: Option<Arc<Nodes>>,
+}
+
+/// [`run`] under `circumstances`: a training takes all nodes, another stage node 0 alone.
+pub fn run_under(
     job: &Job,
     folders: &Folders,
     (sink, stop): (&dyn Sink, &AtomicBool),
-    fault: Option<Fault>,
+    circumstances: &Circumstances,
 ) -> Result<Outcome, Error> {
     match job {
         Job::Tokenize(job) => tokenize::run(job, folders, sink, stop),
         Job::Shard(job) => shard::run(job, folders, sink, stop),
         Job::Load(job) => load::run(job, folders, sink, stop),
-        Job::Train(job) => train::run(job, folders, (sink, stop), fault),
+        Job::Train(job) => {
+            let (folders, circumstances) = nodes::order(job, folders, circumstances)?;
+            train::run(job, &folders, (sink, stop), &circumstances)
+        }
         Job::Evaluate(job) => evaluate::run(job, folders, sink, stop),
         Job::Generate(job) => generate::run(job, folders, sink, stop),
     }

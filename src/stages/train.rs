@@ -1,7 +1,7 @@
 //! The train stage: a checkpoint and shards to a fine-tuned checkpoint.
 
 use super::watch::Watcher;
-use super::{Folders, Outcome, Refusal, convert, evaluation};
+use super::{Circumstances, Folders, Outcome, Refusal, convert, evaluation};
 use crate::base::digest::files_below;
 use crate::checkpoint::native::Checkpoint;
 use crate::data::feed::{self, Blend, Feed, Ordering};
@@ -11,7 +11,6 @@ use crate::engine::resuming;
 use crate::engine::training::{self, CHECKPOINT_FOLDER, Finished, Run};
 use crate::engine::watch::Watch;
 use crate::spec::event::{Event, Sink};
-use crate::spec::fault::Fault;
 use crate::spec::job::{DataSource, Split, TrainJob};
 use crate::spec::optimization::Precision;
 use std::collections::BTreeMap;
@@ -52,27 +51,33 @@ pub enum Error {
     },
 }
 
-/// Trains, and writes `checkpoint/`, `metrics.jsonl` and the data's `tokenizer/`; fails where
-/// `fault` says.
+/// Trains, and writes `checkpoint/`, `metrics.jsonl` and the data's `tokenizer/`. Of several nodes
+/// each calls this; apart from their part of checkpoints, node 0 writes.
 pub fn run(
     job: &TrainJob,
     folders: &Folders,
     (sink, stop): (&dyn Sink, &AtomicBool),
-    fault: Option<Fault>,
+    circumstances: &Circumstances,
 ) -> Result<Outcome, super::Error> {
+    let (fault, nodes) = (circumstances.fault, circumstances.nodes.as_ref());
+    let writes = nodes.is_none_or(|nodes| nodes.leads());
     training::check_is_built(job).map_err(Error::from)?;
     let start = folders.input("model")?;
     let data = open(job, folders, Split::Train)?;
     let validation = open_validation(job, folders, sink)?;
-    copy_tokenizer(folders)?;
+    if writes {
+        copy_tokenizer(folders)?;
+    }
     let watcher = Watcher::prepare(job, folders, sink, stop)?;
     let watch = watcher.as_ref().map(|watcher| watcher as &dyn Watch);
     let (backend, output) = (folders.backend, folders.output.as_path());
     let resume = folders.inputs.get("resume").map(PathBuf::as_path);
-    let run = Run { job, start, resume, backend, output, data, validation, watch, fault };
+    let run = Run { job, start, resume, backend, output, data, validation, watch, fault, nodes };
     match training::train(run, sink, stop) {
         Ok(finished) => {
-            write_nemo(job, output, sink)?;
+            if writes {
+                write_nemo(job, output, sink)?;
+            }
             Ok(Outcome { facts: facts(&finished) })
         }
         Err(training::Error::Stopped { step }) => {

@@ -7,8 +7,10 @@ use crate::data::tokenizer::Tokenizer;
 use crate::engine::generation::Session;
 use crate::engine::replica::Member;
 use crate::engine::watch::Watch;
+use crate::layout::mesh::{Coordinates, rank};
 use crate::model::Model;
 use crate::parallel::mesh::Mesh;
+use crate::parallel::nodes::Nodes;
 use crate::spec::event::{Event, Sample, Sink, VALIDATION_METRIC};
 use crate::spec::job::TrainJob;
 use std::collections::BTreeMap;
@@ -63,10 +65,42 @@ impl<'a> Watcher<'a> {
         self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sends what this node's replica `mesh.at.data` measured to node 0.
+    fn hand_over(&self, nodes: &Nodes, mesh: &Mesh) -> serde_json::Result<()> {
+        let measured = self.shares().remove(&mesh.at.data);
+        nodes.post(0, &subject(mesh.at.data), serde_json::to_vec(&measured)?);
+        Ok(())
+    }
+
+    /// Takes what the replicas of other nodes measured.
+    fn take_over(
+        &self,
+        nodes: &Nodes,
+        mesh: &Mesh,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        for data in 0..mesh.degrees.data {
+            let leader = rank(&mesh.degrees, Coordinates { data, pipeline: 0, tensor: 0 });
+            let node = nodes.place().node_of(leader);
+            if node == 0 {
+                continue;
+            }
+            let told = nodes.fetch(node, &subject(data))?;
+            if let Some(measured) = serde_json::from_slice::<Option<Measured>>(&told)? {
+                self.shares().insert(data, measured);
+            }
+        }
+        Ok(())
+    }
+
     fn keep(&self, step: u64, samples: &[Sample]) -> std::io::Result<()> {
         let path = self.folder.join(format!("step-{step:08}.jsonl"));
         atomic_file::write(&path, lines(&samples[..samples.len().min(KEPT_SAMPLES)]).as_bytes())
     }
+}
+
+/// Under which a replica's measurements travel between nodes.
+fn subject(replica: usize) -> String {
+    format!("measured by replica {replica}")
 }
 
 /// Events of generation but its bars: training has one of its own.
@@ -100,10 +134,16 @@ impl Watch for Watcher<'_> {
             Err(evaluation::Error::Stopped(_)) => {}
             Err(error) => return Err(error.into()),
         }
+        if let Some(nodes) = mesh.nodes.as_ref().filter(|nodes| !nodes.leads()) {
+            self.hand_over(nodes, mesh)?;
+        }
         // The leaders of all replicas are one data group.
         mesh.data.barrier()?;
         if mesh.rank > 0 {
             return Ok(BTreeMap::new());
+        }
+        if let Some(nodes) = &mesh.nodes {
+            self.take_over(nodes, mesh)?;
         }
         let shares = std::mem::take(&mut *self.shares());
         if shares.len() < mesh.degrees.data {

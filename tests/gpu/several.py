@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Layouts over two GPUs against one: losses of 20 steps, a rank that fails, and speed.
+"""Layouts over two GPUs against one: losses of 20 steps, a rank that fails, two processes of a GPU each, and speed.
 
     python3 tests/gpu/several.py target/release/sft-run [OUT] [PART …]
 
-PART is any of `losses`, `fault`, `speed` (all without one). Needs two GPUs and the libraries that
+PART is any of `losses`, `fault`, `nodes`, `speed` (all without one). Needs two GPUs and the libraries that
 .ci/cuda/libraries.sh finds. Writes OUT/several.jsonl (a line per measurement) and OUT/several.log, and ends with 1
-when a loss is further from one GPU's than 1e-5 (fp32) or 1e-2 (bf16), or the rank that fails is not told within a minute.
+when a loss is further from one GPU's than 1e-5 (fp32) or 1e-2 (bf16), or a rank that fails or a process that is killed is not told within a minute.
 """
 import json
 import os
@@ -18,7 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 BINARY = os.path.abspath(sys.argv[1])
 OUT = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else tempfile.mkdtemp()
-PARTS = sys.argv[3:] or ["losses", "fault", "speed"]
+PARTS = sys.argv[3:] or ["losses", "fault", "nodes", "speed"]
 WORK = tempfile.mkdtemp(prefix="several-")
 os.makedirs(OUT, exist_ok=True)
 LOG = open(os.path.join(OUT, "several.log"), "w")
@@ -100,6 +100,69 @@ def fault():
             record(**row)
 
 
+def start(node, name, *more):
+    """A process of two, with a GPU of its own."""
+    folder = os.path.join(WORK, "runs", name)
+    place = dict(NNODES="2", NODE_RANK=str(node), MASTER_ADDR="127.0.0.1", MASTER_PORT="29517",
+                 CUDA_VISIBLE_DEVICES=str(node), SFT_RUN_NODE_TIMEOUT="120")
+    arguments = ["run", *SMALL, "trainer.num_nodes=2", f"++exp_manager.explicit_log_dir={folder}", "--no-cache", *more]
+    return folder, subprocess.Popen([BINARY, *arguments], cwd=WORK, env=os.environ | place, text=True,
+                                    stdout=LOG, stderr=subprocess.PIPE)
+
+
+def steps(folder):
+    try:
+        with open(os.path.join(folder, "metrics.jsonl")) as file:
+            return [one["reduced_train_loss"] for one in map(json.loads, file) if "reduced_train_loss" in one]
+    except FileNotFoundError:
+        return []
+
+
+def nodes():
+    for form, (settings, bound) in FORMATS.items():
+        one, *_ = train(f"nodes-{form}-one", *settings, "trainer.devices=1")
+        reference = steps(one)
+        for layout in ("DP2", "TP2", "PP2"):
+            more = [*settings, *LAYOUTS[layout][1:], "trainer.devices=1"]
+            started = time.time()
+            both = [start(node, f"nodes-{form}-{layout}", *more) for node in (0, 1)]
+            told = []
+            for _, process in both:
+                try:
+                    told.append(process.communicate(timeout=120)[1])
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    told.append("it hangs")
+            found = steps(both[0][0])
+            row = dict(part="nodes", format=form, layout=layout, codes=[process.returncode for _, process in both],
+                       seconds=round(time.time() - started, 1), steps=len(found))
+            if found and len(found) == len(reference):
+                row["largest"] = max(abs(a - b) for a, b in zip(found, reference))
+            if row["codes"] != [0, 0] or row.get("largest", 1.0) > bound:
+                failed.append(row)
+                row["text"] = " | ".join(text[-1500:] for text in told)
+            record(**row)
+    for killed in (0, 1):
+        more = ["trainer.precision=bf16", "trainer.devices=1", "trainer.max_steps=100000"]
+        both = [start(node, f"nodes-killed-{killed}", *more) for node in (0, 1)]
+        began = time.time()
+        while len(steps(both[0][0])) < 5 and time.time() - began < 120:
+            time.sleep(0.1)
+        both[killed][1].kill()
+        since = time.time()
+        try:
+            text = both[1 - killed][1].communicate(timeout=60)[1]
+        except subprocess.TimeoutExpired:
+            both[1 - killed][1].kill()
+            text = "it hangs"
+        code = both[1 - killed][1].returncode
+        row = dict(part="nodes", killed=killed, code=code, seconds=round(time.time() - since, 1))
+        if code != 1 or f"node {killed}: it is lost" not in text:
+            failed.append(row)
+            row["text"] = text[-1500:]
+        record(**row)
+
+
 LARGE = """\
 name: large
 restore_from_path: null
@@ -179,6 +242,6 @@ def speed():
 
 
 for part in PARTS:
-    {"losses": losses, "fault": fault, "speed": speed}[part]()
+    {"losses": losses, "fault": fault, "nodes": nodes, "speed": speed}[part]()
 record(part="end", failed=len(failed))
 sys.exit(1 if failed else 0)

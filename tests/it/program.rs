@@ -6,6 +6,7 @@ mod evaluations;
 mod faults;
 mod kills;
 mod layouts;
+mod nodes;
 #[cfg(unix)]
 mod streams;
 

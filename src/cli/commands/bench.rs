@@ -4,6 +4,7 @@ use crate::cli::arguments::BenchArguments;
 use crate::cli::collector::Tee;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::nodes;
 use crate::cli::open::{self, Opened};
 use crate::cli::run_folder::RunFolder;
 use crate::cli::scratch::Scratch;
@@ -56,6 +57,7 @@ struct Measured {
 /// Runs the command.
 pub(in crate::cli) fn run(session: &Session, arguments: &BenchArguments) -> Result<Exit, Failure> {
     let opened = open::plan(session, &arguments.recipe)?;
+    nodes::refuse_several(&opened.checked, "bench")?;
     if !opened.plan.missing().is_empty() {
         return Err(runner::Error::Missing(opened.plan.missing().to_vec()).into());
     }

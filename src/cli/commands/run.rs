@@ -6,6 +6,7 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::fault;
 use crate::cli::idle;
+use crate::cli::nodes;
 use crate::cli::notify::Refusal;
 use crate::cli::open::{self, Opened};
 use crate::cli::run_folder::{self, RunFolder};
@@ -16,24 +17,43 @@ use crate::cli::terminal::Paint;
 use crate::cli::trials::{PauseAt, on_leash};
 use crate::cli::{closing, environment, notify, signals};
 use crate::plan::{Plan, Source};
+use crate::recipe::CheckedRecipe;
 use crate::report::record::RunRecord;
 use crate::report::summary::{self, RunState, StageSummary, Summary};
 use crate::report::{html, metrics_csv, samples};
 use crate::runner::{self, Report, Settings};
 use crate::spec::event::Sink;
-use crate::spec::fault::Fault;
 use crate::spec::job::Job;
-use crate::stages::{self, Folders};
+use crate::stages::nodes::Nodes;
+use crate::stages::{self, Circumstances, Folders};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// Runs the command.
 pub(in crate::cli) fn run(session: &Session, arguments: &RunArguments) -> Result<Exit, Failure> {
+    let (checked, _) = open::recipe(session, &arguments.recipe)?;
+    let recipe = open::resolved_text(session, &arguments.recipe)?;
+    match nodes::meeting(session, &checked, recipe.clone())? {
+        None => run_here(session, arguments, (checked, recipe), None),
+        Some(meeting) => {
+            let work = |nodes| run_here(session, arguments, (checked, recipe), Some(nodes));
+            nodes::together(session, &meeting, work, Exit::Done)
+        }
+    }
+}
+
+/// Runs the checked recipe, whose resolved text is `recipe`; other nodes take part in its trainings.
+fn run_here(
+    session: &Session,
+    arguments: &RunArguments,
+    (checked, recipe): (CheckedRecipe, String),
+    nodes: Option<Arc<Nodes>>,
+) -> Result<Exit, Failure> {
     let started = (environment::now(), Instant::now());
     let path = &arguments.recipe.recipe;
-    let (checked, _) = open::recipe(session, &arguments.recipe)?;
     let who = (&session.terminal, &*session.command);
     let refusal = Refusal::of(who, (path, &checked), &started.0);
     let opened = refusal.told(open::plan_of(session, &arguments.recipe, checked, None))?;
@@ -42,7 +62,6 @@ pub(in crate::cli) fn run(session: &Session, arguments: &RunArguments) -> Result
     if let Some(fault) = arguments.inject_fault {
         fault::check(fault, &opened.plan)?;
     }
-    let recipe = open::resolved_text(session, &arguments.recipe)?;
     let mut settings = opened.settings(session);
     let folder = opened.plan.run_folder().to_owned();
     settings.run_folder = opened.plan.keeps_checkpoints().then_some(&*folder);
@@ -60,7 +79,7 @@ pub(in crate::cli) fn run(session: &Session, arguments: &RunArguments) -> Result
         started,
         leash: arguments.leash.as_deref(),
         pause_at: arguments.pause_at,
-        fault: arguments.inject_fault,
+        circumstances: Circumstances { fault: arguments.inject_fault, nodes },
     };
     let preview = runner::preview(&opened.plan, &settings)?;
     run.header();
@@ -95,8 +114,8 @@ struct Run<'run> {
     leash: Option<&'run Path>,
     /// The step after which training is paused, for a sweep.
     pause_at: Option<u64>,
-    /// Where a rank is to fail.
-    fault: Option<Fault>,
+    /// Where a rank is to fail, and who takes part.
+    circumstances: Circumstances,
 }
 
 impl Run<'_> {
@@ -169,7 +188,7 @@ impl Run<'_> {
         sinks.extend(board.iter().map(|board| -> &dyn Sink { board }));
         let sink = Tee(sinks);
         let execute = |job: &Job, folders: &Folders, sink: &dyn Sink, stop: &AtomicBool| {
-            stages::run_with_fault(job, folders, (sink, stop), self.fault)
+            stages::run_under(job, folders, (sink, stop), &self.circumstances)
         };
         let result = runner::run(plan, settings, &execute, &sink, &stop);
         drop(sink);

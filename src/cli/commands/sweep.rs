@@ -4,6 +4,7 @@ use crate::base::atomic_file;
 use crate::cli::arguments::{RecipeArguments, SweepArguments};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::nodes;
 use crate::cli::open::{self, Opened};
 use crate::cli::session::Session;
 use crate::cli::trials::{self, Processes};
@@ -36,6 +37,7 @@ pub(in crate::cli) fn run(session: &Session, arguments: &SweepArguments) -> Resu
     let given = Space::parse(&arguments.overrides)?;
     let base = base(arguments, &given);
     let opened = open::plan(session, &base)?;
+    nodes::refuse_several(&opened.checked, "sweep")?;
     if let Some(missing) = opened.plan.missing().first() {
         let message = format!("a trial would lack {}", missing.what);
         return Err(Failure::wrong(message, missing.help.clone()));

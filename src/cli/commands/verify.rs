@@ -4,6 +4,7 @@ use crate::artifacts::{Lock, Store};
 use crate::base::atomic_file;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::nodes;
 use crate::cli::open::{self, Opened};
 use crate::cli::scratch::Scratch;
 use crate::cli::screen::{Layout, Screen};
@@ -25,6 +26,7 @@ use std::sync::Arc;
 /// Runs the command.
 pub(in crate::cli) fn run(session: &Session, arguments: &VerifyArguments) -> Result<Exit, Failure> {
     let opened = open::plan(session, &arguments.recipe)?;
+    nodes::refuse_several(&opened.checked, "verify")?;
     if !opened.plan.missing().is_empty() {
         return Err(runner::Error::Missing(opened.plan.missing().to_vec()).into());
     }

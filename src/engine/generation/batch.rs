@@ -8,6 +8,7 @@ use super::predictor::{ModelError, NewTokens, Predictor, Vocabulary};
 use super::sampling::{History, NoChoice, Rules};
 use crate::base::seed::Stream;
 use crate::spec::generation::StopReason;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,7 +67,7 @@ pub enum Error {
 }
 
 /// What was generated from one prompt.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Generated {
     /// The new tokens, without the one that ended the text.
     pub tokens: Vec<u32>,

@@ -1,7 +1,7 @@
-//! The collectives of a process's ranks on GPUs, through NCCL.
+//! The collectives of ranks on GPUs, through NCCL, on one node or several.
 //!
 //! A group gets its communicator when its first tensor on a GPU comes; the ranks hand each other its
-//! id by their threads' meeting place. Calls are put into streams and wait for nothing on the host.
+//! id by their threads' meeting place, which reaches those of other nodes too. Calls are put into streams and wait for nothing on the host.
 //! The replicas' communicators have a stream of their own, so that gradients are added up while the
 //! backward pass still computes; the others work in the stream of their device's kernels.
 //!
@@ -34,6 +34,14 @@ impl Communicators {
         }
     }
 
+    /// Waits until all that was begun is done.
+    pub(super) fn settle(&self) {
+        for communicator in locked(&self.0).iter() {
+            // A failure here has been told by whoever waited for a result.
+            let _ = communicator.stream().synchronize();
+        }
+    }
+
     fn add(&self, communicator: Communicator) -> Arc<Communicator> {
         let communicator = Arc::new(communicator);
         locked(&self.0).push(communicator.clone());
@@ -43,11 +51,9 @@ impl Communicators {
 
 impl Drop for Communicators {
     fn drop(&mut self) {
-        // All devices first: a peer may still read what this end has to offer.
-        for communicator in locked(&self.0).iter() {
-            // A failure here has been told by whoever waited for a result.
-            let _ = communicator.stream().synchronize();
-        }
+        // All devices first: a peer may still read what this end has to offer. (Those of other nodes
+        // have met before, see `ranks`.)
+        self.settle();
         // Nothing is under way any more, so nothing is cut short.
         self.give_up();
     }

@@ -1,82 +1,18 @@
 //! Where the threads of a process meet: calls under way, letters, and who waits for what.
 
+use super::round::{Form, Letter, Line, Round, RoundKey};
 use super::{ThreadGroup, work};
-use crate::parallel::group::{Call, Like};
+use crate::parallel::group::Like;
 #[cfg(feature = "cuda")]
 use crate::parallel::nccl::{Communicators, GpuEnd};
+use crate::parallel::nodes::{Input, Nodes, Way};
 use candle_core::{Error, Result, Tensor};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-
-/// The kinds of groups; a rank is in one group of each kind at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Line {
-    /// All ranks.
-    World,
-    /// The ranks that split each layer.
-    Tensor,
-    /// The stages of a pipeline.
-    Pipeline,
-    /// The replicas of a part of the model.
-    Data,
-    /// The first and last stage.
-    Embedding,
-}
-
-/// A call of one group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct RoundKey {
-    pub(super) line: Line,
-    /// The group's first rank.
-    pub(super) first: usize,
-    /// The group's how manieth call it is.
-    pub(super) number: u64,
-}
-
-/// A way from one rank to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::parallel) struct Letter {
-    pub(super) line: Line,
-    pub(super) from: usize,
-    pub(super) to: usize,
-    pub(super) tag: u64,
-}
-
-/// What must be alike on all ranks of a call.
-#[derive(Clone, Debug)]
-pub(super) struct Form {
-    pub(super) call: Call,
-    pub(super) like: Like,
-}
-
-impl Form {
-    fn fits(&self, other: &Form) -> bool {
-        self.call == other.call
-            && self.like.shape == other.like.shape
-            && self.like.dtype == other.like.dtype
-    }
-}
-
-impl fmt::Display for Form {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Form { call, like } = self;
-        write!(formatter, "{call:?} of {:?} {:?}", like.dtype, like.shape)
-    }
-}
-
-/// A call under way.
-struct Round {
-    form: Form,
-    /// The rank that came first.
-    begun_by: usize,
-    inputs: Vec<Option<Tensor>>,
-    /// Each rank's result, once there are results.
-    outputs: Option<std::result::Result<Vec<Option<Tensor>>, String>>,
-    /// Ranks that have not taken their result.
-    left: usize,
-}
+use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug)]
 enum Waits {
@@ -93,13 +29,19 @@ struct State {
     waiting: Vec<Option<Waits>>,
     rounds: BTreeMap<RoundKey, Round>,
     letters: BTreeMap<Letter, VecDeque<Tensor>>,
+    /// When a rank last came here, or something for one.
+    moved: Instant,
 }
 
-/// The meeting place of the ranks of one process.
+/// The meeting place of the ranks of one process, and its door to those of the other nodes.
 pub struct Hub {
     state: Mutex<State>,
-    /// One per rank, so that only those are woken that can go on.
+    /// One per rank of the run, so that only those are woken that can go on.
     wake: Vec<Condvar>,
+    /// Numbers of the ranks that are threads of this process.
+    here: Range<usize>,
+    /// Where the others are, and this hub's number among those of the nodes.
+    others: Option<(Arc<Nodes>, u64)>,
     /// Those of all ranks, so that a failure ends what waits on the devices too.
     #[cfg(feature = "cuda")]
     pub(in crate::parallel) communicators: Communicators,
@@ -114,6 +56,17 @@ impl fmt::Debug for Hub {
 impl Hub {
     /// A hub for `ranks` threads.
     pub fn new(ranks: usize) -> Arc<Hub> {
+        Hub::of(ranks, 0..ranks, None)
+    }
+
+    /// A hub for this process's ranks of a run over several nodes.
+    pub fn of_node(nodes: &Arc<Nodes>) -> Arc<Hub> {
+        let place = nodes.place();
+        let others = |number| Some((nodes.clone(), number));
+        nodes.begin(|number| Hub::of(place.world_size(), place.ranks(), others(number)))
+    }
+
+    fn of(ranks: usize, here: Range<usize>, others: Option<(Arc<Nodes>, u64)>) -> Arc<Hub> {
         let state = State {
             aborted: None,
             failed: false,
@@ -121,11 +74,14 @@ impl Hub {
             waiting: vec![None; ranks],
             rounds: BTreeMap::new(),
             letters: BTreeMap::new(),
+            moved: Instant::now(),
         };
         let wake = (0..ranks).map(|_| Condvar::new()).collect();
         Arc::new(Hub {
             state: Mutex::new(state),
             wake,
+            here,
+            others,
             #[cfg(feature = "cuda")]
             communicators: Communicators::default(),
         })
@@ -165,6 +121,47 @@ impl Hub {
         self.communicators.give_up();
     }
 
+    /// Ends every wait because another node has failed: what fails here now fails for that.
+    pub(in crate::parallel) fn abandon(&self, reason: String) {
+        let mut state = self.lock();
+        state.failed = true;
+        self.abort(&mut state, reason);
+        drop(state);
+        #[cfg(feature = "cuda")]
+        self.communicators.give_up();
+    }
+
+    /// Waits until all that was begun on this process's devices is done.
+    #[cfg(feature = "cuda")]
+    pub(in crate::parallel) fn settle(&self) {
+        self.communicators.settle();
+    }
+
+    /// The other nodes of the run.
+    pub(in crate::parallel) fn nodes(&self) -> Option<&Arc<Nodes>> {
+        self.others.as_ref().map(|(nodes, _)| nodes)
+    }
+
+    /// The number of rank `rank` among those of this process.
+    pub(in crate::parallel) fn local(&self, rank: usize) -> usize {
+        rank - self.here.start
+    }
+
+    /// What this process's ranks do, if none of them came here for so long.
+    pub(in crate::parallel) fn stalled(&self, limit: Duration) -> Option<String> {
+        let state = self.lock();
+        let live: Vec<_> = self.here.clone().filter(|rank| !state.ended[*rank]).collect();
+        if state.aborted.is_some() || live.is_empty() || state.moved.elapsed() < limit {
+            return None;
+        }
+        let does = |rank: &usize| match state.waiting[*rank] {
+            Some(waits) => format!("rank {rank} waits for {}", state.shown(waits)),
+            None => format!("rank {rank} computes or waits for its device"),
+        };
+        let does: Vec<_> = live.iter().map(does).collect();
+        Some(format!("nothing has come on for {} s: {}", limit.as_secs_f64(), does.join("; ")))
+    }
+
     /// An error once nothing goes on any more, which says why.
     #[cfg(feature = "cuda")]
     pub(in crate::parallel) fn goes_on(&self) -> Result<()> {
@@ -188,30 +185,48 @@ impl Hub {
         form: &Form,
         x: &Tensor,
     ) -> Result<()> {
+        if let Some((nodes, number)) = &self.others {
+            let RoundKey { line, number: call, .. } = key;
+            let ranks = ranks.to_vec();
+            let input = Input { line, ranks, rank, number: call, call: form.call };
+            // Before anybody can carry the call out, which may change `x`.
+            nodes.bring(*number, input, x)?;
+        }
+        self.put(key, ranks, rank, form, x)
+    }
+
+    /// Takes what a rank of another node brings to a call.
+    pub(in crate::parallel) fn brought(&self, input: &Input, x: &Tensor) {
+        let Input { line, ref ranks, rank, number, call } = *input;
+        let Some(first) = ranks.first().copied() else { return };
+        let key = RoundKey { line, first, number };
+        let form = Form { call, like: Like::of(x) };
+        if let Err(error) = self.put(key, ranks, rank, &form, x) {
+            self.abort(&mut self.lock(), error.to_string());
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that a call is")]
+    fn put(
+        &self,
+        key: RoundKey,
+        ranks: &[usize],
+        rank: usize,
+        form: &Form,
+        x: &Tensor,
+    ) -> Result<()> {
         let inputs = {
             let mut state = self.lock();
             state.check()?;
-            let round = state.rounds.entry(key).or_insert_with(|| Round {
-                form: form.clone(),
-                begun_by: ranks[rank],
-                inputs: vec![None; ranks.len()],
-                outputs: None,
-                left: ranks.len(),
-            });
-            if !round.form.fits(form) {
-                let message = format!(
-                    "rank {} calls {form} where rank {} calls {} (a bug of this program)",
-                    ranks[rank], round.begun_by, round.form,
-                );
-                return Err(Error::Msg(message));
+            state.moved = Instant::now();
+            let left = || ranks.iter().filter(|rank| self.here.contains(rank)).count();
+            let round = state.rounds.entry(key);
+            let round = round.or_insert_with(|| Round::new(form, ranks, rank, left()));
+            match round.take(form, rank, x)? {
+                Some(inputs) => inputs,
+                None => return Ok(()),
             }
-            round.inputs[rank] = Some(x.clone());
-            if round.inputs.iter().any(Option::is_none) {
-                return Ok(());
-            }
-            std::mem::take(&mut round.inputs)
         };
-        let inputs: Vec<Tensor> = inputs.into_iter().flatten().collect();
         let outputs = work::carry_out(form.call, &inputs);
         drop(inputs);
         self.finish(key, ranks, outputs);
@@ -249,14 +264,32 @@ impl Hub {
 
     /// Leaves `x` for its receiver.
     pub(in crate::parallel) fn post(&self, letter: Letter, x: &Tensor) -> Result<()> {
+        if let Some((nodes, number)) = &self.others
+            && !self.here.contains(&letter.to)
+        {
+            self.lock().check()?;
+            let Letter { line, from, to, tag } = letter;
+            return nodes.carry(*number, Way { line, from, to, tag }, x);
+        }
         let mut state = self.lock();
         state.check()?;
-        state.letters.entry(letter).or_default().push_back(x.clone());
+        self.put_down(&mut state, letter, x.clone());
+        Ok(())
+    }
+
+    /// Takes a letter of another node's rank.
+    pub(in crate::parallel) fn delivered(&self, way: Way, x: Tensor) {
+        let Way { line, from, to, tag } = way;
+        self.put_down(&mut self.lock(), Letter { line, from, to, tag }, x);
+    }
+
+    fn put_down(&self, state: &mut State, letter: Letter, x: Tensor) {
+        state.moved = Instant::now();
+        state.letters.entry(letter).or_default().push_back(x);
         if matches!(state.waiting[letter.to], Some(Waits::Letter(waited)) if waited == letter) {
             state.waiting[letter.to] = None;
             self.wake[letter.to].notify_one();
         }
-        Ok(())
     }
 
     /// The oldest tensor on a way; waits for it.
@@ -278,6 +311,7 @@ impl Hub {
         waits: Waits,
     ) -> MutexGuard<'a, State> {
         state.waiting[rank] = Some(waits);
+        state.moved = Instant::now();
         self.end_if_stuck(&mut state);
         while state.waiting[rank].is_some() && state.aborted.is_none() {
             state = self.wake[rank].wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -286,8 +320,12 @@ impl Hub {
         state
     }
 
-    /// Aborts when nobody is left who could go on: whoever can go on is not waiting.
+    /// Aborts when nobody is left who could go on: whoever can go on is not waiting. Of other nodes
+    /// that is not known; see [`stalled`](Hub::stalled).
     fn end_if_stuck(&self, state: &mut State) {
+        if self.others.is_some() {
+            return;
+        }
         let ranks = 0..self.wake.len();
         let live: Vec<usize> = ranks.filter(|rank| !state.ended[*rank]).collect();
         if live.is_empty() || live.iter().any(|rank| state.waiting[*rank].is_none()) {
@@ -337,9 +375,10 @@ impl State {
     fn shown(&self, waits: Waits) -> String {
         match waits {
             Waits::Round(key) => {
-                let form = self.rounds.get(&key).map(|round| round.form.to_string());
-                let form = form.unwrap_or_else(|| "a call".to_owned());
-                format!("{form} in its {:?} group", key.line)
+                let Some(round) = self.rounds.get(&key) else { return "a call".to_owned() };
+                let awaited: Vec<_> = round.awaited().map(|rank| rank.to_string()).collect();
+                let (form, line, awaited) = (&round.form, key.line, awaited.join(", "));
+                format!("{form} in its {line:?} group, to which rank {awaited} did not come")
             }
             Waits::Letter(letter) => {
                 let Letter { line, from, tag, .. } = letter;

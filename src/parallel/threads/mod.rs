@@ -5,24 +5,28 @@
 //! its results, and no thread spins. The [`Hub`] knows what every rank waits for: when all of them
 //! do, none will ever go on, and it says so instead of hanging.
 //!
+//! Ranks of other nodes bring their tensors and letters through `nodes`.
+//!
 //! Where a tensor lies on a GPU, NCCL does the work (see `nccl`); the few numbers of the host meet
 //! here all the same.
 
 mod hub;
+mod round;
 mod work;
 
-pub use hub::{Hub, Line};
+pub use hub::Hub;
+pub use round::Line;
 
 #[cfg(feature = "cuda")]
-pub(super) use hub::Letter;
+pub(super) use round::Letter;
 
 use super::group::{Call, Group, Like, Pending};
 #[cfg(feature = "cuda")]
 use super::nccl::GpuEnd;
 use candle_core::{Result, Tensor, bail};
 #[cfg(not(feature = "cuda"))]
-use hub::Letter;
-use hub::{Form, RoundKey};
+use round::Letter;
+use round::{Form, RoundKey};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

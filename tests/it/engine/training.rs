@@ -140,8 +140,18 @@ fn begun(
     let output = folder.join("output");
     std::fs::create_dir_all(&output).unwrap();
     let (start, output, backend) = (start.as_path(), output.as_path(), Backend::Cpu);
-    let run =
-        Run { job, start, resume, backend, output, data, validation, watch: None, fault: None };
+    let run = Run {
+        job,
+        start,
+        resume,
+        backend,
+        output,
+        data,
+        validation,
+        watch: None,
+        fault: None,
+        nodes: None,
+    };
     train(run, sink, stop)
 }
 

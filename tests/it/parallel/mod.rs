@@ -4,6 +4,8 @@
 mod groups;
 // Split layers against whole ones, in f64.
 mod layers;
+// The same collectives over two nodes, to the bit; a rank that does not come.
+mod nodes;
 
 use sft_run::spec::optimization::Degrees;
 

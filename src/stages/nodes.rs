@@ -1,0 +1,111 @@
+//! The way in for runs over several nodes: node 0 walks the plan, the others take part in trainings.
+//!
+//! Node 0 alone decides what runs, holds the cache's locks and writes what is kept. For a training
+//! it tells the others the job and the folders, which must lie on a file system that all share.
+
+use super::{Circumstances, Folders, train};
+pub use crate::parallel::nodes::rendezvous::{self, Meeting};
+pub use crate::parallel::nodes::{NodeFailure, Nodes, Place};
+use crate::spec::event::Silent;
+use crate::spec::fault::Fault;
+use crate::spec::job::TrainJob;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Why nodes do not work together.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another node ended the run.
+    #[error(transparent)]
+    Ended(#[from] NodeFailure),
+    /// A folder of node 0 is not there.
+    #[error(
+        "`{}`, which node 0 uses, is not there on this node: the cache and the recipe's files must \
+         lie on a file system that all nodes share (`--cache-dir`, SFT_RUN_CACHE)",
+        path.display()
+    )]
+    NotShared {
+        /// The folder or file.
+        path: PathBuf,
+    },
+    /// A path cannot be made absolute.
+    #[error("cannot find out where `{}` lies", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An order that cannot be written or read.
+    #[error("nodes do not understand each other")]
+    Order(#[from] serde_json::Error),
+}
+
+/// What node 0 says of a training.
+#[derive(Debug, Serialize, Deserialize)]
+struct Order {
+    job: TrainJob,
+    folders: Folders,
+    fault: Option<Fault>,
+}
+
+const ORDER: &str = "order";
+
+/// Calls the other nodes to the training of `job`; gives the folders as all of them name them. A
+/// training of one node's ranks stays node 0's own.
+pub(super) fn order(
+    job: &TrainJob,
+    folders: &Folders,
+    circumstances: &Circumstances,
+) -> Result<(Folders, Circumstances), super::Error> {
+    let Circumstances { fault, nodes } = circumstances.clone();
+    let world = job.trainer.degrees.world_size();
+    let Some(nodes) = nodes.filter(|nodes| nodes.place().world_size() == world) else {
+        return Ok((folders.clone(), Circumstances { fault, nodes: None }));
+    };
+    let folders = absolute(folders)?;
+    if nodes.leads() {
+        let order = Order { job: job.clone(), folders: folders.clone(), fault };
+        nodes.post_all(ORDER, serde_json::to_vec(&order).map_err(Error::from)?);
+    }
+    Ok((folders, Circumstances { fault, nodes: Some(nodes) }))
+}
+
+fn absolute(folders: &Folders) -> Result<Folders, Error> {
+    let absolute = |path: &Path| {
+        std::path::absolute(path).map_err(|source| Error::Path { path: path.to_owned(), source })
+    };
+    let input = |(name, path): (&String, &PathBuf)| Ok((name.clone(), absolute(path)?));
+    Ok(Folders {
+        inputs: folders.inputs.iter().map(input).collect::<Result<_, Error>>()?,
+        backend: folders.backend,
+        output: absolute(&folders.output)?,
+    })
+}
+
+/// Takes part in every training that node 0 calls to, until it leaves; `tell` hears of each.
+pub fn follow(
+    circumstances: &Circumstances,
+    tell: &dyn Fn(&str),
+    stop: &AtomicBool,
+) -> Result<(), super::Error> {
+    let Some(nodes) = &circumstances.nodes else { return Ok(()) };
+    while let Some(order) = nodes.fetch_unless(0, ORDER, stop).map_err(Error::from)? {
+        let Order { job, folders, fault } = serde_json::from_slice(&order).map_err(Error::from)?;
+        let mut paths = folders.inputs.values().chain([&folders.output]);
+        if let Some(path) = paths.find(|path| !path.exists()) {
+            return Err(Error::NotShared { path: path.clone() }.into());
+        }
+        let (ranks, world) = (nodes.place().ranks(), nodes.place().world_size());
+        tell(&format!("training: ranks {} to {} of {world}", ranks.start, ranks.end - 1));
+        let circumstances = Circumstances { fault, nodes: Some(nodes.clone()) };
+        train::run(&job, &folders, (&Silent, stop), &circumstances)?;
+        tell("trained");
+    }
+    if stop.load(Ordering::Relaxed) {
+        return Err(super::Error::Stopped("no work of this node".to_owned()));
+    }
+    Ok(())
+}
