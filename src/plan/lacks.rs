@@ -36,7 +36,7 @@ pub(super) fn missing<'a>(
         found.extend(data(stage));
         found.extend(tokenizer(recipe, stage));
         found.extend(checkpoint(recipe, stage, (job, facts)));
-        found.extend(choices(recipe, stage, (job, facts)));
+        found.extend(unusable(recipe, stage, (job, facts)));
         if let Job::Train(job) = job {
             found.extend(too_large(job, &stage.settings.trainer, facts));
         }
@@ -115,7 +115,8 @@ fn checkpoint(
     let written = outside::checkpoint(recipe, stage);
     let written = written.or_else(|| resumed.as_ref().map(|(_, path)| path.clone()))?;
     let path = recipe.folder().join(written);
-    let missing = refused(job, &path, facts)?;
+    let name = if resumed.is_some() { "resume" } else { "checkpoint" };
+    let missing = refused(job, name, &path, facts)?;
     if let Some((key, _)) = resumed {
         return Some(Missing { key: key.to_owned(), ..missing });
     }
@@ -125,22 +126,26 @@ fn checkpoint(
     Some(Missing { key, ..missing })
 }
 
-/// Rows of multiple choice that are there and do not have what the recipe says of them.
-fn choices(
+/// Rows, prompts and metrics' files that are there and cannot be used; the key is the one that names
+/// them.
+fn unusable(
     recipe: &CheckedRecipe,
     stage: &NamedStage,
     (job, facts): (&Job, &Facts),
-) -> Option<Missing> {
-    let Stage::Evaluate(evaluate) = &stage.stage else { return None };
-    let path = recipe.folder().join(&evaluate.choices.as_ref()?.rows);
-    let missing = refused(job, &path, facts)?;
-    let own = stage.path.as_ref().map(|own| format!("{own}.{}", missing.key));
-    Some(Missing { key: own.unwrap_or_else(|| missing.key.clone()), ..missing })
+) -> Vec<Missing> {
+    let inputs = outside::inputs(recipe, stage).into_iter();
+    // Checkpoints have more than one key.
+    let inputs = inputs.filter(|(name, _)| noun(name) != "checkpoint");
+    let refused = inputs.filter_map(|(name, input)| {
+        let missing = refused(job, &name, &input.path, facts)?;
+        Some(Missing { key: key(stage, &name), ..missing })
+    });
+    refused.collect()
 }
 
-/// What the stage's input at `path`, which is there, is refused for.
-fn refused(job: &Job, path: &Path, facts: &Facts) -> Option<Missing> {
-    facts.input.filter(|_| outside::exists(facts, path))?(job, path)
+/// What the stage's input `name` at `path`, which is there, is refused for.
+fn refused(job: &Job, name: &str, path: &Path, facts: &Facts) -> Option<Missing> {
+    facts.input.filter(|_| outside::exists(facts, path))?(job, name, path)
 }
 
 /// Files that do not exist, one entry for each key that names some.

@@ -21,7 +21,7 @@ pub use around::Around;
 pub use compile::compile;
 pub use draft::Draft;
 pub use header::Header;
-pub use outside::{Facts, Wanted, wanted};
+pub use outside::{Facts, InputRefusal, Wanted, wanted};
 pub use stage::{Backend, Missing, Outside, Source, Stage};
 
 use std::path::{Path, PathBuf};

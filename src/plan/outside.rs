@@ -22,6 +22,9 @@ pub struct Wanted {
     pub gpus: bool,
 }
 
+/// Why a stage cannot use its input of a name, which lies at a path, if it cannot.
+pub type InputRefusal = fn(&Job, &str, &Path) -> Option<Missing>;
+
 /// What is known of the outside. Planning reads nothing itself.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -39,9 +42,8 @@ pub struct Facts {
     pub host_memory: Option<u64>,
     /// What of a job this build of the program cannot do; none refuses nothing.
     pub refusals: Option<fn(&Job) -> Vec<Missing>>,
-    /// Why a stage cannot use the checkpoint or the rows of multiple choice at a path, if it cannot;
-    /// none refuses nothing.
-    pub input: Option<fn(&Job, &Path) -> Option<Missing>>,
+    /// Looks into the inputs of stages; none refuses nothing.
+    pub input: Option<InputRefusal>,
 }
 
 /// What `recipe` asks the outside for.

@@ -40,9 +40,9 @@ fn refusals(job: &Job) -> Vec<Missing> {
     stages::refusals(job).into_iter().map(missing).collect()
 }
 
-/// Why a stage cannot use the checkpoint or the rows at `path`.
-fn input(job: &Job, path: &Path) -> Option<Missing> {
-    stages::input_refusal(job, path).map(missing)
+/// Why a stage cannot use its input `name` at `path`.
+fn input(job: &Job, name: &str, path: &Path) -> Option<Missing> {
+    stages::input_refusal(job, name, path).map(missing)
 }
 
 fn missing(refusal: stages::Refusal) -> Missing {

@@ -2,13 +2,14 @@
 
 use super::choices::{Pair, Questions};
 use super::held_out::{self, HeldOut};
-use super::{Folders, generate};
+use super::{Folders, Refusal, generate, with_causes};
 use crate::data::{choices, tokenizer};
 use crate::engine::classifier::{self, Classifier};
 use crate::engine::generation::{Generated, Session, SessionError, Update, batch};
 use crate::engine::replica::RankFailure;
 use crate::engine::scoring::{self, Scored};
 use crate::engine::team::together;
+use crate::metrics::lexicon::Lexicon;
 use crate::metrics::scorer::Surroundings;
 use crate::metrics::{self, Likelihood, Results, Scorer, Texts};
 use crate::spec::event::{Event, Sample, Sink};
@@ -271,6 +272,25 @@ impl Around<'_> {
             self.sink.emit(progress(task, total.min(done * replicas), total));
         }
     }
+}
+
+/// Why the file at `path` does not serve the metric that has it as its input `name`
+/// (`metrics.N.lexicon`, `metrics.N.classifier`), if it does not.
+pub(super) fn metric_refusal(metrics: &[Metric], name: &str, path: &Path) -> Option<Refusal> {
+    let (number, _) = name.strip_prefix("metrics.")?.split_once('.')?;
+    let metric = metrics.get(number.parse::<usize>().ok()?)?;
+    let (reason, help) = match metric {
+        Metric::Lexicon { .. } => {
+            (with_causes(&Lexicon::read(path).err()?), "give a file like VADER's")
+        }
+        Metric::Classifier { label, .. } => {
+            let error = Classifier::check(path, label.as_deref()).err()?;
+            (error.to_string(), "give the Hugging Face folder of a classifier, and a label of its")
+        }
+        _ => return None,
+    };
+    let what = format!("a file that metric `{}` can use: {reason}", metric.name());
+    Some(Refusal { what, key: "metrics".to_owned(), help: help.to_owned() })
 }
 
 /// The classifiers of `metrics`, by the metrics' names.

@@ -3,7 +3,7 @@
 pub use super::conversation::Conversation;
 pub use super::devices::Devices;
 use super::evaluation::{lines, progress};
-use super::{Folders, Outcome, convert};
+use super::{Folders, Outcome, Refusal, convert, with_causes};
 use crate::base::atomic_file;
 use crate::checkpoint::native;
 use crate::checkpoint::opened::Opened;
@@ -233,6 +233,20 @@ impl Speaker {
         };
         Ok(team::together(self.team.lead(work).map_err(stopped_or_failed)?))
     }
+}
+
+/// Why the file at `path` gives no prompts, if it gives none.
+pub(super) fn refusal(path: &Path) -> Option<Refusal> {
+    let reason = match read_prompts(path) {
+        Ok(prompts) if prompts.is_empty() => format!("`{}` is empty", path.display()),
+        Ok(_) => return None,
+        Err(error) => with_causes(&error),
+    };
+    Some(Refusal {
+        what: format!("prompts: {reason}"),
+        key: "prompts_file".to_owned(),
+        help: "write a JSON object a line, such as {\"prompt\": \"Once upon a time\"}".to_owned(),
+    })
 }
 
 /// The prompts of a file with a JSON object a line, each with the key `prompt`.

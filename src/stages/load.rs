@@ -1,6 +1,6 @@
 //! The load stage: a checkpoint of any program, or fresh weights, as a native checkpoint.
 
-use super::{Folders, Outcome, Refusal};
+use super::{Folders, Outcome, Refusal, with_causes};
 use crate::checkpoint::completed::Completed;
 use crate::checkpoint::manifest::{Header, Progress};
 use crate::checkpoint::opened::Opened;
@@ -82,13 +82,7 @@ fn open(job: &LoadJob, path: &Path) -> Result<Opened, Error> {
 
 /// Why the checkpoint at `path` cannot be loaded as `job` says, if it cannot.
 pub(super) fn refusal(job: &LoadJob, path: &Path) -> Option<Refusal> {
-    let error = open(job, path).err()?;
-    let mut what = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        what += &format!(": {error}");
-        cause = error.source();
-    }
+    let what = with_causes(&open(job, path).err()?);
     let help = "give a checkpoint of this model: of sft-run, Hugging Face, NeMo, Megatron-LM or \
                 GGUF (`sft-run inspect PATH` shows what a path holds), or make the recipe's model \
                 section that of the checkpoint; `strict: false` on the load stage starts fresh what \

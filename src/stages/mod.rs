@@ -159,15 +159,28 @@ fn team(path: &Path, devices: Devices) -> Result<Team, team::Error> {
     Team::open(path, trainer.degrees, Formats::of(trainer.precision, true), backend)
 }
 
-/// Why the stage cannot use what lies at `path`, if it cannot: a checkpoint to load or to continue
-/// from, of which only headers are read, or rows of multiple choice, of which the first are read.
-pub fn input_refusal(job: &Job, path: &Path) -> Option<Refusal> {
-    match job {
-        Job::Load(job) => load::refusal(job, path),
-        Job::Train(job) => train::refusal(job, path),
-        Job::Evaluate(job) => choices::refusal(job.stage.choices.as_ref()?, path),
+/// Why the stage cannot use its input `name`, which lies at `path`, if it cannot: a checkpoint to
+/// load or to continue from, rows of multiple choice, prompts, a metric's lexicon or classifier. Of
+/// checkpoints only headers are read, of rows the first ones, of classifiers all but the weights.
+pub fn input_refusal(job: &Job, name: &str, path: &Path) -> Option<Refusal> {
+    match (job, name) {
+        (Job::Load(job), "checkpoint") => load::refusal(job, path),
+        (Job::Train(job), "resume") => train::refusal(job, path),
+        (Job::Train(job), _) => {
+            let (name, validate) = (name.strip_prefix("validate.")?, job.stage.validate.as_ref()?);
+            evaluation::metric_refusal(&validate.metrics, name, path)
+        }
+        (Job::Evaluate(job), "choices") => choices::refusal(job.stage.choices.as_ref()?, path),
+        (Job::Evaluate(job), _) => evaluation::metric_refusal(&job.stage.metrics, name, path),
+        (Job::Generate(_), "prompts") => generate::refusal(path),
         _ => None,
     }
+}
+
+/// An error with its causes, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
 }
 
 /// Whether a checkpoint of any program lies at `path`.

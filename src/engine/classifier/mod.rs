@@ -43,15 +43,19 @@ impl Classifier {
     /// `tokenizer.json` or `vocab.txt`. `label` is one of its labels' names; none for the last one.
     pub fn open(path: &Path, label: Option<&str>) -> Result<Classifier, Error> {
         let wrong = |reason: String| Error::Folder { path: path.to_owned(), reason };
-        let text = fs::read_to_string(path.join("config.json"))
-            .map_err(|error| wrong(format!("config.json: {error}")))?;
-        let config =
-            Config::read(&text).map_err(|reason| wrong(format!("config.json: {reason}")))?;
-        let label = config.label(label).map_err(wrong)?;
+        let (config, label) = config(path, label).map_err(wrong)?;
         let tensors = hugging_face::tensors(path).map_err(wrong)?;
         let encoder = Encoder::new(&config, &tensors).map_err(wrong)?;
         let tokenizer = FramedTokenizer::open(path, config.longest())?;
         Ok(Classifier { tokenizer, encoder, problem: config.problem, label })
+    }
+
+    /// Looks for what makes a folder unusable in everything but the weights.
+    pub fn check(path: &Path, label: Option<&str>) -> Result<(), Error> {
+        let wrong = |reason: String| Error::Folder { path: path.to_owned(), reason };
+        let (config, _) = config(path, label).map_err(wrong)?;
+        FramedTokenizer::open(path, config.longest())?;
+        Ok(())
     }
 
     /// The logits of a text, one for each label; what is longer than the model reads is cut.
@@ -64,6 +68,15 @@ impl Classifier {
         let logits: Vec<f64> = self.logits(text)?.into_iter().map(f64::from).collect();
         Ok(probability(&logits, self.label, self.problem))
     }
+}
+
+/// What `config.json` says, and the number of the label; else what is wrong.
+fn config(path: &Path, label: Option<&str>) -> Result<(Config, usize), String> {
+    let text = fs::read_to_string(path.join("config.json"));
+    let text = text.map_err(|error| format!("config.json: {error}"))?;
+    let config = Config::read(&text).map_err(|reason| format!("config.json: {reason}"))?;
+    let label = config.label(label)?;
+    Ok((config, label))
 }
 
 fn probability(logits: &[f64], label: usize, problem: Problem) -> f64 {

@@ -393,9 +393,9 @@ fn load_job(architecture: Architecture, strict: bool) -> Job {
 fn a_checkpoint_of_another_model_is_refused_with_both_values() {
     let path = fixture("llama");
     let found = Opened::open(&path, None).unwrap().architecture().clone();
-    assert_eq!(stages::input_refusal(&load_job(found.clone(), true), &path), None);
+    assert_eq!(stages::input_refusal(&load_job(found.clone(), true), "checkpoint", &path), None);
     let wanted = Architecture { num_layers: 8, rotary_base: 10_000.0, ..found };
-    let refusal = stages::input_refusal(&load_job(wanted, true), &path).unwrap();
+    let refusal = stages::input_refusal(&load_job(wanted, true), "checkpoint", &path).unwrap();
     let expected =
         "num_layers is 4, the recipe says 8, rotary_base is 5000.0, the recipe says 10000.0";
     assert!(refusal.what.contains(expected), "{}", refusal.what);
@@ -417,12 +417,13 @@ fn what_is_missing_starts_fresh_when_the_stage_is_not_strict() {
     bytes[at..at + name.len()].copy_from_slice(b"transformer.lost.weight");
     put(&file, &bytes);
     let found = Opened::open(&path, None).unwrap().architecture().clone();
-    let refusal = stages::input_refusal(&load_job(found.clone(), true), &path).unwrap();
+    let refusal =
+        stages::input_refusal(&load_job(found.clone(), true), "checkpoint", &path).unwrap();
     let expected = "it lacks `encoder.final_layernorm.weight`; the model has no place for its \
                     `transformer.lost.weight`";
     assert!(refusal.what.contains(expected), "{}", refusal.what);
     let job = load_job(found, false);
-    assert_eq!(stages::input_refusal(&job, &path), None);
+    assert_eq!(stages::input_refusal(&job, "checkpoint", &path), None);
     let folders = stages::Folders {
         inputs: BTreeMap::from([("checkpoint".to_owned(), path)]),
         output: folder.path().to_owned(),

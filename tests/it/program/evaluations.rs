@@ -75,26 +75,62 @@ fn a_recipe_judges_by_multiple_choice_and_by_a_classifier() {
     near(sum / 4.0, &values("evaluate")["mood"]);
 }
 
+/// Refused with exit code 2 and these words, and nothing done; `plan` says it too.
+fn refused(desk: &Desk, overrides: &[&str], words: &[&str]) {
+    let output = desk.output(&[&["tiny.yaml"], overrides].concat());
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    for word in words {
+        assert!(told.contains(word), "no {word} in\n{told}");
+    }
+    assert!(!desk.path("runs").exists(), "something was done");
+    let plan = desk.run(&[&["plan", "tiny.yaml"], overrides].concat(), 4);
+    assert!(plan.contains(words[0]), "{plan}");
+}
+
 #[test]
 fn rows_that_do_not_fit_are_refused_before_any_work() {
-    let refused = |choices: &str, words: &[&str]| {
-        let desk = desk(choices);
-        let output = desk.output(&["tiny.yaml"]);
-        let told = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{told}");
-        for word in words {
-            assert!(told.contains(word), "no {word} in\n{told}");
-        }
-        assert!(!desk.path("runs").exists(), "something was done");
-        let plan = desk.run(&["plan", "tiny.yaml"], 4);
-        assert!(plan.contains(words[0]), "{plan}");
-    };
     refused(
-        r#"{rows: questions.jsonl, prompt: "{{ question }}", choices: options, answer: label}"#,
+        &desk(
+            r#"{rows: questions.jsonl, prompt: "{{ question }}", choices: options, answer: label}"#,
+        ),
+        &[],
         &["stages.judged.evaluate.choices", "questions.jsonl:1: ", "`options`", "and 3 more"],
     );
     refused(
-        r#"{rows: elsewhere.jsonl, prompt: "{{ question }}", choices: endings, answer: label}"#,
+        &desk(
+            r#"{rows: elsewhere.jsonl, prompt: "{{ question }}", choices: endings, answer: label}"#,
+        ),
+        &[],
         &["stages.judged.evaluate.choices.rows", "elsewhere.jsonl", "put it there"],
+    );
+}
+
+#[test]
+fn prompts_and_files_of_metrics_are_looked_into_before_any_work() {
+    let desk = Desk::new();
+    let put = |name: &str, text: &str| {
+        atomic_file::write(&desk.path(name), text.as_bytes()).unwrap();
+    };
+    put("prompts.jsonl", "{\"prompt\": \"oak\"}\n{\"text\": \"fox\"}\n");
+    put("words.txt", "good 1.9\n");
+    fs::create_dir(desk.path("mood")).unwrap();
+    put("mood/config.json", r#"{"model_type": "gpt2"}"#);
+    refused(
+        &desk,
+        &["stages.generate.generate={model: train, prompts_file: prompts.jsonl}"],
+        &["stages.generate.generate.prompts_file", "line 2 holds no prompt"],
+    );
+    refused(
+        &desk,
+        &["stages.evaluate.evaluate.metrics=[{name: mood, lexicon: words.txt}]"],
+        &["stages.evaluate.evaluate.metrics.0.lexicon", "line 1 is no entry of a lexicon"],
+    );
+    let validate = "+stages.train.train.validate=\
+         {data: tokenize, metrics: [{name: mood, classifier: mood}]}";
+    refused(
+        &desk,
+        &[validate],
+        &["stages.train.train.validate.metrics.0.classifier", "classifiers may be distilbert"],
     );
 }
