@@ -285,7 +285,7 @@ pub(super) fn metric_refusal(metrics: &[Metric], name: &str, path: &Path) -> Opt
         }
         Metric::Classifier { label, .. } => {
             let error = Classifier::check(path, label.as_deref()).err()?;
-            (error.to_string(), "give the Hugging Face folder of a classifier, and a label of its")
+            (error.to_string(), "give a Hugging Face folder of a classifier, and one of its labels")
         }
         _ => return None,
     };

@@ -118,7 +118,10 @@ fn prompts_and_files_of_metrics_are_looked_into_before_any_work() {
     put("mood/config.json", r#"{"model_type": "gpt2"}"#);
     refused(
         &desk,
-        &["stages.generate.generate={model: train, prompts_file: prompts.jsonl}"],
+        &[
+            "~stages.generate.generate.prompts",
+            "+stages.generate.generate.prompts_file=prompts.jsonl",
+        ],
         &["stages.generate.generate.prompts_file", "line 2 holds no prompt"],
     );
     refused(
