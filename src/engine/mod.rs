@@ -1,19 +1,20 @@
 //! Training and decoding: the step, the optimizer, the loop, generation.
 
 pub mod bench;
-pub mod census;
 pub mod classifier;
 pub mod devices;
 pub mod early_stopping;
 mod fault;
 pub mod generation;
+pub mod gradient_check;
+pub mod gradient_norm;
+pub mod gradient_reduction;
 pub mod journal;
 pub mod keeping;
 pub mod loss_scale;
 pub mod optimizer;
 pub mod peak;
 pub mod pipeline;
-pub mod reduction;
 pub mod replica;
 pub mod resuming;
 pub mod saving;

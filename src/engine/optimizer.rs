@@ -2,6 +2,7 @@
 //! half-precision parameters, masters.
 
 use crate::kernels::optimizer::{AdamW, Buffers, step};
+use crate::layout::holding::intersection;
 use crate::model::weights::Weights;
 use crate::spec::optimization::Optimizer;
 use candle_core::{Device, Result, Tensor};
@@ -148,7 +149,7 @@ fn runs(weights: &Weights, owned: &[Range<usize>], do_layer_norm_weight_decay: b
     let (mut before, mut moments) = (0, 0);
     for owned in owned {
         for part in weights.holding().parts().iter().filter(|part| part.learns) {
-            let (start, end) = (part.range.start.max(owned.start), part.range.end.min(owned.end));
+            let Range { start, end } = intersection(&part.range, owned);
             if start >= end {
                 continue;
             }

@@ -38,17 +38,17 @@ pub(super) struct Session<'a> {
     /// That of the first rank of each node.
     saver: Option<Saver>,
     /// The first rank's.
-    teller: Option<Teller>,
+    recorder: Option<Recorder>,
     train_loss: Option<f64>,
     validation_loss: Option<f64>,
-    /// Metrics of the last validation; the first rank's.
+    /// Metrics of the last validation; on the first rank.
     metrics: BTreeMap<String, f64>,
-    /// The first rank's: it has the journal to remember by.
+    /// On the first rank, which has the journal of earlier validations.
     patience: Option<Patience<'a>>,
 }
 
-/// Where numbers go.
-struct Teller {
+/// Where numbers and checkpoints go: the files and the events, which only the first rank writes.
+struct Recorder {
     journal: Journal,
     keeper: Option<Keeper>,
 }
@@ -62,16 +62,16 @@ impl<'a> Session<'a> {
         (mesh, sink): (Mesh, &'a dyn Sink),
     ) -> Result<Session<'a>, Error> {
         let progress = begin.progress;
-        let (mut teller, mut last) = (None, Last::default());
+        let (mut recorder, mut last) = (None, Last::default());
         if mesh.rank == 0 {
             let path = run.output.join(METRICS_FILE);
             let opened = Journal::open(&path, progress.step).map_err(io_error(&path))?;
             let keeper = Keeper::open(run.job, run.output, begin.resumed());
             let keeper = keeper.map_err(io_error(run.output))?;
             last = opened.1;
-            teller = Some(Teller { journal: opened.0, keeper });
+            recorder = Some(Recorder { journal: opened.0, keeper });
         }
-        let rule = run.job.stage.early_stopping.as_ref().filter(|_| teller.is_some());
+        let rule = run.job.stage.early_stopping.as_ref().filter(|_| recorder.is_some());
         let path = run.output.join(METRICS_FILE);
         let patience = rule.map(|rule| Patience::new(rule).replay(&path)).transpose();
         Ok(Session {
@@ -86,7 +86,7 @@ impl<'a> Session<'a> {
             first_step: progress.step,
             sink,
             saver: mesh.leads_node().then(Saver::default),
-            teller,
+            recorder,
             train_loss: last.train_loss,
             validation_loss: last.validation_loss,
             metrics: last.metrics,
@@ -158,7 +158,7 @@ impl<'a> Session<'a> {
     fn report(&mut self, outcome: &Outcome, seconds: f64) -> Result<(), Error> {
         let Progress { step, consumed_samples } = self.progress;
         let trainer = &self.run.job.trainer;
-        let Some(Teller { journal, .. }) = &mut self.teller else { return Ok(()) };
+        let Some(Recorder { journal, .. }) = &mut self.recorder else { return Ok(()) };
         let metrics = StepMetrics {
             step,
             consumed_samples,
@@ -196,7 +196,7 @@ impl<'a> Session<'a> {
             .unwrap_or_default();
         self.validation_loss = Some(val_loss);
         let Progress { step, consumed_samples } = self.progress;
-        let Some(Teller { journal, .. }) = &mut self.teller else { return Ok(()) };
+        let Some(Recorder { journal, .. }) = &mut self.recorder else { return Ok(()) };
         let metrics = ValidationMetrics { step, consumed_samples, val_loss, metrics: measured };
         let path = self.run.output.join(METRICS_FILE);
         journal.validation(&metrics).map_err(io_error(&path))?;
@@ -225,7 +225,7 @@ impl<'a> Session<'a> {
         if let Some(saver) = &mut self.saver {
             saver.wait(self.sink)?;
         }
-        if let Some(Teller { journal, .. }) = &mut self.teller {
+        if let Some(Recorder { journal, .. }) = &mut self.recorder {
             let path = self.run.output.join(METRICS_FILE);
             journal.sync().map_err(io_error(&path))?;
         }
@@ -234,7 +234,7 @@ impl<'a> Session<'a> {
         let Some(files) = saving::collect(&self.trainer, self.copies)? else { return Ok(None) };
         let header = self.header()?;
         let score = header.training.as_ref().and_then(|training| training.score);
-        let keeper = self.teller.as_mut().and_then(|teller| teller.keeper.as_mut());
+        let keeper = self.recorder.as_mut().and_then(|recorder| recorder.keeper.as_mut());
         let keep = keeper.and_then(|keeper| keeper.offer(self.progress, score?));
         let nodes = self.trainer.mesh.nodes.clone();
         Ok(Some(Saving { snapshot: Snapshot { header, files }, target, began, keep, nodes }))
@@ -263,10 +263,10 @@ impl<'a> Session<'a> {
         Ok(Training { loss_scale: self.trainer.loss_scale(), ..training })
     }
 
-    /// The end: the last checkpoint takes the place of those for going on.
+    /// The end: writes the last checkpoint and removes those that were there for resuming.
     pub(super) fn finish(mut self) -> Result<Finished, Error> {
         let target = self.run.output.join(CHECKPOINT_FOLDER);
-        let exists = self.anybody(self.teller.is_some() && target.exists())?;
+        let exists = self.anybody(self.recorder.is_some() && target.exists())?;
         // The best of a run that was killed just before its end may stand there.
         if self.progress.step > self.first_step || !exists {
             let saving = self.saving(target.clone())?;
@@ -274,11 +274,11 @@ impl<'a> Session<'a> {
                 self.sink.emit(saved);
             }
         }
-        if let Some(Teller { keeper: Some(keeper), .. }) = &self.teller {
+        if let Some(Recorder { keeper: Some(keeper), .. }) = &self.recorder {
             keeper.put_best(&target).map_err(io_error(&target))?;
         }
         let resume = self.run.output.join(RESUME_FOLDER);
-        if self.teller.is_some() && resume.exists() {
+        if self.recorder.is_some() && resume.exists() {
             std::fs::remove_dir_all(&resume).map_err(io_error(&resume))?;
         }
         let Session { progress, train_loss, validation_loss, .. } = self;

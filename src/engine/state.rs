@@ -1,9 +1,9 @@
 //! Where a run begins, and the state of a rank there: its part of the weights, its optimizer's state.
 
 use super::devices;
+use super::gradient_reduction::GradientReduction;
 use super::loss_scale::LossScaler;
 use super::optimizer::OptimizerState;
-use super::reduction::GradientSums;
 use super::resuming;
 use super::step::{Settings, Trainer};
 use super::training::{Error, Run, io_error};
@@ -134,8 +134,8 @@ impl Begin {
             Model::of_rank(architecture, weights, mesh)?.with_recompute(job.model.recompute);
         let weights = model.weights();
         let distributed = optim.name == OptimizerName::DistributedFusedAdam;
-        let sums = GradientSums::new(mesh, weights, distributed);
-        let owned = sums.owned();
+        let reduction = GradientReduction::new(mesh, weights, distributed);
+        let owned = reduction.owned();
         let mut state = OptimizerState::of_elements(optim, weights, &owned, &start)?;
         if self.resumes {
             let (holding, learned) = (weights.holding(), state.learned().to_vec());
@@ -153,7 +153,7 @@ impl Begin {
             gradient_clip_val: job.trainer.gradient_clip_val,
             seed: job.model.seed,
         };
-        Ok(Trainer::of_rank(mesh, model, (state, sums), settings))
+        Ok(Trainer::of_rank(mesh, model, (state, reduction), settings))
     }
 }
 

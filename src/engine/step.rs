@@ -3,12 +3,13 @@
 //! The loss is a sum over learned tokens, its gradient is divided once by their number in the whole
 //! step, so the result does not depend on how the step was cut into micro-batches.
 
-use super::census;
 use super::fault;
+use super::gradient_check;
+use super::gradient_norm;
+use super::gradient_reduction::GradientReduction;
 use super::loss_scale::{LossScaler, Verdict};
 use super::optimizer::{OptimizerState, StepSettings};
 use super::pipeline::{Learning, Stage};
-use super::reduction::GradientSums;
 use super::schedule::learning_rate;
 use crate::data::feed;
 use crate::data::microbatch::MicroBatch;
@@ -75,7 +76,7 @@ pub struct Trainer {
     pub model: Model,
     /// The state of the parameters that it changes.
     pub optimizer: OptimizerState,
-    sums: GradientSums,
+    reduction: GradientReduction,
     settings: Settings,
     loss_scaler: Option<LossScaler>,
     /// Whether every parameter has been seen to receive a gradient.
@@ -119,8 +120,8 @@ impl Trainer {
     /// A trainer of a whole model on one rank, at any point of a run.
     pub fn new(model: Model, optimizer: OptimizerState, settings: Settings) -> Trainer {
         let mesh = Mesh::single();
-        let sums = GradientSums::new(&mesh, model.weights(), false);
-        Trainer::of_rank(&mesh, model, (optimizer, sums), settings)
+        let reduction = GradientReduction::new(&mesh, model.weights(), false);
+        Trainer::of_rank(&mesh, model, (optimizer, reduction), settings)
     }
 
     /// The trainer of a rank of `mesh`; the optimizer's state is that of the elements whose sums
@@ -128,12 +129,21 @@ impl Trainer {
     pub fn of_rank(
         mesh: &Mesh,
         model: Model,
-        (optimizer, sums): (OptimizerState, GradientSums),
+        (optimizer, reduction): (OptimizerState, GradientReduction),
         settings: Settings,
     ) -> Trainer {
         let (mesh, loss_scaler) = (mesh.clone(), settings.loss_scaler);
         let (gradients_checked, fault) = (false, None);
-        Trainer { mesh, model, optimizer, sums, settings, loss_scaler, gradients_checked, fault }
+        Trainer {
+            mesh,
+            model,
+            optimizer,
+            reduction,
+            settings,
+            loss_scaler,
+            gradients_checked,
+            fault,
+        }
     }
 
     /// The same trainer that fails where `fault` says, if that is on this rank.
@@ -159,9 +169,9 @@ impl Trainer {
         let step = done + 1;
         let scale = self.loss_scaler.as_ref().map_or(1.0, LossScaler::factor);
         let updates = done - self.loss_scale().map_or(0, |state| state.skipped_steps);
-        let Trainer { model, sums: gradient_sums, .. } = self;
+        let Trainer { model, reduction, .. } = self;
         model.weights().begin_gradients();
-        gradient_sums.begin();
+        reduction.begin();
         let batches = (0..micro_batches).map(&mut next).collect::<Result<Vec<_>, _>>();
         let batches = batches.map_err(|source| Error::Data { step, source })?;
         let noise = Noise { seed: self.settings.seed, step: done };
@@ -170,11 +180,11 @@ impl Trainer {
         let fault = self.fault.filter(|fault| fault.step == step);
         let mut finished = |place| {
             fault.map_or(Ok(()), fault::strike)?;
-            gradient_sums.finished(place, model.weights())
+            reduction.finished(place, model.weights())
         };
         let sums = Sums::of(&batches, stage.learn(&batches, learning, &mut finished)?);
         model.weights().complete_gradients()?;
-        gradient_sums.finish(model.weights())?;
+        reduction.finish(model.weights())?;
         let (sums, squares) = self.over_all_ranks(&sums)?;
         let outcome = self.outcome((step, updates), &sums, squares.sqrt() / scale)?;
         match self.loss_scaler.as_mut().map(|scaler| scaler.judge(outcome.grad_norm)) {
@@ -191,13 +201,17 @@ impl Trainer {
             gradient_scale: factor / scale / sums.learned_tokens as f64,
         };
         self.optimizer.step(self.model.weights(), by)?;
-        self.sums.share(self.model.weights())?;
+        self.reduction.all_gather_parameters(self.model.weights())?;
         Ok(outcome)
     }
 
     /// The sums over the micro-batches of all replicas, and the sum of squares of the gradient.
     fn over_all_ranks(&self, sums: &Sums) -> Result<(Sums, f64), Error> {
-        let squares = census::squares(&self.mesh, self.model.weights(), self.optimizer.owned())?;
+        let squares = gradient_norm::sum_of_squares(
+            &self.mesh,
+            self.model.weights(),
+            self.optimizer.owned(),
+        )?;
         // Of the ranks of a replica, one counts what all of them have seen.
         let once =
             |here: bool, value: f64| if here && self.mesh.at.tensor == 0 { value } else { 0.0 };
@@ -251,7 +265,7 @@ impl Trainer {
             return Ok(());
         }
         let owned = self.optimizer.owned();
-        let missing = census::without_gradient(&self.mesh, self.model.weights(), owned)?;
+        let missing = gradient_check::without_gradient(&self.mesh, self.model.weights(), owned)?;
         if !missing.is_empty() {
             return Err(Error::NoGradient(missing.join(", ")));
         }

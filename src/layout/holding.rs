@@ -112,10 +112,10 @@ impl Holding {
         for owned in owned {
             let mut start = owned.start;
             for part in self.parts.iter().filter(|part| !part.learns) {
-                let (from, to) = (part.range.start.max(start), part.range.end.min(owned.end));
-                if from < to {
-                    learned.push(start..from);
-                    start = to;
+                let frozen = intersection(&part.range, &(start..owned.end));
+                if !frozen.is_empty() {
+                    learned.push(start..frozen.start);
+                    start = frozen.end;
                 }
             }
             learned.push(start..owned.end);
@@ -160,7 +160,7 @@ impl Holding {
         let mut before = 0;
         for range in owned {
             for (local, start) in self.parts.iter().flat_map(Part::runs) {
-                let (from, to) = (local.start.max(range.start), local.end.min(range.end));
+                let Range { start: from, end: to } = intersection(&local, range);
                 if from < to {
                     let (source, target) =
                         (before + from - range.start, start + from - local.start);
@@ -171,6 +171,12 @@ impl Holding {
             before += range.len();
         }
     }
+}
+
+/// The elements in both ranges; an empty range where there are none.
+pub fn intersection(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    let start = a.start.max(b.start);
+    start..a.end.min(b.end).max(start)
 }
 
 #[cfg(test)]

@@ -26,10 +26,11 @@ pub(super) struct Geometry {
 
 impl Geometry {
     pub(super) fn new(model: &Architecture, axis: &TensorAxis) -> Result<Geometry> {
-        let (ranks, all_heads) = (axis.group().size(), model.num_attention_heads);
+        let all_heads = model.num_attention_heads;
+        let (heads, groups) = (axis.part(all_heads), axis.part(model.num_query_groups));
         let shape = Shape {
-            heads: all_heads / ranks,
-            groups: model.num_query_groups / ranks,
+            heads: heads.len(),
+            groups: groups.len(),
             head_dim: model.kv_channels,
             scale: 1.0 / (model.kv_channels as f64).sqrt(),
         };
@@ -37,7 +38,7 @@ impl Geometry {
             PositionEmbedding::Rope => Some(Arc::new(rotary_table(model)?)),
             PositionEmbedding::LearnedAbsolute => None,
         };
-        let first_head = axis.group().rank() * shape.heads;
+        let first_head = heads.start;
         Ok(Geometry { shape, first_head, all_heads, rotary, dropout: model.attention_dropout })
     }
 
@@ -111,7 +112,8 @@ impl Attention {
         })
     }
 
-    /// Stream to stream, without the output layer's bias; `keeps_core` says whether the backward finds the core's output or computes it again.
+    /// Stream to stream, without the output layer's bias; `keeps_core` says whether the backward finds
+    /// the core's output or computes it again.
     pub(super) fn forward(
         &self,
         x: &Tensor,

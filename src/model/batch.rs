@@ -61,7 +61,7 @@ impl<'a> Pass<'a> {
     /// A pass of `batch` with its noise; none outside training.
     pub(super) fn new(batch: &Batch<'a>, noise: Option<Noise>, axis: &TensorAxis) -> Pass<'a> {
         let addresses = if noise.is_some() { batch.addresses } else { &[] };
-        Pass { batch: *batch, noise, stream_addresses: axis.own_of(addresses) }
+        Pass { batch: *batch, noise, stream_addresses: axis.scattered_list(addresses) }
     }
 
     /// Number of tokens.

@@ -63,9 +63,9 @@ const MLP_OUTPUT: &str = "mlp_output";
 /// The same of attention.
 const ATTENTION_OUTPUT: &str = "attention_output";
 
-/// The blocks around one in its chunk.
+/// The blocks beside one in its chunk.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Around<'m> {
+pub(super) struct Neighbours<'m> {
     /// The block before it, if there is one.
     pub(super) before: Option<&'m Block>,
     /// Whether no block comes after it.
@@ -147,17 +147,19 @@ impl Block {
 
     /// The gradient of the stream that came in; adds those of the parameters.
     ///
-    /// The gradient of what the block before added is that of the stream, too, unless it was
-    /// dropped; so is its bias's, which is summed where the stream's is made.
+    /// Without dropout, the gradient of what the block before added to the stream is the stream's
+    /// gradient. The kernel that makes it, the backward of this block's first norm, then adds up the
+    /// gradient of that block's last bias too, so that no other kernel has to read it again; the same
+    /// holds inside the block for attention's last bias and the second norm.
     pub(super) fn backward(
         &self,
         saved: &Saved,
         pass: &Pass<'_>,
         dy: &Tensor,
-        around: Around<'_>,
+        neighbours: Neighbours<'_>,
     ) -> Result<Tensor> {
         let update = self.masked(dy, MLP_OUTPUT, pass)?;
-        if around.is_last || self.drops(pass) {
+        if neighbours.is_last || self.drops(pass) {
             self.mlp.down.backward_bias(&update)?;
         }
         let (d_normalized, d_inner) = self.mlp.backward(&saved.mlp, pass, &update)?;
@@ -179,7 +181,7 @@ impl Block {
             dense.backward_bias(&update)?;
         }
         let (d_normalized, d_qkv) = self.attention.backward(&saved.attention, pass, &update)?;
-        let before = around.before.filter(|before| !before.drops(pass));
+        let before = neighbours.before.filter(|before| !before.drops(pass));
         let sum = before.map(|before| before.mlp.down.bias_gradient()).transpose()?.flatten();
         let (dx, normalized) = self.input_norm.backward_with_output(
             &saved.input_norm,

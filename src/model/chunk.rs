@@ -3,10 +3,10 @@
 //! Chunks follow each other over the pipeline's stages: each takes the residual stream that the one
 //! before gives, and hands its gradient back.
 
+use super::activation_meter::ActivationMeter;
 use super::batch::{Pass, Targets};
 use super::embedding::Embedding;
 use super::head::Head;
-use super::kept::Meter;
 use super::trunk::{self, Finished, Trunk};
 use crate::kernels::cross_entropy::Score;
 use crate::layout::parameters::Place;
@@ -18,7 +18,7 @@ pub struct Chunk {
     pub(super) embedding: Option<Embedding>,
     pub(super) trunk: Trunk,
     pub(super) head: Option<Head>,
-    pub(super) meter: Meter,
+    pub(super) meter: ActivationMeter,
 }
 
 /// What a chunk's forward gives.

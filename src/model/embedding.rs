@@ -1,7 +1,7 @@
 //! Tokens to hidden vectors: word embedding, learned positions if any, dropout.
 
 use super::batch::Pass;
-use super::weights::{Slot, Weights};
+use super::weights::{ParameterView, Weights};
 use crate::kernels::dropout;
 use crate::kernels::embedding::{self, Lookup};
 use crate::layout::parameters::{POSITION_EMBEDDINGS, WORD_EMBEDDINGS};
@@ -15,7 +15,7 @@ use candle_core::{Result, Tensor};
 pub struct Embedding {
     axis: TensorAxis,
     words: Vocabulary,
-    positions: Option<Slot>,
+    positions: Option<ParameterView>,
     dropout: f64,
 }
 
@@ -28,7 +28,7 @@ impl Embedding {
         Ok(Embedding {
             axis: axis.clone(),
             words: Vocabulary::new(axis, weights.expect(WORD_EMBEDDINGS)?, model.vocab_size)?,
-            positions: weights.slot(POSITION_EMBEDDINGS)?,
+            positions: weights.view(POSITION_EMBEDDINGS)?,
             dropout: model.hidden_dropout,
         })
     }
@@ -36,7 +36,7 @@ impl Embedding {
     /// The residual stream before the first block.
     pub fn forward(&self, pass: &Pass<'_>) -> Result<Tensor> {
         let positions = self.positions.as_ref();
-        let positions = positions.map(|slot| at_positions(&slot.value, pass));
+        let positions = positions.map(|table| at_positions(&table.value, pass));
         let x = self.words.embed(pass.batch.tokens, positions.as_ref())?;
         match pass.stream_dropout(self.dropout, "embedding") {
             Some(dropout) => dropout::apply(&x, &dropout),
@@ -50,10 +50,10 @@ impl Embedding {
             Some(dropout) => &dropout::apply(dy, &dropout)?,
             None => dy,
         };
-        let dy = self.axis.whole(dy, pass.tokens())?;
+        let dy = self.axis.gathered(dy, pass.tokens())?;
         self.words.embed_backward(pass.batch.tokens, &dy)?;
-        match self.positions.as_ref().filter(|slot| slot.learns) {
-            Some(slot) => embedding::backward(&at_positions(slot.sum()?, pass), &dy),
+        match self.positions.as_ref().filter(|table| table.learns) {
+            Some(table) => embedding::backward(&at_positions(table.gradient()?, pass), &dy),
             None => Ok(()),
         }
     }

@@ -80,7 +80,7 @@ impl Head {
         let width = d_rows.dim(1)?;
         let dx = Tensor::zeros((tokens, width), d_rows.dtype(), d_rows.device())?;
         embedding::backward(&Lookup { table: &dx, first: 0, ids: targets.places }, &d_rows)?;
-        self.axis.own(&dx)
+        self.axis.scattered(&dx)
     }
 
     /// How well each target is predicted.
@@ -96,7 +96,7 @@ impl Head {
         places: &[u32],
         tokens: usize,
     ) -> Result<(Tensor, norm::Saved)> {
-        let x = self.axis.whole(x, tokens)?;
+        let x = self.axis.gathered(x, tokens)?;
         self.norm.forward(&embedding::forward(&Lookup { table: &x, first: 0, ids: places }, None)?)
     }
 }

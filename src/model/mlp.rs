@@ -47,12 +47,12 @@ impl Mlp {
         layer: usize,
     ) -> Result<Mlp> {
         let prefix = format!("encoder.layers.{layer}.mlp");
-        let (rank, ranks, all) = (axis.group().rank(), axis.group().size(), model.ffn_hidden_size);
+        let all = model.ffn_hidden_size;
         Ok(Mlp {
             kind: kind(model.activation),
             dropout: model.ffn_dropout,
             name: format!("layers.{layer}/mlp"),
-            channels: Channels { first: rank * (all / ranks), all },
+            channels: Channels { first: axis.part(all).start, all },
             up: column(axis, weights, &format!("{prefix}.dense_h_to_4h"))?,
             down: row(axis, weights, &format!("{prefix}.dense_4h_to_h"))?,
         })

@@ -6,6 +6,7 @@
 //! Where a layer is split over ranks, it is made of `parallel`'s layers; nothing here asks how many
 //! there are. Tensors called the (residual) stream may hold a rank's rows only.
 
+pub mod activation_meter;
 mod attention;
 pub mod batch;
 pub mod block;
@@ -14,7 +15,6 @@ pub mod decoder;
 pub mod embedding;
 pub mod formats;
 pub mod head;
-pub mod kept;
 mod linear;
 mod mlp;
 mod norm;
@@ -26,6 +26,7 @@ use crate::parallel::mesh::Mesh;
 use crate::parallel::regions::TensorAxis;
 use crate::spec::architecture::Architecture;
 use crate::spec::optimization::Recompute;
+use activation_meter::ActivationMeter;
 use attention::Geometry;
 use batch::{Batch, Noise, Pass, Targets};
 use block::Block;
@@ -33,7 +34,6 @@ use candle_core::{Result, Tensor, bail};
 use chunk::{Chunk, Output};
 use embedding::Embedding;
 use head::Head;
-use kept::Meter;
 use std::ops::Range;
 use trunk::{Finished, Trunk};
 use weights::Weights;
@@ -47,7 +47,7 @@ pub struct Model {
     geometry: Geometry,
     /// In the order of the model; several on a pipeline stage with virtual stages.
     chunks: Vec<Chunk>,
-    meter: Meter,
+    meter: ActivationMeter,
 }
 
 impl Model {
@@ -60,7 +60,7 @@ impl Model {
     pub fn of_rank(architecture: &Architecture, weights: Weights, mesh: &Mesh) -> Result<Model> {
         let axis = TensorAxis::of(mesh);
         let geometry = Geometry::new(architecture, &axis)?;
-        let meter = Meter::default();
+        let meter = ActivationMeter::default();
         let chunk = |layers: Range<usize>| {
             let shared = (architecture, &geometry);
             let block = |layer| Block::new(shared, &axis, &weights, layer);
@@ -89,7 +89,7 @@ impl Model {
     }
 
     /// Counts what forward passes keep for their backward.
-    pub fn meter(&self) -> &Meter {
+    pub fn meter(&self) -> &ActivationMeter {
         &self.meter
     }
 

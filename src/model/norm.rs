@@ -1,6 +1,6 @@
 //! A normalization of the hidden vector.
 
-use super::weights::{Slot, Weights};
+use super::weights::{ParameterView, Weights};
 use crate::kernels::dropout::Dropout;
 use crate::kernels::norm;
 use crate::spec::architecture::{Architecture, Normalization};
@@ -11,8 +11,8 @@ use candle_core::{DType, Result, Tensor};
 pub(super) struct Norm {
     kind: norm::Kind,
     epsilon: f64,
-    weight: Slot,
-    bias: Option<Slot>,
+    weight: ParameterView,
+    bias: Option<ParameterView>,
     output: DType,
 }
 
@@ -23,10 +23,10 @@ impl Norm {
             Normalization::Layernorm1p => norm::Kind::LayerNorm1p,
             Normalization::Rmsnorm => norm::Kind::RmsNorm,
         };
-        let slot = weights.expect(&format!("{prefix}.weight"))?;
-        let bias = weights.slot(&format!("{prefix}.bias"))?;
+        let weight = weights.expect(&format!("{prefix}.weight"))?;
+        let bias = weights.view(&format!("{prefix}.bias"))?;
         let output = weights.formats().products;
-        Ok(Norm { kind, epsilon: model.layernorm_epsilon, weight: slot, bias, output })
+        Ok(Norm { kind, epsilon: model.layernorm_epsilon, weight, bias, output })
     }
 
     /// The normalized `x` `[tokens, hidden]`, in the format of matrix products.
@@ -69,8 +69,8 @@ impl Norm {
     }
 
     fn gradients<'a>(&'a self, input_bias: Option<&'a Tensor>) -> Result<norm::Gradients<'a>> {
-        let bias = self.bias.as_ref().map(Slot::sum).transpose()?;
-        Ok(norm::Gradients { weight: self.weight.sum()?, bias, input_bias })
+        let bias = self.bias.as_ref().map(ParameterView::gradient).transpose()?;
+        Ok(norm::Gradients { weight: self.weight.gradient()?, bias, input_bias })
     }
 
     fn kernel(&self) -> norm::Norm<'_> {

@@ -4,9 +4,9 @@
 //! What is computed again is computed by the same operations on the same numbers, so recomputation
 //! changes no bit.
 
+use super::activation_meter::{ActivationMeter, Held};
 use super::batch::Pass;
-use super::block::{self, Around, Block, Stream};
-use super::kept::{Held, Meter};
+use super::block::{self, Block, Neighbours, Stream};
 use crate::kernels::attention::{Cache, Continued};
 use crate::layout::parameters::Place;
 use crate::layout::recompute::{Group, Keep, groups};
@@ -22,7 +22,7 @@ pub type Finished<'a> = dyn FnMut(Place) -> Result<()> + 'a;
 pub struct Trunk {
     blocks: Vec<Block>,
     groups: Vec<Group>,
-    meter: Meter,
+    meter: ActivationMeter,
 }
 
 /// What the backward of a trunk needs, in the order of the forward.
@@ -47,7 +47,7 @@ struct Kept {
 
 impl Trunk {
     /// These blocks, in this order; nothing is computed again.
-    pub(super) fn new(blocks: Vec<Block>, meter: Meter) -> Trunk {
+    pub(super) fn new(blocks: Vec<Block>, meter: ActivationMeter) -> Trunk {
         Trunk { groups: groups(Recompute::None, blocks.len()), blocks, meter }
     }
 
@@ -104,7 +104,7 @@ impl Trunk {
                 }
             };
             for Kept { block, saved, held } in kept.into_iter().rev() {
-                dy = self.blocks[block].backward(&saved, pass, &dy, self.around(block))?;
+                dy = self.blocks[block].backward(&saved, pass, &dy, self.neighbours(block))?;
                 drop((saved, held));
                 finished(Place::Layer(self.blocks[block].layer))?;
             }
@@ -129,9 +129,9 @@ impl Trunk {
         Ok(stream)
     }
 
-    fn around(&self, block: usize) -> Around<'_> {
+    fn neighbours(&self, block: usize) -> Neighbours<'_> {
         let before = block.checked_sub(1).map(|before| &self.blocks[before]);
-        Around { before, is_last: block + 1 == self.blocks.len() }
+        Neighbours { before, is_last: block + 1 == self.blocks.len() }
     }
 
     /// The output of `blocks` and what their backward reads.

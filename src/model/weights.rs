@@ -4,7 +4,7 @@ use super::formats::Formats;
 use crate::kernels::reduce;
 use crate::layout::holding::{Holding, Part};
 use crate::layout::parameters::{Parameter, table};
-pub use crate::parallel::slot::Slot;
+pub use crate::parallel::parameter_view::ParameterView;
 use crate::spec::architecture::Architecture;
 use candle_core::{Device, Result, Tensor, WithDType};
 use rayon::prelude::*;
@@ -75,31 +75,36 @@ impl Weights {
     }
 
     /// The views of the parameter called `name`; none when the architecture has no such parameter.
-    pub fn slot(&self, name: &str) -> Result<Option<Slot>> {
-        self.slot_of(&self.values, name)
+    pub fn view(&self, name: &str) -> Result<Option<ParameterView>> {
+        self.view_of(&self.values, name)
     }
 
     /// [`expect`](Weights::expect) with the values in the format of matrix products.
-    pub fn expect_for_products(&self, name: &str) -> Result<Slot> {
+    pub fn expect_for_products(&self, name: &str) -> Result<ParameterView> {
         let values = self.product_values.as_ref().unwrap_or(&self.values);
-        self.slot_of(values, name)?.ok_or_else(|| missing(name))
+        self.view_of(values, name)?.ok_or_else(|| missing(name))
     }
 
-    fn slot_of(&self, values: &Tensor, name: &str) -> Result<Option<Slot>> {
+    fn view_of(&self, values: &Tensor, name: &str) -> Result<Option<ParameterView>> {
         let mut parts = self.holding.parts().iter().zip(&self.empty);
         let Some((part, empty)) = parts.find(|(part, _)| part.parameter.name == name) else {
             return Ok(None);
         };
-        let view = |buffer: &Tensor| {
+        let narrowed = |buffer: &Tensor| {
             let range = &part.range;
             buffer.narrow(0, range.start, range.len())?.reshape(part.shape.as_slice())
         };
-        Ok(Some(Slot::new(view(values)?, view(&self.gradients)?, empty.clone(), part.learns)))
+        Ok(Some(ParameterView::new(
+            narrowed(values)?,
+            narrowed(&self.gradients)?,
+            empty.clone(),
+            part.learns,
+        )))
     }
 
-    /// [`slot`](Weights::slot) of a parameter that the architecture must have.
-    pub fn expect(&self, name: &str) -> Result<Slot> {
-        self.slot(name)?.ok_or_else(|| missing(name))
+    /// [`view`](Weights::view) of a parameter that the architecture must have.
+    pub fn expect(&self, name: &str) -> Result<ParameterView> {
+        self.view(name)?.ok_or_else(|| missing(name))
     }
 
     /// What lies where in the flat buffers.

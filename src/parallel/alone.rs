@@ -1,9 +1,9 @@
 //! The group of a rank that shares nothing with others.
 
-use super::group::{Call, Group, Like, Pending};
+use super::group::{Collective, Group, Like, Pending};
 use candle_core::{Result, Tensor, bail};
 
-/// A group of one: every call gives what it was given.
+/// A group of one: every collective gives what it was given.
 #[derive(Clone, Copy, Debug)]
 pub struct Alone;
 
@@ -16,8 +16,8 @@ impl Group for Alone {
         1
     }
 
-    fn start(&self, call: Call, x: &Tensor) -> Result<Pending> {
-        if let Call::Broadcast { root } = call
+    fn start(&self, collective: Collective, x: &Tensor) -> Result<Pending> {
+        if let Collective::Broadcast { root } = collective
             && root > 0
         {
             bail!("rank {root} is not in a group of one")

@@ -6,7 +6,7 @@ use std::fmt;
 
 /// One rank's end of a group of ranks.
 ///
-/// Every rank of a group starts the same calls in the same order; between threads, a call whose
+/// Every rank of a group starts the same collectives in the same order; between threads, one whose
 /// kind, shape or number format differs between the ranks fails on all of them. When a rank of the
 /// process has failed, whatever waits for it fails too, so nothing hangs.
 ///
@@ -22,10 +22,10 @@ pub trait Group: fmt::Debug + Send + Sync {
     /// Number of ranks.
     fn size(&self) -> usize;
 
-    /// Begins `call` on the contiguous tensor `x`; what it gives comes with [`Pending::wait`].
+    /// Starts `collective` on the contiguous tensor `x`; its result comes with [`Pending::wait`].
     ///
-    /// Until then `x` may not be changed, nor read by a call that works in place.
-    fn start(&self, call: Call, x: &Tensor) -> Result<Pending>;
+    /// Until then `x` may not be changed, nor read if the collective works in place.
+    fn start(&self, collective: Collective, x: &Tensor) -> Result<Pending>;
 
     /// Sends `x` to rank `to`, which receives tensors of equal `tag` in the order of sending.
     /// Does not wait. `x` may not be changed afterwards.
@@ -37,22 +37,22 @@ pub trait Group: fmt::Debug + Send + Sync {
     /// The sum (or maximum) of every rank's `x`. Ranks may share the result's memory: it is not to
     /// be changed in place.
     fn all_reduce(&self, x: &Tensor, by: Reduction) -> Result<Tensor> {
-        self.start(Call::AllReduce(by), x)?.wait()
+        self.start(Collective::AllReduce(by), x)?.wait()
     }
 
     /// Every rank's `x`, one after the other along dim 0. Not to be changed in place.
     fn all_gather(&self, x: &Tensor) -> Result<Tensor> {
-        self.start(Call::AllGather, x)?.wait()
+        self.start(Collective::AllGather, x)?.wait()
     }
 
     /// This rank's piece along dim 0 of the sum of every rank's `x`; `size` divides dim 0.
     fn reduce_scatter(&self, x: &Tensor) -> Result<Tensor> {
-        self.start(Call::ReduceScatter, x)?.wait()
+        self.start(Collective::ReduceScatter, x)?.wait()
     }
 
     /// `x` of rank `root`, on every rank; all give a tensor of that form. Not to be changed in place.
     fn broadcast(&self, x: &Tensor, root: usize) -> Result<Tensor> {
-        self.start(Call::Broadcast { root }, x)?.wait()
+        self.start(Collective::Broadcast { root }, x)?.wait()
     }
 
     /// Waits until every rank is here.
@@ -81,9 +81,9 @@ pub enum Reduction {
     Max,
 }
 
-/// An operation of all ranks of a group.
+/// A collective: an operation that all ranks of a group take part in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Call {
+pub enum Collective {
     /// Gives the sum or maximum.
     AllReduce(Reduction),
     /// Puts the sum or maximum into `x` and gives `x`, which may be a view.
@@ -104,10 +104,10 @@ pub enum Call {
     },
 }
 
-impl Call {
+impl Collective {
     /// Whether dim 0 of `x` must be a multiple of the group's size.
     pub(super) fn cuts(self) -> bool {
-        matches!(self, Call::AllGatherInPlace | Call::ReduceScatter | Call::ReduceScatterInPlace)
+        matches!(self, Collective::AllGatherInPlace | Collective::ReduceScatter | Collective::ReduceScatterInPlace)
     }
 }
 
@@ -129,17 +129,17 @@ impl Like {
     }
 }
 
-/// A call under way.
-#[must_use = "a call has a result only after `wait`"]
+/// A collective under way.
+#[must_use = "a collective has a result only after `wait`"]
 pub struct Pending(Box<dyn FnOnce() -> Result<Tensor> + Send>);
 
 impl Pending {
-    /// A call whose result `wait` gives.
+    /// A collective whose result `wait` gives.
     pub(super) fn new(wait: impl FnOnce() -> Result<Tensor> + Send + 'static) -> Pending {
         Pending(Box::new(wait))
     }
 
-    /// The call's result, when every rank has done its part (on a GPU: when the stream has come there).
+    /// The result, when every rank has done its part (on a GPU: when the stream has come there).
     pub fn wait(self) -> Result<Tensor> {
         (self.0)()
     }

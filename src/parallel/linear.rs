@@ -4,8 +4,8 @@
 //! every place where it matters fuses it with what follows (activation, residual);
 //! [`ColumnParallel::forward_with_bias`] is for the one that does not.
 
+use super::parameter_view::ParameterView;
 use super::regions::TensorAxis;
-use super::slot::Slot;
 use crate::kernels::linear;
 use candle_core::{Result, Tensor};
 
@@ -15,8 +15,8 @@ use candle_core::{Result, Tensor};
 #[derive(Debug)]
 pub struct ColumnParallel {
     axis: TensorAxis,
-    weight: Slot,
-    bias: Option<Slot>,
+    weight: ParameterView,
+    bias: Option<ParameterView>,
 }
 
 /// Each rank has its part of the inputs: columns of the weight; the bias is every rank's.
@@ -25,24 +25,28 @@ pub struct ColumnParallel {
 #[derive(Debug)]
 pub struct RowParallel {
     axis: TensorAxis,
-    weight: Slot,
-    bias: Option<Slot>,
+    weight: ParameterView,
+    bias: Option<ParameterView>,
 }
 
 impl ColumnParallel {
     /// The layer with this rank's parameters.
-    pub fn new(axis: &TensorAxis, weight: Slot, bias: Option<Slot>) -> ColumnParallel {
+    pub fn new(
+        axis: &TensorAxis,
+        weight: ParameterView,
+        bias: Option<ParameterView>,
+    ) -> ColumnParallel {
         ColumnParallel { axis: axis.clone(), weight, bias }
     }
 
     /// `x·wᵀ`: stream `[rows, inputs]` to `[tokens, outputs/ranks]`.
     pub fn forward(&self, x: &Tensor, tokens: usize) -> Result<Tensor> {
-        linear::forward(&self.axis.whole(x, tokens)?, &self.weight.value, None)
+        linear::forward(&self.axis.gathered(x, tokens)?, &self.weight.value, None)
     }
 
     /// `x·wᵀ + b`.
     pub fn forward_with_bias(&self, x: &Tensor, tokens: usize) -> Result<Tensor> {
-        linear::forward(&self.axis.whole(x, tokens)?, &self.weight.value, self.bias())
+        linear::forward(&self.axis.gathered(x, tokens)?, &self.weight.value, self.bias())
     }
 
     /// This rank's part of the bias `[outputs/ranks]`.
@@ -52,7 +56,7 @@ impl ColumnParallel {
 
     /// The gradient of `x`, from `dy`, the gradient after the bias.
     pub fn backward_input(&self, dy: &Tensor) -> Result<Tensor> {
-        self.axis.summed(&linear::backward_input(dy, &self.weight.value)?)
+        self.axis.reduced(&linear::backward_input(dy, &self.weight.value)?)
     }
 
     /// Adds the gradient of the weight.
@@ -62,7 +66,7 @@ impl ColumnParallel {
         if !self.weight.learns {
             return Ok(());
         }
-        self.weight.add_product(dy, &self.axis.whole(x, dy.dim(0)?)?)
+        self.weight.accumulate_product(dy, &self.axis.gathered(x, dy.dim(0)?)?)
     }
 
     /// Adds the gradient of the bias, if there is one.
@@ -75,19 +79,23 @@ impl ColumnParallel {
 
     /// This rank's part of the bias's gradient, to which backward passes add, if the bias learns.
     pub fn bias_gradient(&self) -> Result<Option<&Tensor>> {
-        self.bias.as_ref().filter(|bias| bias.learns).map(Slot::sum).transpose()
+        self.bias.as_ref().filter(|bias| bias.learns).map(ParameterView::gradient).transpose()
     }
 }
 
 impl RowParallel {
     /// The layer with this rank's parameters.
-    pub fn new(axis: &TensorAxis, weight: Slot, bias: Option<Slot>) -> RowParallel {
+    pub fn new(
+        axis: &TensorAxis,
+        weight: ParameterView,
+        bias: Option<ParameterView>,
+    ) -> RowParallel {
         RowParallel { axis: axis.clone(), weight, bias }
     }
 
     /// `x·wᵀ`: `[tokens, inputs/ranks]` to stream `[rows, outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.axis.summed(&linear::forward(x, &self.weight.value, None)?)
+        self.axis.reduced(&linear::forward(x, &self.weight.value, None)?)
     }
 
     /// The bias `[outputs]`.
@@ -98,7 +106,7 @@ impl RowParallel {
     /// The bias's gradient, to which backward passes add, if it learns; with the stream in rows, this
     /// rank's rows' share.
     pub fn bias_gradient(&self) -> Result<Option<&Tensor>> {
-        self.bias.as_ref().filter(|bias| bias.learns).map(Slot::sum).transpose()
+        self.bias.as_ref().filter(|bias| bias.learns).map(ParameterView::gradient).transpose()
     }
 
     /// Adds the gradient of the bias, if there is one: `dy` is the stream's gradient after it.
@@ -111,8 +119,8 @@ impl RowParallel {
 
     /// The gradient of `x`; adds that of the weight. `dy` is the stream's gradient after the bias.
     pub fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        let dy = self.axis.whole(dy, x.dim(0)?)?;
-        self.weight.add_product(&dy, x)?;
+        let dy = self.axis.gathered(dy, x.dim(0)?)?;
+        self.weight.accumulate_product(&dy, x)?;
         linear::backward_input(&dy, &self.weight.value)
     }
 }

@@ -3,7 +3,7 @@
 use super::alone::Alone;
 use super::group::Group;
 use super::nodes::Nodes;
-use super::threads::{Hub, Line};
+use super::threads::{Hub, GroupKind};
 use crate::layout::mesh::{Axis, Coordinates, coordinates, group};
 use crate::spec::optimization::Degrees;
 use std::sync::Arc;
@@ -53,8 +53,8 @@ impl Mesh {
 
     /// The mesh of rank `rank`, a thread of `hub`.
     pub(super) fn of_threads(degrees: &Degrees, hub: &Arc<Hub>, rank: usize) -> Mesh {
-        let line = |line: Line, ranks: Vec<usize>| -> Arc<dyn Group> {
-            if ranks.len() == 1 { Arc::new(Alone) } else { Arc::new(hub.group(line, &ranks, rank)) }
+        let group_of = |kind: GroupKind, ranks: Vec<usize>| -> Arc<dyn Group> {
+            if ranks.len() == 1 { Arc::new(Alone) } else { Arc::new(hub.group(kind, &ranks, rank)) }
         };
         let along = |axis| group(degrees, rank, axis);
         let stages = along(Axis::Pipeline);
@@ -66,11 +66,11 @@ impl Mesh {
             device: hub.local(rank),
             nodes: hub.nodes().cloned(),
             at: coordinates(degrees, rank),
-            world: line(Line::World, (0..degrees.world_size()).collect()),
-            tensor: line(Line::Tensor, along(Axis::Tensor)),
-            pipeline: line(Line::Pipeline, stages),
-            data: line(Line::Data, along(Axis::Data)),
-            embedding: has_ends.then(|| line(Line::Embedding, ends)),
+            world: group_of(GroupKind::World, (0..degrees.world_size()).collect()),
+            tensor: group_of(GroupKind::Tensor, along(Axis::Tensor)),
+            pipeline: group_of(GroupKind::Pipeline, stages),
+            data: group_of(GroupKind::Data, along(Axis::Data)),
+            embedding: has_ends.then(|| group_of(GroupKind::Embedding, ends)),
         }
     }
 

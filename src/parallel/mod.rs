@@ -10,8 +10,8 @@ pub mod mesh;
 #[cfg(feature = "cuda")]
 mod nccl;
 pub mod nodes;
+pub mod parameter_view;
 pub mod ranks;
 pub mod regions;
-pub mod slot;
 pub mod threads;
 pub mod vocabulary;

@@ -2,14 +2,15 @@
 //!
 //! Between the split layers runs the residual stream. All tensor ranks hold it whole, or, with
 //! sequence parallelism (Korthikanti et al. 2022, section 4.2.2), each holds its rows. Two
-//! operations lead from one to the other, and each is the other's backward:
+//! operations lead into the split layers and out of them, and each is the other's backward (the
+//! papers' `f` and `g`, with sequence parallelism `g` and `ḡ`):
 //!
 //! | | stream whole | stream in rows |
 //! |---|---|---|
-//! | [`TensorAxis::whole`]: stream to all tokens | nothing | all-gather |
-//! | [`TensorAxis::summed`]: every rank's part of a sum to the stream | all-reduce | reduce-scatter |
+//! | [`TensorAxis::gathered`]: stream to all tokens | nothing | all-gather |
+//! | [`TensorAxis::reduced`]: every rank's part of a sum to the stream | all-reduce | reduce-scatter |
 //!
-//! Rows are padded with zeros to a multiple of the ranks, so that all ranks hold equally many. The
+//! [`TensorAxis::scattered`] takes this rank's rows of what all ranks hold alike. Rows are padded with zeros to a multiple of the ranks, so that all ranks hold equally many. The
 //! gradients of padding rows are zeros, so that they count nowhere.
 
 use super::alone::Alone;
@@ -17,6 +18,7 @@ use super::group::{Group, Reduction};
 use super::mesh::Mesh;
 use candle_core::{Result, Tensor};
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The ranks that split each layer, and how the residual stream lies between the layers.
@@ -44,13 +46,20 @@ impl TensorAxis {
         &*self.group
     }
 
+    /// This rank's part of `count` heads or channels that the ranks share equally.
+    pub fn part(&self, count: usize) -> Range<usize> {
+        let each = count / self.group.size();
+        let start = self.group.rank() * each;
+        start..start + each
+    }
+
     /// Rows of the residual stream on each rank, for a micro-batch of `tokens` tokens.
     pub fn stream_rows(&self, tokens: usize) -> usize {
         if self.sequence { tokens.div_ceil(self.group.size()) } else { tokens }
     }
 
     /// All `tokens` rows, from the stream.
-    pub fn whole(&self, stream: &Tensor, tokens: usize) -> Result<Tensor> {
+    pub fn gathered(&self, stream: &Tensor, tokens: usize) -> Result<Tensor> {
         if self.sequence {
             self.group.all_gather(stream)?.narrow(0, 0, tokens)
         } else {
@@ -59,16 +68,16 @@ impl TensorAxis {
     }
 
     /// The stream, from each rank's part of a sum for every token.
-    pub fn summed(&self, part: &Tensor) -> Result<Tensor> {
+    pub fn reduced(&self, part: &Tensor) -> Result<Tensor> {
         if self.sequence {
             self.group.reduce_scatter(&self.padded(part)?)
         } else {
-            self.summed_everywhere(part)
+            self.all_reduced(part)
         }
     }
 
     /// The sum of every rank's part, whole on all ranks.
-    pub fn summed_everywhere(&self, part: &Tensor) -> Result<Tensor> {
+    pub fn all_reduced(&self, part: &Tensor) -> Result<Tensor> {
         match self.group.size() {
             1 => Ok(part.clone()),
             _ => self.group.all_reduce(part, Reduction::Sum),
@@ -76,7 +85,7 @@ impl TensorAxis {
     }
 
     /// The stream, from what all ranks hold alike for every token.
-    pub fn own(&self, all: &Tensor) -> Result<Tensor> {
+    pub fn scattered(&self, all: &Tensor) -> Result<Tensor> {
         if !self.sequence {
             return Ok(all.clone());
         }
@@ -84,8 +93,8 @@ impl TensorAxis {
         self.padded(all)?.narrow(0, self.group.rank() * rows, rows)
     }
 
-    /// What [`own`](TensorAxis::own) is for a list with an entry for each token; padding gets zeros.
-    pub fn own_of<'a>(&self, all: &'a [u64]) -> Cow<'a, [u64]> {
+    /// What [`scattered`](TensorAxis::scattered) is for a list with an entry for each token; padding gets zeros.
+    pub fn scattered_list<'a>(&self, all: &'a [u64]) -> Cow<'a, [u64]> {
         if !self.sequence {
             return Cow::Borrowed(all);
         }

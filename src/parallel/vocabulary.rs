@@ -3,8 +3,8 @@
 //! Each rank has the rows of its range of ids. Logits are never gathered for a loss or a score:
 //! ranks exchange a few numbers for each row (Shoeybi et al. 2019, section 3).
 
+use super::parameter_view::ParameterView;
 use super::regions::TensorAxis;
-use super::slot::Slot;
 use crate::kernels::cross_entropy::{self, Row, Score};
 use crate::kernels::embedding::{self, Lookup};
 use crate::kernels::linear;
@@ -14,7 +14,7 @@ use candle_core::{Result, Tensor, bail};
 #[derive(Debug)]
 pub struct Vocabulary {
     axis: TensorAxis,
-    table: Slot,
+    table: ParameterView,
     /// The id of its first row.
     first: usize,
     /// Number of real ids; rows from here on are padding.
@@ -23,7 +23,7 @@ pub struct Vocabulary {
 
 impl Vocabulary {
     /// This rank's part of a vocabulary of `size` ids.
-    pub fn new(axis: &TensorAxis, table: Slot, size: usize) -> Result<Vocabulary> {
+    pub fn new(axis: &TensorAxis, table: ParameterView, size: usize) -> Result<Vocabulary> {
         let first = axis.group().rank() * table.value.dim(0)?;
         Ok(Vocabulary { axis: axis.clone(), table, first, size })
     }
@@ -35,7 +35,7 @@ impl Vocabulary {
         }
         // The sum over the ranks takes each position once.
         let positions = positions.filter(|_| self.axis.group().rank() == 0);
-        self.axis.summed(&embedding::forward(&self.rows(&self.table.value, ids), positions)?)
+        self.axis.reduced(&embedding::forward(&self.rows(&self.table.value, ids), positions)?)
     }
 
     /// Adds the gradient of the table; `dy` is that of all tokens.
@@ -43,7 +43,7 @@ impl Vocabulary {
         if !self.table.learns {
             return Ok(());
         }
-        embedding::backward(&self.rows(self.table.sum()?, ids), dy)
+        embedding::backward(&self.rows(self.table.gradient()?, ids), dy)
     }
 
     /// Logits `[rows, padded vocabulary]` of `x` `[rows, hidden]`, on every rank.
@@ -72,8 +72,8 @@ impl Vocabulary {
 
     /// The gradient of `x`, on every rank; adds the table's.
     pub fn loss_backward(&self, x: &Tensor, d_logits: &Tensor) -> Result<Tensor> {
-        self.table.add_product(d_logits, x)?;
-        self.axis.summed_everywhere(&linear::backward_input(d_logits, &self.table.value)?)
+        self.table.accumulate_product(d_logits, x)?;
+        self.axis.all_reduced(&linear::backward_input(d_logits, &self.table.value)?)
     }
 
     /// How well each label is predicted from `x` `[rows, hidden]`.

@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Error, Result, Tensor};
 use sft_run::base::seed::Stream;
 use sft_run::kernels::device;
-use sft_run::parallel::group::{Call, Group, Like, Reduction};
+use sft_run::parallel::group::{Collective, Group, Like, Reduction};
 use sft_run::parallel::mesh::Mesh;
 use sft_run::parallel::ranks::{Failure, run};
 use sft_run::spec::optimization::Degrees;
@@ -101,9 +101,9 @@ fn calls_in_place_change_the_part_that_they_are_given() {
         let part = |buffer: &Tensor| buffer.narrow(0, LENGTH, LENGTH);
         let (whole, scattered, gathered) = (buffer()?, buffer()?, buffer()?);
         // Begun together, waited for in another order.
-        let first = group.start(Call::AllReduceInPlace(Reduction::Sum), &part(&whole)?)?;
-        let second = group.start(Call::ReduceScatterInPlace, &part(&scattered)?)?;
-        let third = group.start(Call::AllGatherInPlace, &part(&gathered)?)?;
+        let first = group.start(Collective::AllReduceInPlace(Reduction::Sum), &part(&whole)?)?;
+        let second = group.start(Collective::ReduceScatterInPlace, &part(&scattered)?)?;
+        let third = group.start(Collective::AllGatherInPlace, &part(&gathered)?)?;
         third.wait()?;
         first.wait()?;
         second.wait()?;
@@ -126,14 +126,14 @@ fn calls_in_place_change_the_part_that_they_are_given() {
 fn what_is_dropped_is_read_to_the_end() {
     on_every_axis(|group, device| {
         for turn in 0..20 {
-            let pending =
-                group.start(Call::AllReduce(Reduction::Sum), &tensor(group.rank(), device)?)?;
+            let pending = group
+                .start(Collective::AllReduce(Reduction::Sum), &tensor(group.rank(), device)?)?;
             let other = tensor(turn, device)?;
             let total = pending.wait()?;
             drop(other);
             assert_eq!(total.to_vec1::<f32>()?, sum(group.size()), "turn {turn}");
             // Nobody waits for this one.
-            drop(group.start(Call::AllReduce(Reduction::Sum), &tensor(turn, device)?)?);
+            drop(group.start(Collective::AllReduce(Reduction::Sum), &tensor(turn, device)?)?);
         }
         Ok(())
     })
@@ -141,7 +141,7 @@ fn what_is_dropped_is_read_to_the_end() {
 }
 
 #[test]
-fn letters_arrive_in_order_by_tag_and_block_nobody() {
+fn messages_arrive_in_order_by_tag_and_block_nobody() {
     run(&degrees(1, ranks(), 1), |mesh: Mesh| {
         let (group, device) = (&mesh.pipeline, device::gpu(mesh.rank)?);
         let (rank, size) = (group.rank(), group.size());
@@ -219,7 +219,7 @@ fn a_failing_rank_leaves_nobody_waiting() {
         mesh.world.all_reduce(&tensor(0, device)?, Reduction::Sum)?;
         mesh.world.barrier()
     });
-    ends("for a letter", |mesh, device| {
+    ends("for a message", |mesh, device| {
         let like = Like::of(&tensor(0, device)?);
         let from = (mesh.rank + 1) % mesh.degrees.pipeline;
         mesh.pipeline.receive(&like, from, 0)?.to_vec1::<f32>()?;

@@ -3,5 +3,5 @@
 //!
 //!     cargo test --release --features cuda --test gpu
 
-// Collectives, letters and failures of groups whose tensors lie on devices.
+// Collectives, messages and failures of groups whose tensors lie on devices.
 mod groups;

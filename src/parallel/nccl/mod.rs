@@ -1,24 +1,25 @@
 //! The collectives of ranks on GPUs, through NCCL, on one node or several.
 //!
 //! A group gets its communicator when its first tensor on a GPU comes; the ranks hand each other its
-//! id by their threads' meeting place, which reaches those of other nodes too. Calls are put into streams and wait for nothing on the host.
+//! id by their threads' [`Hub`], which reaches those of other nodes too. Collectives are put into
+//! streams and wait for nothing on the host.
 //! The replicas' communicators have a stream of their own, so that gradients are added up while the
 //! backward pass still computes; the others work in the stream of their device's kernels.
 //!
-//! Every way of letters (from a rank, to a rank, with a tag) has a communicator and streams of its
-//! own: whatever the order in which a schedule sends and receives, no letter waits for another but
-//! the one before it on the same way, so that pipelines cannot block each other.
+//! Every channel (from a rank, to a rank, with a tag) has a communicator and streams of its own:
+//! whatever the order in which a schedule sends and receives, no message waits for another but the one
+//! before it on the same channel, so that pipelines cannot block each other.
 
 mod communicator;
-mod letters;
+mod point_to_point;
 
-use super::group::{Call, Group, Like, Pending};
-use super::threads::{Hub, Letter, Line, ThreadGroup};
+use super::group::{Collective, Group, Like, Pending};
+use super::threads::{Hub, Channel, GroupKind, ThreadGroup};
 use crate::kernels::device::{address, unfilled};
 use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream};
 use candle_core::{CudaDevice, Device, Error, Result, Tensor, bail};
 use communicator::{Communicator, ID_BYTES, Numbers, Operation};
-use letters::Outgoing;
+use point_to_point::Outgoing;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) struct Communicators(Mutex<Vec<Arc<Communicator>>>);
 
 impl Communicators {
-    /// Ends every call that waits, on the devices too.
+    /// Ends everything that waits, on the devices too.
     pub(super) fn give_up(&self) {
         for communicator in locked(&self.0).iter() {
             communicator.give_up();
@@ -63,11 +64,11 @@ impl Drop for Communicators {
 #[derive(Debug, Default)]
 pub(super) struct GpuEnd {
     all: Mutex<Option<Arc<Communicator>>>,
-    outgoing: Mutex<BTreeMap<Letter, Outgoing>>,
-    incoming: Mutex<BTreeMap<Letter, Arc<Communicator>>>,
+    outgoing: Mutex<BTreeMap<Channel, Outgoing>>,
+    incoming: Mutex<BTreeMap<Channel, Arc<Communicator>>>,
 }
 
-/// A call under way in another stream than that of the kernels.
+/// A collective under way in another stream than that of the kernels.
 struct Flight {
     kernels: Arc<CudaStream>,
     done: Option<CudaEvent>,
@@ -87,7 +88,7 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        // Memory is given back in the kernels' stream: not before the call is done, even if nobody
+        // Memory is given back in the kernels' stream: not before the collective is done, even if nobody
         // asks for its result. A failure shows at the stream's next use.
         if let Some(done) = &self.done {
             let _ = self.kernels.wait(done);
@@ -97,10 +98,10 @@ impl Drop for Flight {
 
 impl GpuEnd {
     /// [`Group::start`] for a contiguous tensor on a GPU.
-    pub(super) fn start(&self, group: &ThreadGroup, call: Call, x: &Tensor) -> Result<Pending> {
+    pub(super) fn start(&self, group: &ThreadGroup, collective: Collective, x: &Tensor) -> Result<Pending> {
         let kernels = cuda(x.device())?.cuda_stream();
         let communicator = self.communicator(group, x.device())?;
-        let (result, operation, numbers) = plan(group, call, x)?;
+        let (result, operation, numbers) = plan(group, collective, x)?;
         let beside = !Arc::ptr_eq(communicator.stream(), &kernels);
         if beside {
             communicator.stream().join(&kernels).map_err(Error::wrap)?;
@@ -118,14 +119,14 @@ impl GpuEnd {
     }
 
     /// [`Group::send`] for a tensor on a GPU.
-    pub(super) fn send(&self, group: &ThreadGroup, x: &Tensor, letter: Letter) -> Result<()> {
+    pub(super) fn send(&self, group: &ThreadGroup, x: &Tensor, channel: Channel) -> Result<()> {
         let mut outgoing = locked(&self.outgoing);
-        if !outgoing.contains_key(&letter) {
-            outgoing.insert(letter, Outgoing::open(&group.hub, letter, x.device())?);
+        if !outgoing.contains_key(&channel) {
+            outgoing.insert(channel, Outgoing::open(&group.hub, channel, x.device())?);
         }
-        match outgoing.get(&letter) {
-            Some(way) => way.send(x.contiguous()?),
-            None => bail!("no way for {letter:?}"),
+        match outgoing.get(&channel) {
+            Some(connection) => connection.send(x.contiguous()?),
+            None => bail!("no connection for {channel:?}"),
         }
     }
 
@@ -134,15 +135,15 @@ impl GpuEnd {
         &self,
         group: &ThreadGroup,
         like: &Like,
-        letter: Letter,
+        channel: Channel,
     ) -> Result<Tensor> {
         let mut incoming = locked(&self.incoming);
-        if !incoming.contains_key(&letter) {
-            incoming.insert(letter, letters::incoming(&group.hub, letter, &like.device)?);
+        if !incoming.contains_key(&channel) {
+            incoming.insert(channel, point_to_point::incoming(&group.hub, channel, &like.device)?);
         }
-        match incoming.get(&letter) {
-            Some(communicator) => letters::receive(&group.hub, communicator, like),
-            None => bail!("no way for {letter:?}"),
+        match incoming.get(&channel) {
+            Some(communicator) => point_to_point::receive(&group.hub, communicator, like),
+            None => bail!("no connection for {channel:?}"),
         }
     }
 
@@ -154,8 +155,8 @@ impl GpuEnd {
         }
         let id = if group.rank() == 0 { Communicator::new_id()? } else { [0; ID_BYTES] };
         let id = group.broadcast(&Tensor::new(&id, &Device::Cpu)?, 0)?;
-        let stream = match group.line {
-            Line::Data => own_stream(device)?,
+        let stream = match group.kind {
+            GroupKind::Data => own_stream(device)?,
             _ => cuda(device)?.cuda_stream(),
         };
         let place = (group.rank(), group.size());
@@ -165,8 +166,8 @@ impl GpuEnd {
     }
 }
 
-/// What `call` gives, and how NCCL makes it.
-fn plan(group: &ThreadGroup, call: Call, x: &Tensor) -> Result<(Tensor, Operation, Numbers)> {
+/// What `collective` gives, and how NCCL makes it.
+fn plan(group: &ThreadGroup, collective: Collective, x: &Tensor) -> Result<(Tensor, Operation, Numbers)> {
     let (rank, ranks, count) = (group.rank(), group.size(), x.elem_count());
     let (from, piece) = (address(x)?, count / ranks);
     let own = from + (rank * piece * x.dtype().size_in_bytes()) as u64;
@@ -178,26 +179,26 @@ fn plan(group: &ThreadGroup, call: Call, x: &Tensor) -> Result<(Tensor, Operatio
         unfilled(shape, x.dtype(), x.device())
     };
     let rows = x.dims().first().copied().unwrap_or(1);
-    let (result, operation, [from, to], count) = match call {
-        Call::AllReduce(by) => {
+    let (result, operation, [from, to], count) = match collective {
+        Collective::AllReduce(by) => {
             let y = fresh(rows)?;
             let to = address(&y)?;
             (y, Operation::AllReduce(by), [from, to], count)
         }
-        Call::AllReduceInPlace(by) => (x.clone(), Operation::AllReduce(by), [from, from], count),
-        Call::AllGather => {
+        Collective::AllReduceInPlace(by) => (x.clone(), Operation::AllReduce(by), [from, from], count),
+        Collective::AllGather => {
             let y = fresh(rows * ranks)?;
             let to = address(&y)?;
             (y, Operation::AllGather, [from, to], count)
         }
-        Call::AllGatherInPlace => (x.clone(), Operation::AllGather, [own, from], piece),
-        Call::ReduceScatter => {
+        Collective::AllGatherInPlace => (x.clone(), Operation::AllGather, [own, from], piece),
+        Collective::ReduceScatter => {
             let y = fresh(rows / ranks)?;
             let to = address(&y)?;
             (y, Operation::ReduceScatter, [from, to], piece)
         }
-        Call::ReduceScatterInPlace => (x.clone(), Operation::ReduceScatter, [from, own], piece),
-        Call::Broadcast { root } => {
+        Collective::ReduceScatterInPlace => (x.clone(), Operation::ReduceScatter, [from, own], piece),
+        Collective::Broadcast { root } => {
             let y = fresh(rows)?;
             let to = address(&y)?;
             (y, Operation::Broadcast { root }, [from, to], count)

@@ -6,8 +6,8 @@
 //! Integers are little-endian; [`EVERYBODY`] as the receiver means all nodes but the sender.
 
 use super::NodeFailure;
-use crate::parallel::group::Call;
-use crate::parallel::threads::Line;
+use crate::parallel::group::Collective;
+use crate::parallel::threads::{Channel, GroupKind};
 use candle_core::{DType, Device, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind, Read, Write};
@@ -25,7 +25,7 @@ const HEAD: usize = 1 << 20;
 /// Longest body: no tensor of one rank is larger.
 const BODY: u64 = 1 << 37;
 
-/// A message with its way.
+/// A message with its sender and receiver.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
     pub(super) to: usize,
@@ -47,34 +47,25 @@ pub(super) enum Head {
     Failed(NodeFailure),
     /// Bytes for whoever asks for this subject.
     Mail { subject: String },
-    /// A rank's tensor for a call of its group.
+    /// A rank's tensor for a collective of its group.
     Input { hub: u64, input: Input, form: Form },
     /// A tensor from a rank to a rank.
-    Letter { hub: u64, way: Way, form: Form },
+    Message { hub: u64, channel: Channel, form: Form },
 }
 
-/// Whose tensor it is, and for which call.
+/// Whose tensor it is, and for which collective.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::parallel) struct Input {
     /// The kind of the group.
-    pub(in crate::parallel) line: Line,
+    pub(in crate::parallel) kind: GroupKind,
     /// Numbers in the run of the group's ranks.
     pub(in crate::parallel) ranks: Vec<usize>,
     /// The rank's number in the group.
     pub(in crate::parallel) rank: usize,
-    /// The group's how manieth call it is.
+    /// Collectives that the group had started before.
     pub(in crate::parallel) number: u64,
-    /// What is called.
-    pub(in crate::parallel) call: Call,
-}
-
-/// From which rank to which a tensor goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::parallel) struct Way {
-    pub(in crate::parallel) line: Line,
-    pub(in crate::parallel) from: usize,
-    pub(in crate::parallel) to: usize,
-    pub(in crate::parallel) tag: u64,
+    /// Which collective.
+    pub(in crate::parallel) collective: Collective,
 }
 
 /// A tensor's number format and shape.
@@ -91,8 +82,8 @@ impl Frame {
     }
 
     /// A frame without a body.
-    pub(super) fn bare(way: (usize, usize), head: &Head) -> Frame {
-        Frame::new(way, head, Arc::default())
+    pub(super) fn bare(ends: (usize, usize), head: &Head) -> Frame {
+        Frame::new(ends, head, Arc::default())
     }
 
     pub(super) fn head(&self) -> io::Result<Head> {
@@ -188,15 +179,15 @@ mod tests {
     #[test]
     fn a_frame_comes_back_as_it_was_sent() {
         let x = Tensor::new(&[[1.5_f32, -0.0], [f32::INFINITY, 1e-40]], &Device::Cpu).unwrap();
-        let way = Way { line: Line::Pipeline, from: 1, to: 2, tag: 7 };
-        let head = Head::Letter { hub: 3, way, form: Form::of(&x) };
+        let channel = Channel { kind: GroupKind::Pipeline, from: 1, to: 2, tag: 7 };
+        let head = Head::Message { hub: 3, channel, form: Form::of(&x) };
         let mut sent = Vec::new();
         Frame::new((1, 2), &head, Arc::new(bytes(&x).unwrap())).write(&mut sent).unwrap();
         let mut stream = &sent[..];
         let frame = Frame::read(&mut stream).unwrap().unwrap();
         assert_eq!((frame.from, frame.to), (1, 2));
-        let Head::Letter { hub: 3, way: there, form } = frame.head().unwrap() else { panic!() };
-        assert_eq!(there, way);
+        let Head::Message { hub: 3, channel: there, form } = frame.head().unwrap() else { panic!() };
+        assert_eq!(there, channel);
         let bits = |x: &Tensor| -> Vec<u32> {
             x.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()
         };

@@ -2,7 +2,7 @@
 //!
 //! Every other node is connected to node 0, which passes on what they have for each other: on GPUs
 //! that is NCCL's ids and a few numbers of the host, since tensors there go NCCL's own way. What a
-//! rank brings to a call is sent to every node that has a rank in its group, and every node adds up
+//! rank brings to a collective is sent to every node that has a rank in its group, and every node adds up
 //! for its own ranks, in the order of the ranks: the bits are those of one process.
 //!
 //! What fails on one node ends the run on all of them, with the text of what came first.
@@ -12,10 +12,10 @@ mod link;
 mod place;
 pub mod rendezvous;
 
-pub(super) use frame::{Input, Way};
+pub(super) use frame::Input;
 pub use place::{NodeFailure, Place};
 
-use super::threads::Hub;
+use super::threads::{Channel, Hub};
 use candle_core::Tensor;
 use frame::{EVERYBODY, Form, Frame, Head};
 use link::Link;
@@ -65,7 +65,7 @@ struct Delivery {
 /// A tensor of another node's rank.
 enum Arrival {
     Input(Input, Tensor),
-    Letter(Way, Tensor),
+    Message(Channel, Tensor),
 }
 
 impl fmt::Debug for Nodes {
@@ -209,7 +209,7 @@ impl Nodes {
         hub
     }
 
-    /// Sends a rank's tensor for a call of hub `hub` to the other nodes that have ranks in its group.
+    /// Sends a rank's tensor for a collective of hub `hub` to the other nodes that have ranks in its group.
     pub(super) fn bring(&self, hub: u64, input: Input, x: &Tensor) -> candle_core::Result<()> {
         let own = self.place.node;
         let nodes: BTreeSet<_> = input.ranks.iter().map(|rank| self.place.node_of(*rank)).collect();
@@ -225,9 +225,9 @@ impl Nodes {
     }
 
     /// Sends a tensor from a rank of this node to one of another.
-    pub(super) fn carry(&self, hub: u64, way: Way, x: &Tensor) -> candle_core::Result<()> {
-        let head = Head::Letter { hub, way, form: Form::of(x) };
-        let ends = (self.place.node, self.place.node_of(way.to));
+    pub(super) fn carry(&self, hub: u64, channel: Channel, x: &Tensor) -> candle_core::Result<()> {
+        let head = Head::Message { hub, channel, form: Form::of(x) };
+        let ends = (self.place.node, self.place.node_of(channel.to));
         self.send(&Frame::new(ends, &head, Arc::new(frame::bytes(x)?)));
         Ok(())
     }
@@ -290,11 +290,11 @@ impl Nodes {
                 }
                 self.deliver(hub, Arrival::Input(input, form.tensor(body)?));
             }
-            Head::Letter { hub, way, form } => {
-                if self.place.node_of(way.from) != from || !self.place.ranks().contains(&way.to) {
-                    candle_core::bail!("a letter that is astray: {way:?}")
+            Head::Message { hub, channel, form } => {
+                if self.place.node_of(channel.from) != from || !self.place.ranks().contains(&channel.to) {
+                    candle_core::bail!("a message that is astray: {channel:?}")
                 }
-                self.deliver(hub, Arrival::Letter(way, form.tensor(body)?));
+                self.deliver(hub, Arrival::Message(channel, form.tensor(body)?));
             }
         }
         Ok(())
@@ -360,7 +360,7 @@ impl Arrival {
     fn deliver(self, hub: &Hub) {
         match self {
             Arrival::Input(input, x) => hub.brought(&input, &x),
-            Arrival::Letter(way, x) => hub.delivered(way, x),
+            Arrival::Message(channel, x) => hub.delivered(channel, x),
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Where the threads of a process meet: calls under way, letters, and who waits for what.
+//! Where the threads of a process meet: collectives in flight, messages, and who waits for what.
 
-use super::round::{Form, Letter, Line, Round, RoundKey};
+use super::in_flight::{Signature, Channel, GroupKind, InFlight, CollectiveId};
 use super::{ThreadGroup, work};
 use crate::parallel::group::Like;
 #[cfg(feature = "cuda")]
 use crate::parallel::nccl::{Communicators, GpuEnd};
-use crate::parallel::nodes::{Input, Nodes, Way};
+use crate::parallel::nodes::{Input, Nodes};
 use candle_core::{Error, Result, Tensor};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug)]
 enum Waits {
-    Round(RoundKey),
-    Letter(Letter),
+    Collective(CollectiveId),
+    Message(Channel),
 }
 
 struct State {
@@ -27,8 +27,8 @@ struct State {
     failed: bool,
     ended: Vec<bool>,
     waiting: Vec<Option<Waits>>,
-    rounds: BTreeMap<RoundKey, Round>,
-    letters: BTreeMap<Letter, VecDeque<Tensor>>,
+    in_flight: BTreeMap<CollectiveId, InFlight>,
+    messages: BTreeMap<Channel, VecDeque<Tensor>>,
     /// When a rank last came here, or something for one.
     moved: Instant,
 }
@@ -72,8 +72,8 @@ impl Hub {
             failed: false,
             ended: vec![false; ranks],
             waiting: vec![None; ranks],
-            rounds: BTreeMap::new(),
-            letters: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            messages: BTreeMap::new(),
             moved: Instant::now(),
         };
         let wake = (0..ranks).map(|_| Condvar::new()).collect();
@@ -88,15 +88,15 @@ impl Hub {
     }
 
     /// The end that `rank` has of the group of `ranks`, of which it is one.
-    pub fn group(self: &Arc<Hub>, line: Line, ranks: &[usize], rank: usize) -> ThreadGroup {
+    pub fn group(self: &Arc<Hub>, kind: GroupKind, ranks: &[usize], rank: usize) -> ThreadGroup {
         let at = ranks.iter().position(|member| *member == rank).unwrap_or_default();
         let (hub, ranks) = (self.clone(), ranks.to_vec());
         ThreadGroup {
             hub,
-            line,
+            kind,
             ranks,
             rank: at,
-            calls: AtomicU64::new(0),
+            started: AtomicU64::new(0),
             #[cfg(feature = "cuda")]
             gpus: GpuEnd::default(),
         }
@@ -175,44 +175,44 @@ impl Hub {
         self.end_if_stuck(&mut state);
     }
 
-    /// Puts `x` down for a call; whoever comes last carries it out.
-    #[expect(clippy::too_many_arguments, reason = "all that a call is")]
+    /// Puts `x` down for a collective; whoever comes last carries it out.
+    #[expect(clippy::too_many_arguments, reason = "all that a collective is")]
     pub(super) fn join(
         &self,
-        key: RoundKey,
+        key: CollectiveId,
         ranks: &[usize],
         rank: usize,
-        form: &Form,
+        signature: &Signature,
         x: &Tensor,
     ) -> Result<()> {
         if let Some((nodes, number)) = &self.others {
-            let RoundKey { line, number: call, .. } = key;
-            let ranks = ranks.to_vec();
-            let input = Input { line, ranks, rank, number: call, call: form.call };
-            // Before anybody can carry the call out, which may change `x`.
+            let CollectiveId { kind, number: started, .. } = key;
+            let (ranks, collective) = (ranks.to_vec(), signature.collective);
+            let input = Input { kind, ranks, rank, number: started, collective };
+            // Before anybody can carry the collective out, which may change `x`.
             nodes.bring(*number, input, x)?;
         }
-        self.put(key, ranks, rank, form, x)
+        self.put(key, ranks, rank, signature, x)
     }
 
-    /// Takes what a rank of another node brings to a call.
+    /// Takes what a rank of another node brings to a collective.
     pub(in crate::parallel) fn brought(&self, input: &Input, x: &Tensor) {
-        let Input { line, ref ranks, rank, number, call } = *input;
+        let Input { kind, ref ranks, rank, number, collective } = *input;
         let Some(first) = ranks.first().copied() else { return };
-        let key = RoundKey { line, first, number };
-        let form = Form { call, like: Like::of(x) };
-        if let Err(error) = self.put(key, ranks, rank, &form, x) {
+        let key = CollectiveId { kind, first, number };
+        let signature = Signature { collective, like: Like::of(x) };
+        if let Err(error) = self.put(key, ranks, rank, &signature, x) {
             self.abort(&mut self.lock(), error.to_string());
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all that a call is")]
+    #[expect(clippy::too_many_arguments, reason = "all that a collective is")]
     fn put(
         &self,
-        key: RoundKey,
+        key: CollectiveId,
         ranks: &[usize],
         rank: usize,
-        form: &Form,
+        signature: &Signature,
         x: &Tensor,
     ) -> Result<()> {
         let inputs = {
@@ -220,87 +220,85 @@ impl Hub {
             state.check()?;
             state.moved = Instant::now();
             let left = || ranks.iter().filter(|rank| self.here.contains(rank)).count();
-            let round = state.rounds.entry(key);
-            let round = round.or_insert_with(|| Round::new(form, ranks, rank, left()));
-            match round.take(form, rank, x)? {
+            let entry = state.in_flight.entry(key);
+            let entry = entry.or_insert_with(|| InFlight::new(signature, ranks, rank, left()));
+            match entry.take(signature, rank, x)? {
                 Some(inputs) => inputs,
                 None => return Ok(()),
             }
         };
-        let outputs = work::carry_out(form.call, &inputs);
+        let outputs = work::carry_out(signature.collective, &inputs);
         drop(inputs);
         self.finish(key, ranks, outputs);
         Ok(())
     }
 
-    fn finish(&self, key: RoundKey, ranks: &[usize], outputs: Result<Vec<Tensor>>) {
+    fn finish(&self, key: CollectiveId, ranks: &[usize], outputs: Result<Vec<Tensor>>) {
         let outputs = match outputs {
             Ok(outputs) => Ok(outputs.into_iter().map(Some).collect()),
             Err(error) => Err(error.to_string()),
         };
         let mut state = self.lock();
-        if let Some(round) = state.rounds.get_mut(&key) {
-            round.outputs = Some(outputs);
+        if let Some(entry) = state.in_flight.get_mut(&key) {
+            entry.outputs = Some(outputs);
         }
         for rank in ranks {
-            if matches!(state.waiting[*rank], Some(Waits::Round(waited)) if waited == key) {
+            if matches!(state.waiting[*rank], Some(Waits::Collective(waited)) if waited == key) {
                 state.waiting[*rank] = None;
                 self.wake[*rank].notify_one();
             }
         }
     }
 
-    /// This rank's result of a call that it has joined; waits for it.
-    pub(super) fn result(&self, key: RoundKey, ranks: &[usize], rank: usize) -> Result<Tensor> {
+    /// This rank's result of a collective that it has joined; waits for it.
+    pub(super) fn result(&self, key: CollectiveId, ranks: &[usize], rank: usize) -> Result<Tensor> {
         let mut state = self.lock();
         loop {
             state.check()?;
             if let Some(result) = state.take_result(key, rank) {
                 return result;
             }
-            state = self.wait(state, ranks[rank], Waits::Round(key));
+            state = self.wait(state, ranks[rank], Waits::Collective(key));
         }
     }
 
     /// Leaves `x` for its receiver.
-    pub(in crate::parallel) fn post(&self, letter: Letter, x: &Tensor) -> Result<()> {
+    pub(in crate::parallel) fn post(&self, channel: Channel, x: &Tensor) -> Result<()> {
         if let Some((nodes, number)) = &self.others
-            && !self.here.contains(&letter.to)
+            && !self.here.contains(&channel.to)
         {
             self.lock().check()?;
-            let Letter { line, from, to, tag } = letter;
-            return nodes.carry(*number, Way { line, from, to, tag }, x);
+            return nodes.carry(*number, channel, x);
         }
         let mut state = self.lock();
         state.check()?;
-        self.put_down(&mut state, letter, x.clone());
+        self.put_down(&mut state, channel, x.clone());
         Ok(())
     }
 
-    /// Takes a letter of another node's rank.
-    pub(in crate::parallel) fn delivered(&self, way: Way, x: Tensor) {
-        let Way { line, from, to, tag } = way;
-        self.put_down(&mut self.lock(), Letter { line, from, to, tag }, x);
+    /// Takes a message of another node's rank.
+    pub(in crate::parallel) fn delivered(&self, channel: Channel, x: Tensor) {
+        self.put_down(&mut self.lock(), channel, x);
     }
 
-    fn put_down(&self, state: &mut State, letter: Letter, x: Tensor) {
+    fn put_down(&self, state: &mut State, channel: Channel, x: Tensor) {
         state.moved = Instant::now();
-        state.letters.entry(letter).or_default().push_back(x);
-        if matches!(state.waiting[letter.to], Some(Waits::Letter(waited)) if waited == letter) {
-            state.waiting[letter.to] = None;
-            self.wake[letter.to].notify_one();
+        state.messages.entry(channel).or_default().push_back(x);
+        if matches!(state.waiting[channel.to], Some(Waits::Message(waited)) if waited == channel) {
+            state.waiting[channel.to] = None;
+            self.wake[channel.to].notify_one();
         }
     }
 
-    /// The oldest tensor on a way; waits for it.
-    pub(in crate::parallel) fn fetch(&self, letter: Letter) -> Result<Tensor> {
+    /// The oldest unread tensor of a channel; waits for it.
+    pub(in crate::parallel) fn fetch(&self, channel: Channel) -> Result<Tensor> {
         let mut state = self.lock();
         loop {
             state.check()?;
-            if let Some(x) = state.letters.get_mut(&letter).and_then(VecDeque::pop_front) {
+            if let Some(x) = state.messages.get_mut(&channel).and_then(VecDeque::pop_front) {
                 return Ok(x);
             }
-            state = self.wait(state, letter.to, Waits::Letter(letter));
+            state = self.wait(state, channel.to, Waits::Message(channel));
         }
     }
 
@@ -359,30 +357,30 @@ impl State {
         }
     }
 
-    fn take_result(&mut self, key: RoundKey, rank: usize) -> Option<Result<Tensor>> {
-        let round = self.rounds.get_mut(&key)?;
-        let result = match round.outputs.as_mut()? {
+    fn take_result(&mut self, key: CollectiveId, rank: usize) -> Option<Result<Tensor>> {
+        let entry = self.in_flight.get_mut(&key)?;
+        let result = match entry.outputs.as_mut()? {
             Ok(outputs) => Ok(outputs[rank].take()?),
             Err(message) => Err(Error::Msg(message.clone())),
         };
-        round.left -= 1;
-        if round.left == 0 {
-            self.rounds.remove(&key);
+        entry.left -= 1;
+        if entry.left == 0 {
+            self.in_flight.remove(&key);
         }
         Some(result)
     }
 
     fn shown(&self, waits: Waits) -> String {
         match waits {
-            Waits::Round(key) => {
-                let Some(round) = self.rounds.get(&key) else { return "a call".to_owned() };
-                let awaited: Vec<_> = round.awaited().map(|rank| rank.to_string()).collect();
-                let (form, line, awaited) = (&round.form, key.line, awaited.join(", "));
-                format!("{form} in its {line:?} group, to which rank {awaited} did not come")
+            Waits::Collective(key) => {
+                let Some(entry) = self.in_flight.get(&key) else { return "a collective".to_owned() };
+                let awaited: Vec<_> = entry.awaited().map(|rank| rank.to_string()).collect();
+                let (signature, kind, awaited) = (&entry.signature, key.kind, awaited.join(", "));
+                format!("{signature} in its {kind:?} group, to which rank {awaited} did not come")
             }
-            Waits::Letter(letter) => {
-                let Letter { line, from, tag, .. } = letter;
-                format!("letter {tag} of rank {from} in its {line:?} group")
+            Waits::Message(channel) => {
+                let Channel { kind, from, tag, .. } = channel;
+                format!("message {tag} of rank {from} in its {kind:?} group")
             }
         }
     }

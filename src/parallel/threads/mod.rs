@@ -1,32 +1,29 @@
 //! Groups of the threads of one process.
 //!
-//! The ranks of a call put their tensors down; the one that comes last does the work for all, with
-//! every core, in the order of the ranks, and wakes those that wait. So a call copies no more than
-//! its results, and no thread spins. The [`Hub`] knows what every rank waits for: when all of them
+//! The ranks of a collective put their tensors down; the one that comes last does the work for all,
+//! with every core, in the order of the ranks, and wakes those that wait. So a collective copies no
+//! more than its results, and no thread spins. The [`Hub`] knows what every rank waits for: when all of them
 //! do, none will ever go on, and it says so instead of hanging.
 //!
-//! Ranks of other nodes bring their tensors and letters through `nodes`.
+//! Ranks of other nodes bring their tensors and messages through `nodes`.
 //!
 //! Where a tensor lies on a GPU, NCCL does the work (see `nccl`); the few numbers of the host meet
 //! here all the same.
 
 mod hub;
-mod round;
+mod in_flight;
 mod work;
 
 pub use hub::Hub;
-pub use round::Line;
+pub use in_flight::GroupKind;
 
-#[cfg(feature = "cuda")]
-pub(super) use round::Letter;
+pub(super) use in_flight::Channel;
 
-use super::group::{Call, Group, Like, Pending};
+use super::group::{Collective, Group, Like, Pending};
 #[cfg(feature = "cuda")]
 use super::nccl::GpuEnd;
 use candle_core::{Result, Tensor, bail};
-#[cfg(not(feature = "cuda"))]
-use round::Letter;
-use round::{Form, RoundKey};
+use in_flight::{Signature, CollectiveId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -34,21 +31,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct ThreadGroup {
     pub(super) hub: Arc<Hub>,
-    pub(super) line: Line,
+    pub(super) kind: GroupKind,
     /// Numbers in the run of the group's ranks.
     ranks: Vec<usize>,
     /// This thread's number in the group.
     rank: usize,
-    /// Calls begun so far.
-    calls: AtomicU64,
+    /// Collectives started so far.
+    started: AtomicU64,
     #[cfg(feature = "cuda")]
     gpus: GpuEnd,
 }
 
 impl ThreadGroup {
-    fn letter(&self, from: usize, to: usize, tag: u64) -> Result<Letter> {
+    fn channel(&self, from: usize, to: usize, tag: u64) -> Result<Channel> {
         match (self.ranks.get(from), self.ranks.get(to)) {
-            (Some(from), Some(to)) => Ok(Letter { line: self.line, from: *from, to: *to, tag }),
+            (Some(from), Some(to)) => Ok(Channel { kind: self.kind, from: *from, to: *to, tag }),
             _ => bail!("rank {} is not in a group of {}", from.max(to), self.size()),
         }
     }
@@ -63,42 +60,42 @@ impl Group for ThreadGroup {
         self.ranks.len()
     }
 
-    fn start(&self, call: Call, x: &Tensor) -> Result<Pending> {
-        work::check(call, x, self.size())?;
+    fn start(&self, collective: Collective, x: &Tensor) -> Result<Pending> {
+        work::check(collective, x, self.size())?;
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
-            return self.gpus.start(self, call, x);
+            return self.gpus.start(self, collective, x);
         }
-        let number = self.calls.fetch_add(1, Ordering::Relaxed);
-        let key = RoundKey { line: self.line, first: self.ranks[0], number };
-        self.hub.join(key, &self.ranks, self.rank, &Form { call, like: Like::of(x) }, x)?;
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let key = CollectiveId { kind: self.kind, first: self.ranks[0], number };
+        self.hub.join(key, &self.ranks, self.rank, &Signature { collective, like: Like::of(x) }, x)?;
         let (hub, ranks, rank) = (self.hub.clone(), self.ranks.clone(), self.rank);
         Ok(Pending::new(move || hub.result(key, &ranks, rank)))
     }
 
     fn send(&self, x: &Tensor, to: usize, tag: u64) -> Result<()> {
-        let letter = self.letter(self.rank, to, tag)?;
+        let channel = self.channel(self.rank, to, tag)?;
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
-            return self.gpus.send(self, x, letter);
+            return self.gpus.send(self, x, channel);
         }
-        self.hub.post(letter, x)
+        self.hub.post(channel, x)
     }
 
     fn receive(&self, like: &Like, from: usize, tag: u64) -> Result<Tensor> {
-        let letter = self.letter(from, self.rank, tag)?;
+        let channel = self.channel(from, self.rank, tag)?;
         #[cfg(feature = "cuda")]
         if like.device.is_cuda() {
-            return self.gpus.receive(self, like, letter);
+            return self.gpus.receive(self, like, channel);
         }
-        let x = self.hub.fetch(letter)?;
+        let x = self.hub.fetch(channel)?;
         if x.shape() != &like.shape || x.dtype() != like.dtype {
             bail!(
                 "rank {} sent {:?} {:?}, rank {} expects {:?} {:?}",
-                letter.from,
+                channel.from,
                 x.dtype(),
                 x.shape(),
-                letter.to,
+                channel.to,
                 like.dtype,
                 like.shape,
             )

@@ -1,19 +1,19 @@
-//! What the last rank of a call does for all of them.
+//! The arithmetic of a collective, which the last rank to join does for all of them.
 
 use crate::kernels::reduce;
-use crate::parallel::group::{Call, Reduction};
+use crate::parallel::group::{Collective, Reduction};
 use candle_core::{DType, Result, Tensor, bail};
 
-/// Refuses a tensor that `call` cannot take.
-pub(super) fn check(call: Call, x: &Tensor, ranks: usize) -> Result<()> {
+/// Refuses a tensor that `collective` cannot take.
+pub(super) fn check(collective: Collective, x: &Tensor, ranks: usize) -> Result<()> {
     if !x.is_contiguous() {
-        bail!("{call:?} takes contiguous tensors, not {:?}", x.layout())
+        bail!("{collective:?} takes contiguous tensors, not {:?}", x.layout())
     }
-    if call.cuts() && !x.dim(0)?.is_multiple_of(ranks) {
-        bail!("{call:?} cannot cut {:?} into {ranks} pieces", x.shape())
+    if collective.cuts() && !x.dim(0)?.is_multiple_of(ranks) {
+        bail!("{collective:?} cannot cut {:?} into {ranks} pieces", x.shape())
     }
-    match call {
-        Call::Broadcast { root } if root >= ranks => {
+    match collective {
+        Collective::Broadcast { root } if root >= ranks => {
             bail!("rank {root} is not in a group of {ranks}")
         }
         _ => Ok(()),
@@ -21,31 +21,31 @@ pub(super) fn check(call: Call, x: &Tensor, ranks: usize) -> Result<()> {
 }
 
 /// Every rank's result, from every rank's tensor.
-pub(super) fn carry_out(call: Call, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+pub(super) fn carry_out(collective: Collective, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
     let ranks = inputs.len();
     let shared = |result: Tensor| vec![result; ranks];
-    match call {
-        Call::AllReduce(by) => Ok(shared(reduced(inputs, by)?)),
-        Call::AllGather => Ok(shared(Tensor::cat(inputs, 0)?)),
-        Call::Broadcast { root } => Ok(shared(inputs[root].clone())),
-        Call::ReduceScatter => {
+    match collective {
+        Collective::AllReduce(by) => Ok(shared(reduced(inputs, by)?)),
+        Collective::AllGather => Ok(shared(Tensor::cat(inputs, 0)?)),
+        Collective::Broadcast { root } => Ok(shared(inputs[root].clone())),
+        Collective::ReduceScatter => {
             (0..ranks).map(|rank| reduced(&pieces(inputs, rank)?, Reduction::Sum)).collect()
         }
-        Call::AllReduceInPlace(by) => {
+        Collective::AllReduceInPlace(by) => {
             let result = reduced(inputs, by)?;
             for input in inputs {
                 input.slice_set(&result, 0, 0)?;
             }
             Ok(inputs.to_vec())
         }
-        Call::ReduceScatterInPlace => {
+        Collective::ReduceScatterInPlace => {
             for (rank, input) in inputs.iter().enumerate() {
                 let sum = reduced(&pieces(inputs, rank)?, Reduction::Sum)?;
                 input.slice_set(&sum, 0, rank * sum.dim(0)?)?;
             }
             Ok(inputs.to_vec())
         }
-        Call::AllGatherInPlace => {
+        Collective::AllGatherInPlace => {
             for (from, input) in inputs.iter().enumerate() {
                 let piece = piece(input, from, ranks)?;
                 for (to, target) in inputs.iter().enumerate() {

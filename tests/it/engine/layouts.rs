@@ -7,8 +7,8 @@ use sft_run::base::seed::Stream;
 use sft_run::data::microbatch::MicroBatch;
 use sft_run::data::sampler::Share;
 use sft_run::data::sequences::Sequence;
+use sft_run::engine::gradient_reduction::GradientReduction;
 use sft_run::engine::optimizer::OptimizerState;
-use sft_run::engine::reduction::GradientSums;
 use sft_run::engine::step::{self, Settings, Trainer};
 use sft_run::layout::holding::Holding;
 use sft_run::layout::memory::{Workload, of_stage};
@@ -111,11 +111,12 @@ fn trainer(architecture: &Architecture, case: &Case, mesh: &Mesh) -> Result<Trai
     let weights = Weights::held(holding, &values, formats, &Device::Cpu)?;
     let model = Model::of_rank(architecture, weights, mesh)?.with_recompute(case.recompute);
     // Small buckets, so that there are many.
-    let sums = GradientSums::with_buckets(mesh, model.weights(), case.distributed, 1000);
-    let state = OptimizerState::of_elements(&gentle(), model.weights(), &sums.owned(), &values)?;
+    let reduction = GradientReduction::with_buckets(mesh, model.weights(), case.distributed, 1000);
+    let state =
+        OptimizerState::of_elements(&gentle(), model.weights(), &reduction.owned(), &values)?;
     let settings =
         Settings { optimizer: gentle(), gradient_clip_val: 1.0, seed: 11, loss_scaler: None };
-    Ok(Trainer::of_rank(mesh, model, (state, sums), settings))
+    Ok(Trainer::of_rank(mesh, model, (state, reduction), settings))
 }
 
 /// Loss and gradient norm of each step, as every rank saw them.

@@ -1,7 +1,7 @@
 use super::degrees;
 use candle_core::{DType, Device, Error, Result, Tensor};
 use sft_run::base::seed::Stream;
-use sft_run::parallel::group::{Call, Group, Like, Reduction};
+use sft_run::parallel::group::{Collective, Group, Like, Reduction};
 use sft_run::parallel::mesh::Mesh;
 use sft_run::parallel::ranks::{Cause, Failure, run};
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn sum() -> Vec<f32> {
 }
 
 #[test]
-fn every_call_gives_what_it_says() {
+fn every_collective_gives_what_it_says() {
     let results = four(|group| {
         let (rank, x) = (group.rank(), tensor(group.rank()));
         let sum = group.all_reduce(&x, Reduction::Sum)?.to_vec1::<f32>()?;
@@ -72,15 +72,16 @@ fn sums_do_not_depend_on_who_comes_first() {
 }
 
 #[test]
-fn calls_in_place_change_the_part_that_they_are_given() {
+fn collectives_in_place_change_the_part_that_they_are_given() {
     let results = four(|group| {
         let rank = group.rank();
         let buffer = || Tensor::cat(&[tensor(9), tensor(rank), tensor(9)], 0);
         let (whole, scattered, gathered) = (buffer()?, buffer()?, buffer()?);
         // Begun together, waited for in another order.
-        let first = group.start(Call::AllReduceInPlace(Reduction::Sum), &whole.narrow(0, 8, 8)?)?;
-        let second = group.start(Call::ReduceScatterInPlace, &scattered.narrow(0, 8, 8)?)?;
-        let third = group.start(Call::AllGatherInPlace, &gathered.narrow(0, 8, 8)?)?;
+        let first =
+            group.start(Collective::AllReduceInPlace(Reduction::Sum), &whole.narrow(0, 8, 8)?)?;
+        let second = group.start(Collective::ReduceScatterInPlace, &scattered.narrow(0, 8, 8)?)?;
+        let third = group.start(Collective::AllGatherInPlace, &gathered.narrow(0, 8, 8)?)?;
         third.wait()?;
         first.wait()?;
         second.wait()?;
@@ -113,7 +114,7 @@ fn halves_are_added_in_f32() {
 }
 
 #[test]
-fn letters_arrive_in_order_by_tag() {
+fn messages_arrive_in_order_by_tag() {
     run(&degrees(1, 4, 1), |mesh: Mesh| {
         let group = &mesh.pipeline;
         let (rank, next, before) = (group.rank(), (group.rank() + 1) % 4, (group.rank() + 3) % 4);
@@ -183,7 +184,7 @@ fn the_first_failure_ends_every_wait() {
 }
 
 #[test]
-fn calls_that_do_not_fit_are_named() {
+fn collectives_that_do_not_fit_are_named() {
     fails(None, "AllGather of F32 [8]", |group| {
         let x = tensor(0);
         if group.rank() == 2 { group.all_gather(&x) } else { group.all_reduce(&x, Reduction::Sum) }

@@ -4,7 +4,7 @@
 use super::degrees;
 use candle_core::{DType, Device, Error, Result, Tensor};
 use sft_run::base::seed::Stream;
-use sft_run::engine::reduction::GradientSums;
+use sft_run::engine::gradient_reduction::GradientReduction;
 use sft_run::layout::holding::Holding;
 use sft_run::layout::parameters::element_count;
 use sft_run::model::Model;
@@ -38,10 +38,10 @@ fn the_ways_into_and_out_of_split_layers_are_adjoint() {
             let (axis, rank) = (TensorAxis::of(&mesh), mesh.rank);
             let part = random(&format!("part {rank}"), (7, 3));
             let all = random("stream", (7, 3));
-            let stream = axis.own(&all)?;
+            let stream = axis.scattered(&all)?;
             assert_eq!(stream.dim(0)?, axis.stream_rows(7));
-            let left = dot(&axis.summed(&part)?, &stream)?;
-            let right = dot(&part, &axis.whole(&stream, 7)?)?;
+            let left = dot(&axis.reduced(&part)?, &stream)?;
+            let right = dot(&part, &axis.gathered(&stream, 7)?)?;
             let left = if sequence || rank == 0 { left } else { 0.0 };
             Ok::<_, Error>([left, right])
         })
@@ -108,7 +108,7 @@ fn gradients(architecture: &Architecture, layout: &Degrees) -> (f64, Vec<f64>) {
         };
         let targets = Targets::new(&[1, 3, 4, 8, 10], &[7, 28, 0, 3, 16]);
         let loss = model.learn(&batch, &targets, Noise { seed: 1, step: 5 })?;
-        GradientSums::new(&mesh, model.weights(), false).finish(model.weights())?;
+        GradientReduction::new(&mesh, model.weights(), false).finish(model.weights())?;
         Ok::<_, Error>((loss, holding, model.weights().gradients().to_vec1::<f64>()?))
     })
     .unwrap();

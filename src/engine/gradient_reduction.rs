@@ -1,4 +1,5 @@
-//! Gradients of the ranks that share parameters, added up while the backward pass still runs.
+//! Gradients of ranks that hold the same parameters, added up while the backward pass still runs:
+//! data parallelism and the communication of the distributed optimizer.
 //!
 //! The gradient buffer is cut into buckets of equal length. As soon as the last micro-batch has
 //! added all gradients of a bucket, the replicas begin to add theirs up; layers finish in reverse
@@ -13,7 +14,7 @@
 use crate::kernels::reduce;
 use crate::layout::parameters::{Place, WORD_EMBEDDINGS};
 use crate::model::weights::Weights;
-use crate::parallel::group::{Call, Group, Pending, Reduction};
+use crate::parallel::group::{Collective, Group, Pending, Reduction};
 use crate::parallel::mesh::Mesh;
 use candle_core::{Result, Tensor};
 use std::ops::Range;
@@ -25,7 +26,7 @@ const GPU_BUCKET: usize = 16 << 20;
 
 /// How one rank's gradients are added to those of others.
 #[derive(Debug)]
-pub struct GradientSums {
+pub struct GradientReduction {
     mesh: Mesh,
     /// Whether each replica keeps its share of the sums only.
     distributed: bool,
@@ -53,11 +54,11 @@ struct Part {
     complete: bool,
 }
 
-impl GradientSums {
+impl GradientReduction {
     /// The sums of a rank's gradients; `distributed` as the optimizer is.
-    pub fn new(mesh: &Mesh, weights: &Weights, distributed: bool) -> GradientSums {
+    pub fn new(mesh: &Mesh, weights: &Weights, distributed: bool) -> GradientReduction {
         let bucket = if weights.device().is_cpu() { BUCKET } else { GPU_BUCKET };
-        GradientSums::with_buckets(mesh, weights, distributed, bucket)
+        GradientReduction::with_buckets(mesh, weights, distributed, bucket)
     }
 
     /// The same with about `elements` in each bucket.
@@ -66,7 +67,7 @@ impl GradientSums {
         weights: &Weights,
         distributed: bool,
         elements: usize,
-    ) -> GradientSums {
+    ) -> GradientReduction {
         let (length, replicas) = (weights.holding().length(), mesh.degrees.data);
         let size = elements.max(1).next_multiple_of(replicas);
         let bucket = |start| Bucket {
@@ -84,7 +85,7 @@ impl GradientSums {
             learns: part.learns,
             complete: false,
         };
-        GradientSums {
+        GradientReduction {
             mesh: mesh.clone(),
             distributed,
             buckets: (0..length).step_by(size).map(bucket).collect(),
@@ -137,7 +138,7 @@ impl GradientSums {
         for part in &self.parts {
             if let Some(ends) = &part.tied {
                 let gradient = view(weights.gradients(), &part.range)?;
-                ends.start(Call::AllReduceInPlace(Reduction::Sum), &gradient)?.wait()?;
+                ends.start(Collective::AllReduceInPlace(Reduction::Sum), &gradient)?.wait()?;
             }
         }
         let mut places: Vec<Place> = self.parts.iter().map(|part| part.place).collect();
@@ -153,14 +154,14 @@ impl GradientSums {
         Ok(())
     }
 
-    /// Gives every replica the parameters that the others have changed.
-    pub fn share(&self, weights: &Weights) -> Result<()> {
+    /// Gives every replica the parameters that the others have changed: ZeRO-1's all-gather.
+    pub fn all_gather_parameters(&self, weights: &Weights) -> Result<()> {
         if !self.distributed || self.mesh.degrees.data == 1 {
             return Ok(());
         }
         let gather = |bucket: &Bucket| {
             let values = view(weights.values(), &bucket.range)?;
-            self.mesh.data.start(Call::AllGatherInPlace, &values)
+            self.mesh.data.start(Collective::AllGatherInPlace, &values)
         };
         let pending = self.buckets.iter().map(gather).collect::<Result<Vec<_>>>()?;
         pending.into_iter().try_for_each(|pending| pending.wait().map(|_| ()))?;
@@ -189,9 +190,9 @@ impl GradientSums {
             return Ok(());
         }
         let call = if self.distributed {
-            Call::ReduceScatterInPlace
+            Collective::ReduceScatterInPlace
         } else {
-            Call::AllReduceInPlace(Reduction::Sum)
+            Collective::AllReduceInPlace(Reduction::Sum)
         };
         for bucket in self.buckets.iter_mut().rev().filter(|bucket| !bucket.started) {
             let Range { start, end } = bucket.range;

@@ -1,4 +1,5 @@
-//! How many bytes forward passes keep for their backward, counted while they are held.
+//! Activation memory as it is: bytes that forward passes keep for their backward, counted while they
+//! are held, to compare with what `layout::memory` predicts.
 
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counts what is held, and the most that ever was.
 #[derive(Clone, Debug, Default)]
-pub struct Meter(Arc<Counts>);
+pub struct ActivationMeter(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -14,7 +15,7 @@ struct Counts {
     peak: AtomicU64,
 }
 
-impl Meter {
+impl ActivationMeter {
     /// Counts these tensors until the answer is dropped; one that is named twice counts once.
     pub fn hold<'a>(&self, tensors: impl IntoIterator<Item = &'a Tensor>) -> Held {
         let (mut seen, mut bytes) = (Vec::new(), 0);
@@ -43,7 +44,7 @@ impl Meter {
 /// Something counted; it stops counting when it is dropped.
 #[derive(Debug)]
 pub struct Held {
-    meter: Meter,
+    meter: ActivationMeter,
     bytes: u64,
 }
 

@@ -1,13 +1,13 @@
-//! What the ranks of a process do together: a call under way, a way for letters.
+//! What the ranks of a process do together: a collective in flight, a channel for messages.
 
-use crate::parallel::group::{Call, Like};
+use crate::parallel::group::{Collective, Like};
 use candle_core::{Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The kinds of groups; a rank is in one group of each kind at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Line {
+pub enum GroupKind {
     /// All ranks.
     World,
     /// The ranks that split each layer.
@@ -20,50 +20,50 @@ pub enum Line {
     Embedding,
 }
 
-/// A call of one group.
+/// Which collective of which group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct RoundKey {
-    pub(super) line: Line,
+pub(super) struct CollectiveId {
+    pub(super) kind: GroupKind,
     /// The group's first rank.
     pub(super) first: usize,
-    /// The group's how manieth call it is.
+    /// Collectives that the group had started before.
     pub(super) number: u64,
 }
 
-/// A way from one rank to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::parallel) struct Letter {
-    pub(super) line: Line,
-    pub(super) from: usize,
-    pub(super) to: usize,
-    pub(super) tag: u64,
+/// Messages from one rank to another with one tag; they arrive in the order of sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(in crate::parallel) struct Channel {
+    pub(in crate::parallel) kind: GroupKind,
+    pub(in crate::parallel) from: usize,
+    pub(in crate::parallel) to: usize,
+    pub(in crate::parallel) tag: u64,
 }
 
-/// What must be alike on all ranks of a call.
+/// What must be alike on all ranks of a collective.
 #[derive(Clone, Debug)]
-pub(super) struct Form {
-    pub(super) call: Call,
+pub(super) struct Signature {
+    pub(super) collective: Collective,
     pub(super) like: Like,
 }
 
-impl Form {
-    pub(super) fn fits(&self, other: &Form) -> bool {
-        self.call == other.call
+impl Signature {
+    pub(super) fn fits(&self, other: &Signature) -> bool {
+        self.collective == other.collective
             && self.like.shape == other.like.shape
             && self.like.dtype == other.like.dtype
     }
 }
 
-impl fmt::Display for Form {
+impl fmt::Display for Signature {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Form { call, like } = self;
-        write!(formatter, "{call:?} of {:?} {:?}", like.dtype, like.shape)
+        let Signature { collective, like } = self;
+        write!(formatter, "{collective:?} of {:?} {:?}", like.dtype, like.shape)
     }
 }
 
-/// A call under way.
-pub(super) struct Round {
-    pub(super) form: Form,
+/// A collective that not all ranks have joined, or whose results are not all taken.
+pub(super) struct InFlight {
+    pub(super) signature: Signature,
     /// Numbers in the run of the group's ranks.
     ranks: Vec<usize>,
     /// The rank that came first.
@@ -75,11 +75,11 @@ pub(super) struct Round {
     pub(super) left: usize,
 }
 
-impl Round {
+impl InFlight {
     /// A call that rank `rank` of the group of `ranks` begins; `left` of them are in this process.
-    pub(super) fn new(form: &Form, ranks: &[usize], rank: usize, left: usize) -> Round {
-        Round {
-            form: form.clone(),
+    pub(super) fn new(signature: &Signature, ranks: &[usize], rank: usize, left: usize) -> InFlight {
+        InFlight {
+            signature: signature.clone(),
             ranks: ranks.to_vec(),
             begun_by: ranks[rank],
             inputs: vec![None; ranks.len()],
@@ -91,22 +91,22 @@ impl Round {
     /// Takes what rank `rank` of the group brings; gives all inputs when it was the last.
     pub(super) fn take(
         &mut self,
-        form: &Form,
+        signature: &Signature,
         rank: usize,
         x: &Tensor,
     ) -> Result<Option<Vec<Tensor>>> {
         let Some(number) = self.ranks.get(rank).copied() else {
             bail!("a group of {:?} has no rank {rank} (a bug of this program)", self.ranks)
         };
-        if !self.form.fits(form) {
-            let Round { begun_by, form: begun, .. } = self;
+        if !self.signature.fits(signature) {
+            let InFlight { begun_by, signature: begun, .. } = self;
             bail!(
-                "rank {number} calls {form} where rank {begun_by} calls {begun} (a bug of this \
+                "rank {number} calls {signature} where rank {begun_by} calls {begun} (a bug of this \
                  program)"
             )
         }
         if self.inputs.get(rank).is_none_or(Option::is_some) {
-            bail!("rank {number} brings two tensors to one call (a bug of this program)")
+            bail!("rank {number} brings two tensors to one collective (a bug of this program)")
         }
         self.inputs[rank] = Some(x.clone());
         if self.inputs.iter().any(Option::is_none) {

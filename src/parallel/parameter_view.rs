@@ -1,4 +1,4 @@
-//! A parameter as a layer holds it.
+//! A parameter as a layer holds it: views of its values and of its gradient.
 
 use crate::kernels::linear::{self, Onto};
 use crate::kernels::reduce;
@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What one rank holds of a parameter: views into its flat buffers.
 ///
-/// Copies of a slot, and slots of one parameter, know of each other whether its gradient is empty.
+/// All views of one parameter know together whether its gradient is empty.
 #[derive(Clone, Debug)]
-pub struct Slot {
+pub struct ParameterView {
     /// The values.
     pub value: Tensor,
-    /// The gradient, which backward passes add to; see [`Slot::sum`].
+    /// The gradient, which backward passes add to; see [`ParameterView::gradient`].
     gradient: Tensor,
     /// Whether the gradient's memory holds what an earlier step left.
     empty: Arc<AtomicBool>,
@@ -22,15 +22,20 @@ pub struct Slot {
     pub learns: bool,
 }
 
-impl Slot {
+impl ParameterView {
     /// A parameter with its gradient; `empty` says whether the gradient's numbers mean nothing yet,
     /// `learns` whether it is wanted.
-    pub fn new(value: Tensor, gradient: Tensor, empty: Arc<AtomicBool>, learns: bool) -> Slot {
-        Slot { value, gradient, empty, learns }
+    pub fn new(
+        value: Tensor,
+        gradient: Tensor,
+        empty: Arc<AtomicBool>,
+        learns: bool,
+    ) -> ParameterView {
+        ParameterView { value, gradient, empty, learns }
     }
 
     /// The gradient, to be added to; zeros if nothing was added in this step.
-    pub fn sum(&self) -> Result<&Tensor> {
+    pub fn gradient(&self) -> Result<&Tensor> {
         if self.empty.swap(false, Ordering::Relaxed) {
             reduce::clear(&self.gradient)?;
         }
@@ -39,7 +44,7 @@ impl Slot {
 
     /// Adds `dyᵀ·x` to the gradient; the first product of a step is put there, so that nobody has
     /// to write zeros and read them again.
-    pub fn add_product(&self, dy: &Tensor, x: &Tensor) -> Result<()> {
+    pub fn accumulate_product(&self, dy: &Tensor, x: &Tensor) -> Result<()> {
         if !self.learns {
             return Ok(());
         }
