@@ -108,17 +108,9 @@ pub fn backward_bias(dy: &Tensor, bias_gradient: &Tensor) -> Result<()> {
 
 /// `out = left · right (+ bias per row)`, blocks of rows in parallel.
 fn product<T: Real>(out: &mut [T], left: Matrix<'_, T>, right: Matrix<'_, T>, bias: Option<&[T]>) {
-    let width = right.columns;
-    if width == 0 {
-        return;
-    }
-    let per_task = rows_per_task(left.rows);
-    out.par_chunks_mut(per_task * width).enumerate().for_each(|(block, out)| {
-        let rows = out.len() / width;
-        let first = block * per_task * left.row_stride;
-        let left = Matrix { values: &left.values[first..], rows, ..left };
+    in_row_blocks(out, left, right.columns, |out, left| {
         if let Some(bias) = bias {
-            out.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(bias));
+            out.chunks_exact_mut(right.columns).for_each(|row| row.copy_from_slice(bias));
         }
         gemm(out, left, right, bias.is_some());
     });
@@ -126,19 +118,30 @@ fn product<T: Real>(out: &mut [T], left: Matrix<'_, T>, right: Matrix<'_, T>, bi
 
 /// `out = left · right`, or `out += …`, blocks of `out`'s rows in parallel.
 fn put_product<T: Real>(out: &mut [T], left: Matrix<'_, T>, right: Matrix<'_, T>, onto: Onto) {
-    let width = right.columns;
-    if width == 0 || left.columns == 0 {
-        if onto == Onto::Nothing {
-            out.fill(T::ZERO);
-        }
+    if left.columns > 0 {
+        in_row_blocks(out, left, right.columns, |out, left| {
+            gemm(out, left, right, onto == Onto::Sum);
+        });
+    } else if onto == Onto::Nothing {
+        out.fill(T::ZERO);
+    }
+}
+
+/// Does `work` on blocks of `out`'s rows, `width` wide, each with its rows of `left`, in parallel.
+fn in_row_blocks<T: Real>(
+    out: &mut [T],
+    left: Matrix<'_, T>,
+    width: usize,
+    work: impl Fn(&mut [T], Matrix<'_, T>) + Sync,
+) {
+    if width == 0 {
         return;
     }
     let per_task = rows_per_task(left.rows);
     out.par_chunks_mut(per_task * width).enumerate().for_each(|(block, out)| {
         let rows = out.len() / width;
         let first = block * per_task * left.row_stride;
-        let left = Matrix { values: &left.values[first..], rows, ..left };
-        gemm(out, left, right, onto == Onto::Sum);
+        work(out, Matrix { values: &left.values[first..], rows, ..left });
     });
 }
 

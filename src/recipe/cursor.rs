@@ -1,4 +1,5 @@
-//! A place in a text that moves forward: what both command grammars read with.
+//! What the grammars of interpolations and of overrides have in common: a place in a text that moves
+//! forward, unquoted words, and what stands between brackets.
 
 use super::literal::ESCAPABLE;
 
@@ -90,5 +91,37 @@ impl Word {
     pub(crate) fn push(&mut self, text: &str) {
         self.text.push_str(&std::mem::take(&mut self.space));
         self.text.push_str(text);
+    }
+}
+
+/// A parser that reads lists, mappings and arguments.
+pub(crate) trait Bracketed<'t> {
+    type Error;
+
+    fn cursor(&mut self) -> &mut Cursor<'t>;
+
+    /// Reads `wanted`, or tells what stands there.
+    fn expect(&mut self, wanted: char) -> Result<(), Self::Error>;
+
+    /// Reads items with commas between them, and the bracket that closes them.
+    fn items<T>(
+        &mut self,
+        close: char,
+        mut item: impl FnMut(&mut Self) -> Result<T, Self::Error>,
+    ) -> Result<Vec<T>, Self::Error> {
+        let mut items = Vec::new();
+        self.cursor().space();
+        if self.cursor().eat(close) {
+            return Ok(items);
+        }
+        loop {
+            self.cursor().space();
+            items.push(item(self)?);
+            self.cursor().space();
+            if self.cursor().eat(close) {
+                return Ok(items);
+            }
+            self.expect(',')?;
+        }
     }
 }

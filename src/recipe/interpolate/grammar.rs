@@ -1,6 +1,6 @@
 //! OmegaConf's interpolation grammar: a text with `${…}` in it to its parts.
 
-use crate::recipe::cursor::{Cursor, Word};
+use crate::recipe::cursor::{Bracketed, Cursor, Word};
 use crate::recipe::literal::{self, UNQUOTED};
 use serde_yaml::Value;
 use std::ops::Range;
@@ -80,6 +80,25 @@ pub(crate) fn element(text: &str) -> Result<Element> {
 struct Parser<'t> {
     cursor: Cursor<'t>,
     depth: usize,
+}
+
+impl<'t> Bracketed<'t> for Parser<'t> {
+    type Error = SyntaxError;
+
+    fn cursor(&mut self) -> &mut Cursor<'t> {
+        &mut self.cursor
+    }
+
+    fn expect(&mut self, wanted: char) -> Result<()> {
+        match self.cursor.peek() {
+            Some(found) if found == wanted => {
+                self.cursor.next();
+                Ok(())
+            }
+            Some(found) => Err(self.unexpected(found)),
+            None => Err(self.error(&format!("`{wanted}` is missing"))),
+        }
+    }
 }
 
 impl Parser<'_> {
@@ -196,36 +215,23 @@ impl Parser<'_> {
 
     /// Arguments and the closing brace; a missing one is the empty text.
     fn arguments(&mut self) -> Result<Vec<Element>> {
-        self.sequence('}')
+        self.items('}', |parser| parser.argument('}'))
     }
 
-    fn sequence(&mut self, close: char) -> Result<Vec<Element>> {
-        let mut elements = Vec::new();
-        self.cursor.space();
-        if self.cursor.eat(close) {
-            return Ok(elements);
-        }
-        loop {
-            self.cursor.space();
-            let missing = self.cursor.peek().is_none_or(|next| next == ',' || next == close);
-            elements.push(if missing { Element::Text(Vec::new()) } else { self.element()? });
-            self.cursor.space();
-            if self.cursor.eat(close) {
-                return Ok(elements);
-            }
-            self.expect(',')?;
-        }
+    fn argument(&mut self, close: char) -> Result<Element> {
+        let missing = self.cursor.peek().is_none_or(|next| next == ',' || next == close);
+        if missing { Ok(Element::Text(Vec::new())) } else { self.element() }
     }
 
     fn element(&mut self) -> Result<Element> {
         self.deeper(|parser| match parser.cursor.peek() {
             Some('[') => {
                 parser.cursor.next();
-                Ok(Element::List(parser.sequence(']')?))
+                Ok(Element::List(parser.items(']', |parser| parser.argument(']'))?))
             }
             Some('{') => {
                 parser.cursor.next();
-                parser.map()
+                Ok(Element::Map(parser.items('}', Parser::pair)?))
             }
             Some(quote @ ('\'' | '"')) => {
                 parser.cursor.next();
@@ -235,28 +241,16 @@ impl Parser<'_> {
         })
     }
 
-    fn map(&mut self) -> Result<Element> {
-        let mut pairs = Vec::new();
+    /// A key and its value in a mapping.
+    fn pair(&mut self) -> Result<(Value, Element)> {
+        let start = self.cursor.at;
+        let word = self.word(false)?;
+        let Element::Literal(key) = self.literal(word, start)? else {
+            return Err(self.error("a key is a plain word"));
+        };
+        self.expect(':')?;
         self.cursor.space();
-        if self.cursor.eat('}') {
-            return Ok(Element::Map(pairs));
-        }
-        loop {
-            self.cursor.space();
-            let start = self.cursor.at;
-            let word = self.word(false)?;
-            let Element::Literal(key) = self.literal(word, start)? else {
-                return Err(self.error("a key is a plain word"));
-            };
-            self.expect(':')?;
-            self.cursor.space();
-            pairs.push((key, self.element()?));
-            self.cursor.space();
-            if self.cursor.eat('}') {
-                return Ok(Element::Map(pairs));
-            }
-            self.expect(',')?;
-        }
+        Ok((key, self.element()?))
     }
 
     /// Unquoted text with interpolations in it; one literal or interpolation alone is typed.
@@ -327,17 +321,6 @@ impl Parser<'_> {
         let parsed = parse(self);
         self.depth -= 1;
         parsed
-    }
-
-    fn expect(&mut self, wanted: char) -> Result<()> {
-        match self.cursor.peek() {
-            Some(found) if found == wanted => {
-                self.cursor.next();
-                Ok(())
-            }
-            Some(found) => Err(self.unexpected(found)),
-            None => Err(self.error(&format!("`{wanted}` is missing"))),
-        }
     }
 
     fn unexpected(&self, found: char) -> SyntaxError {

@@ -2,7 +2,7 @@
 
 use super::element::{Action, Element, Parsed, Sweep, SweepKind};
 use super::functions;
-use crate::recipe::cursor::{Cursor, Word};
+use crate::recipe::cursor::{Bracketed, Cursor, Word};
 use crate::recipe::literal::{self, UNQUOTED};
 use serde_yaml::Value;
 
@@ -64,6 +64,24 @@ pub(crate) fn parse(text: &str) -> Result<Parsed> {
 struct Parser<'t> {
     cursor: Cursor<'t>,
     depth: usize,
+}
+
+impl<'t> Bracketed<'t> for Parser<'t> {
+    type Error = SyntaxError;
+
+    fn cursor(&mut self) -> &mut Cursor<'t> {
+        &mut self.cursor
+    }
+
+    fn expect(&mut self, wanted: char) -> Result<()> {
+        if self.cursor.eat(wanted) {
+            return Ok(());
+        }
+        Err(match self.cursor.peek() {
+            Some(found) => self.unexpected(found),
+            None => self.error(&format!("`{wanted}` is missing")),
+        })
+    }
 }
 
 impl Parser<'_> {
@@ -152,8 +170,14 @@ impl Parser<'_> {
         }
         self.depth += 1;
         let element = match self.cursor.peek() {
-            Some('[') => self.list(),
-            Some('{') => self.map(),
+            Some('[') => {
+                self.cursor.next();
+                self.items(']', Parser::element).map(Element::List)
+            }
+            Some('{') => {
+                self.cursor.next();
+                self.items('}', Parser::pair).map(Element::Map)
+            }
             Some(quote @ ('\'' | '"')) => self.quoted(quote),
             _ => self.function_or_word(),
         };
@@ -161,46 +185,15 @@ impl Parser<'_> {
         element
     }
 
-    fn list(&mut self) -> Result<Element> {
-        self.cursor.next();
+    /// A key and its value in a mapping.
+    fn pair(&mut self) -> Result<(Value, Element)> {
+        let word = self.word(false)?;
+        let Element::Word(key) = self.literal(word)? else {
+            return Err(self.error("a key is a plain word"));
+        };
+        self.expect(':')?;
         self.cursor.space();
-        let mut items = Vec::new();
-        if self.cursor.eat(']') {
-            return Ok(Element::List(items));
-        }
-        loop {
-            self.cursor.space();
-            items.push(self.element()?);
-            self.cursor.space();
-            if self.cursor.eat(']') {
-                return Ok(Element::List(items));
-            }
-            self.expect(',')?;
-        }
-    }
-
-    fn map(&mut self) -> Result<Element> {
-        self.cursor.next();
-        self.cursor.space();
-        let mut pairs = Vec::new();
-        if self.cursor.eat('}') {
-            return Ok(Element::Map(pairs));
-        }
-        loop {
-            self.cursor.space();
-            let word = self.word(false)?;
-            let Element::Word(key) = self.literal(word)? else {
-                return Err(self.error("a key is a plain word"));
-            };
-            self.expect(':')?;
-            self.cursor.space();
-            pairs.push((key, self.element()?));
-            self.cursor.space();
-            if self.cursor.eat('}') {
-                return Ok(Element::Map(pairs));
-            }
-            self.expect(',')?;
-        }
+        Ok((key, self.element()?))
     }
 
     fn quoted(&mut self, quote: char) -> Result<Element> {
@@ -248,30 +241,23 @@ impl Parser<'_> {
     #[expect(clippy::type_complexity, reason = "a pair that lives for one call")]
     fn arguments(&mut self) -> Result<(Vec<Element>, Vec<(String, Element)>)> {
         let (mut positional, mut named) = (Vec::new(), Vec::new());
-        self.cursor.space();
-        if self.cursor.eat(')') {
-            return Ok((positional, named));
-        }
-        loop {
-            self.cursor.space();
-            let start = self.cursor.at;
-            let name = self.cursor.take_while(|c| c.is_ascii_alphanumeric() || c == '_').to_owned();
-            self.cursor.space();
-            if !name.is_empty() && self.cursor.eat('=') {
-                self.cursor.space();
-                named.push((name, self.element()?));
+        self.items(')', |parser| {
+            let start = parser.cursor.at;
+            let name =
+                parser.cursor.take_while(|c| c.is_ascii_alphanumeric() || c == '_').to_owned();
+            parser.cursor.space();
+            if !name.is_empty() && parser.cursor.eat('=') {
+                parser.cursor.space();
+                named.push((name, parser.element()?));
             } else if named.is_empty() {
-                self.cursor.at = start;
-                positional.push(self.element()?);
+                parser.cursor.at = start;
+                positional.push(parser.element()?);
             } else {
-                return Err(self.error("an argument without a name follows one with a name"));
+                return Err(parser.error("an argument without a name follows one with a name"));
             }
-            self.cursor.space();
-            if self.cursor.eat(')') {
-                return Ok((positional, named));
-            }
-            self.expect(',')?;
-        }
+            Ok(())
+        })?;
+        Ok((positional, named))
     }
 
     fn literal(&self, word: Word) -> Result<Element> {
@@ -327,16 +313,6 @@ impl Parser<'_> {
             }
         }
         Err(self.error("`${` is not closed"))
-    }
-
-    fn expect(&mut self, wanted: char) -> Result<()> {
-        if self.cursor.eat(wanted) {
-            return Ok(());
-        }
-        Err(match self.cursor.peek() {
-            Some(found) => self.unexpected(found),
-            None => self.error(&format!("`{wanted}` is missing")),
-        })
     }
 
     fn unexpected(&self, found: char) -> SyntaxError {

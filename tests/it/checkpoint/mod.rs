@@ -9,9 +9,7 @@ use sft_run::checkpoint::whole::{self, State};
 use sft_run::layout::parameters::element_count;
 use sft_run::model::Model;
 use sft_run::model::weights::start_values;
-use sft_run::spec::architecture::{
-    Activation, Architecture, Normalization, PositionEmbedding, padded_vocab_size,
-};
+use sft_run::spec::architecture::{Activation, Architecture, Normalization, padded_vocab_size};
 use std::path::Path;
 
 /// A shape that four tensor ranks and four pipeline stages can share.
@@ -26,21 +24,11 @@ fn architecture() -> Architecture {
         vocab_size: 13,
         padded_vocab_size: padded_vocab_size(13, 4, 1),
         max_position_embeddings: 8,
-        position_embedding_type: PositionEmbedding::LearnedAbsolute,
-        rotary_percentage: 1.0,
-        rotary_base: 10000.0,
-        seq_len_interpolation_factor: None,
         normalization: Normalization::Layernorm1p,
-        layernorm_epsilon: 1e-5,
         activation: Activation::Swiglu,
-        bias: true,
         share_embeddings_and_output_weights: false,
-        use_parallel_residual: false,
-        hidden_dropout: 0.0,
-        attention_dropout: 0.0,
-        ffn_dropout: 0.0,
         init_method_std: 0.02,
-        use_scaled_init_method: true,
+        ..crate::engine::gpt()
     }
 }
 

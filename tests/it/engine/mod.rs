@@ -32,7 +32,7 @@ use sft_run::spec::architecture::{Activation, Architecture, Normalization, Posit
 use sft_run::spec::optimization::{Optimizer, OptimizerName};
 
 /// A small GPT with learned positions, layernorm, gelu, biases and a tied head.
-fn gpt() -> Architecture {
+pub(crate) fn gpt() -> Architecture {
     Architecture {
         num_layers: 2,
         hidden_size: 16,

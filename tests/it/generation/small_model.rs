@@ -18,21 +18,11 @@ pub(super) fn learned(vocab_size: usize) -> Architecture {
         vocab_size,
         padded_vocab_size: vocab_size.next_multiple_of(64),
         max_position_embeddings: 48,
-        position_embedding_type: PositionEmbedding::LearnedAbsolute,
-        rotary_percentage: 1.0,
-        rotary_base: 10_000.0,
-        seq_len_interpolation_factor: None,
-        normalization: Normalization::Layernorm,
-        layernorm_epsilon: 1e-5,
-        activation: Activation::Gelu,
-        bias: true,
-        share_embeddings_and_output_weights: true,
-        use_parallel_residual: false,
         hidden_dropout: 0.1,
         attention_dropout: 0.1,
-        ffn_dropout: 0.0,
         init_method_std: 0.4,
         use_scaled_init_method: false,
+        ..crate::engine::gpt()
     }
 }
 
