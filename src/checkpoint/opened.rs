@@ -30,6 +30,9 @@ pub struct Opened {
     pub layout: Option<[usize; 2]>,
     /// The tokenizer in it; the reason why there is none when it has one that is not read.
     pub tokenizer: Result<Option<Carried>, String>,
+    /// Whether rows of its vocabulary may be padding that nothing in it tells from ids, as in NeMo's
+    /// and Megatron-LM's checkpoints.
+    pub may_be_padded: bool,
     content: Content,
 }
 
@@ -57,6 +60,7 @@ impl Opened {
                     format,
                     layout: Some([layout.tensor, layout.pipeline]),
                     tokenizer: Ok(None),
+                    may_be_padded: false,
                     content: Content::Native(Box::new(checkpoint)),
                 }
             }
@@ -64,6 +68,7 @@ impl Opened {
                 format,
                 layout: None,
                 tokenizer: Ok(hugging_face_tokenizer(&folder)),
+                may_be_padded: false,
                 content: foreign(hugging_face::open(&folder).map_err(refused)?),
             },
             Format::Gguf => {
@@ -73,6 +78,7 @@ impl Opened {
                     format,
                     layout: None,
                     tokenizer: gguf::tokenizer::files(&metadata).map(carried),
+                    may_be_padded: false,
                     content: foreign(reader),
                 }
             }
@@ -82,6 +88,7 @@ impl Opened {
                     format,
                     layout: Some(opened.layout),
                     tokenizer: Ok(nemo_tokenizer(&opened.tokenizer)),
+                    may_be_padded: opened.may_be_padded,
                     content: foreign(opened.reader),
                 }
             }
@@ -118,6 +125,19 @@ impl Opened {
             Content::Native(_) => None,
             Content::Foreign(reader) => Some(reader),
         }
+    }
+
+    /// The same with a vocabulary of `ids` ids, where another program's has more rows: those after
+    /// them are padding.
+    #[must_use]
+    pub fn with_vocabulary(mut self, ids: usize) -> Opened {
+        self.content = match self.content {
+            Content::Foreign(reader) if (1..reader.architecture().vocab_size).contains(&ids) => {
+                Content::Foreign(Box::new(reader.with_vocabulary(ids)))
+            }
+            content => content,
+        };
+        self
     }
 
     /// Refuses a checkpoint in which something is missing or left over.

@@ -57,7 +57,16 @@ impl Team {
         formats: Formats,
         backend: Backend,
     ) -> Result<Team, Error> {
-        let opened = Opened::open(path, None)?.whole()?;
+        Team::of(&Opened::open(path, None)?.whole()?, degrees, formats, backend)
+    }
+
+    /// The model in an opened checkpoint, for ranks of `backend`.
+    pub fn of(
+        opened: &Opened,
+        degrees: Degrees,
+        formats: Formats,
+        backend: Backend,
+    ) -> Result<Team, Error> {
         let mut architecture = opened.architecture().clone();
         check(&architecture, &degrees)?;
         architecture.padded_vocab_size =

@@ -95,7 +95,7 @@ pub fn run(
     if target.exists() {
         return Err(Error::Exists(target.to_owned()));
     }
-    let opened = Opened::open(source, None)?.whole()?;
+    let (opened, carried, without_tokenizer) = with_tokenizer(source)?;
     let model = opened.architecture();
     let weights = Completed::new(opened.source(), model, 0);
     let layout =
@@ -112,11 +112,6 @@ pub fn run(
     if let Some(reason) = reshard::problem(model, &layout) {
         return Err(Error::Impossible(reason));
     }
-    let (carried, without_tokenizer) = match carried(&opened, source) {
-        Ok(Some(carried)) => (Some(carried), None),
-        Ok(None) => (None, Some("none lies in or beside it".to_owned())),
-        Err(reason) => (None, Some(reason)),
-    };
     let partial = partial_name(target);
     remove(&partial)?;
     let dtype = match settings.bf16 {
@@ -160,6 +155,25 @@ pub fn run(
     }
     let shapes = weights.tensors().values().map(|facts| facts.shape.iter().product::<usize>());
     Ok(Converted { from: opened.format.to_string(), parameters: shapes.sum(), without_tokenizer })
+}
+
+/// The checkpoint at `source` with its tokenizer, or the reason why none goes along; the tokenizer
+/// says where padding begins when the checkpoint does not.
+fn with_tokenizer(source: &Path) -> Result<(Opened, Option<Carried>, Option<String>), Error> {
+    let opened = Opened::open(source, None)?.whole()?;
+    let none = |reason| (None, Some(reason));
+    let (carried, without_tokenizer) = match carried(&opened, source) {
+        Ok(Some(carried)) => (Some(carried), None),
+        Ok(None) => none("none lies in or beside it".to_owned()),
+        Err(reason) => none(reason),
+    };
+    let opened = match &carried {
+        Some(carried) if opened.may_be_padded => {
+            opened.with_vocabulary(tokenizer(carried)?.vocab_size())
+        }
+        _ => opened,
+    };
+    Ok((opened, carried, without_tokenizer))
 }
 
 /// The tokenizer in a checkpoint, or in the folder `tokenizer` in or beside it; the reason when there

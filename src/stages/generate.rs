@@ -5,6 +5,7 @@ pub use super::devices::Devices;
 use super::evaluation::{lines, progress};
 use super::{Folders, Outcome, Refusal, convert, with_causes};
 use crate::base::atomic_file;
+use crate::checkpoint::format::Format;
 use crate::checkpoint::native;
 use crate::checkpoint::opened::Opened;
 use crate::data::tokenizer::{self, Tokenizer};
@@ -148,26 +149,28 @@ pub(super) fn tokenizer(
     let model = folders.input("model")?;
     let found = match kind {
         Some(kind) => Tokenizer::load(kind, &folders.inputs).map_err(Error::from),
-        None => beside(model, folders.inputs.get("data").map(PathBuf::as_path)),
+        None => {
+            beside(model, folders.inputs.get("data").map(PathBuf::as_path)).map(|(found, _)| found)
+        }
     };
     Ok(found?)
 }
 
 /// The folder `tokenizer` in the checkpoint `model` or beside it, else that of `data`, a tokenize
-/// or shard output, else what another program's checkpoint carries.
-fn beside(model: &Path, data: Option<&Path>) -> Result<Tokenizer, Error> {
+/// or shard output, else what another program's checkpoint carries; whether it is that.
+fn beside(model: &Path, data: Option<&Path>) -> Result<(Tokenizer, bool), Error> {
     let places = [Some(model), model.parent(), data];
     let folders = places.into_iter().flatten().map(|place| place.join("tokenizer"));
     let found = folders.into_iter().find(|folder| folder.is_dir());
     if let Some(folder) = found {
-        return Ok(Tokenizer::open(&folder)?);
+        return Ok((Tokenizer::open(&folder)?, false));
     }
     let none = || Error::NoTokenizer { path: model.to_owned() };
     let opened = Opened::open(model, None)?;
     let carried = convert::carried(&opened, model);
     let carried = carried.map_err(|reason| Error::UnreadTokenizer { reason })?;
     let tokenizer = convert::tokenizer(&carried.ok_or_else(none)?);
-    tokenizer.map_err(|error| Error::Carried(Box::new(error)))
+    Ok((tokenizer.map_err(|error| Error::Carried(Box::new(error)))?, true))
 }
 
 /// A checkpoint with its tokenizer, ready to continue prompts.
@@ -183,11 +186,20 @@ impl Speaker {
     /// The tokenizer is the folder `tokenizer` in it or beside it, else that of `data`, a tokenize
     /// or shard output.
     pub fn open(model: &Path, devices: Devices, data: Option<&Path>) -> Result<Speaker, Error> {
-        Speaker::new(model, devices, beside(model, data)?)
+        let (tokenizer, is_its_own) = beside(model, data)?;
+        let mut opened = Opened::open(model, None)?.whole()?;
+        // Hugging Face's tokenizers may have fewer ids than their models have rows.
+        if opened.may_be_padded || (is_its_own && opened.format == Format::HuggingFace) {
+            opened = opened.with_vocabulary(tokenizer.vocab_size());
+        }
+        Speaker::of(super::team_of(&opened, devices)?, tokenizer)
     }
 
     fn new(model: &Path, devices: Devices, tokenizer: Tokenizer) -> Result<Speaker, Error> {
-        let team = super::team(model, devices)?;
+        Speaker::of(super::team(model, devices)?, tokenizer)
+    }
+
+    fn of(team: Team, tokenizer: Tokenizer) -> Result<Speaker, Error> {
         // Said here, before prompts are typed.
         session::check_ids(&tokenizer, team.architecture())?;
         Ok(Speaker { team, tokenizer })

@@ -22,6 +22,7 @@ mod watch;
 
 pub use tokenize::{TrainRequest, TrainText};
 
+use crate::checkpoint::opened::Opened;
 use crate::engine::team::{self, Team};
 use crate::model::formats::Formats;
 use crate::spec::backend::Backend;
@@ -157,6 +158,12 @@ pub fn refusals(job: &Job) -> Vec<Refusal> {
 fn team(path: &Path, devices: Devices) -> Result<Team, team::Error> {
     let Devices { trainer, backend } = devices;
     Team::open(path, trainer.degrees, Formats::of(trainer.precision, true), backend)
+}
+
+/// The same of an opened checkpoint.
+fn team_of(opened: &Opened, devices: Devices) -> Result<Team, team::Error> {
+    let Devices { trainer, backend } = devices;
+    Team::of(opened, trainer.degrees, Formats::of(trainer.precision, true), backend)
 }
 
 /// Why the stage cannot use its input `name`, which lies at `path`, if it cannot: a checkpoint to

@@ -5,6 +5,7 @@ use super::rectangles::{Composed, Patch, Rectangle, Rectangles, extent};
 use super::stored::{Number, Stored, StoredTensors};
 use crate::checkpoint::error::Error;
 use crate::checkpoint::source::{Source, TensorFacts};
+use crate::layout::parameters::is_vocabulary;
 use crate::layout::slice::Slice;
 use crate::spec::architecture::Architecture;
 use half::{bf16, f16};
@@ -96,6 +97,18 @@ impl Reader {
     /// The shape of its model.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
+    }
+
+    /// The same with a vocabulary of `ids` ids; rows after them are padding, which is left out.
+    #[must_use]
+    pub fn with_vocabulary(mut self, ids: usize) -> Reader {
+        self.architecture.vocab_size = ids;
+        for (name, facts) in &mut self.facts {
+            if is_vocabulary(name) {
+                facts.shape[0] = facts.shape[0].min(ids);
+            }
+        }
+        self
     }
 
     /// What does not fit.

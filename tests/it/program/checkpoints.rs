@@ -15,6 +15,22 @@ fn a_nemo_file_of_the_end_speaks_as_the_checkpoint_does() {
     let file = "runs/tiny/checkpoints/train/model.nemo";
     assert_eq!(says(file), says("runs/tiny/checkpoints/train"));
     assert!(desk.run(&["inspect", file], 0).contains("a NeMo checkpoint"));
+
+    // NeMo's own archives do not say where padding begins: the tokenizer in them does.
+    let mut archive = fs::read(desk.path(file)).unwrap();
+    let key = b"\nvocab_size: ";
+    let at = archive.windows(key.len()).position(|bytes| bytes == key).expect("a size");
+    archive[at + 1] = b'#';
+    fs::write(desk.path("padded.nemo"), archive).unwrap();
+    let ids = |path: &str| {
+        let told = desk.run(&["inspect", path], 0);
+        told.split_whitespace().skip_while(|word| *word != "vocab_size").nth(1).map(str::to_owned)
+    };
+    assert_eq!(ids("padded.nemo").as_deref(), Some("512"));
+    assert_ne!(ids(file), ids("padded.nemo"));
+    assert_eq!(says("padded.nemo"), says(file));
+    desk.run(&["convert", "padded.nemo", "folder", "--to", "hf"], 0);
+    assert_eq!(says("folder"), says(file));
 }
 
 #[test]

@@ -30,6 +30,9 @@ pub struct Opened {
     pub tokenizer: BTreeMap<String, Vec<u8>>,
     /// The layout that it was saved at: tensor- and pipeline-parallel ranks.
     pub layout: [usize; 2],
+    /// Whether rows of the vocabulary may be padding: neither the file nor `wanted` says how many
+    /// of them are ids.
+    pub may_be_padded: bool,
 }
 
 /// Opens what lies at `path`. `wanted` is the shape that a recipe has for it, by which a folder
@@ -75,7 +78,7 @@ pub fn open(path: &Path, wanted: Option<&Architecture>) -> Result<Opened, String
     // Padding rows of the file count as ids unless the recipe or the file says how many there are.
     let told = settings.as_ref().and_then(|settings| settings.vocab_size).filter(|size| *size > 0);
     let told = wanted.map(|wanted| wanted.vocab_size).or(told);
-    let vocab_size = told.unwrap_or(found.vocabulary);
+    let (vocab_size, may_be_padded) = (told.unwrap_or(found.vocabulary), told.is_none());
     let model = Architecture { vocab_size: vocab_size.min(found.vocabulary), ..model };
     cut.legacy_order |= version(&facts)?;
     check(&model, tensors.len())?;
@@ -84,7 +87,8 @@ pub fn open(path: &Path, wanted: Option<&Architecture>) -> Result<Opened, String
     let copy = |name: &str| tied && name.ends_with(OUTPUT_LAYER);
     let reader = Reader::new(path, model, form, tensors, copy)?;
     let tokenizer = settings.map(|settings| members.tokenizer(&settings.tokenizer));
-    Ok(Opened { reader, tokenizer: tokenizer.unwrap_or_default(), layout: [tensor, pipeline] })
+    let (tokenizer, layout) = (tokenizer.unwrap_or_default(), [tensor, pipeline]);
+    Ok(Opened { reader, tokenizer, layout, may_be_padded })
 }
 
 fn settings(members: &Members, facts: &Map<String, Value>) -> Result<Option<Settings>, String> {
