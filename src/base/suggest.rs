@@ -37,3 +37,33 @@ pub fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = words.into_iter().map(|word| format!("`{word}`")).collect();
     quoted.join(", ")
 }
+
+/// What to write in place of an unknown word: the one that is meant, if one is near, and, after
+/// `lead`, all there are.
+pub fn choices<'a>(
+    word: &str,
+    lead: &str,
+    candidates: impl IntoIterator<Item = &'a str> + Clone,
+) -> String {
+    let meant = did_you_mean(word, candidates.clone()).map(|meant| format!("{meant} "));
+    format!("{}{lead} {}", meant.unwrap_or_default(), listed(candidates))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_meant_and_another_word_is_not() {
+        let stages = ["tokenize", "shard", "train"];
+        assert_eq!(nearest("trian", stages), Some("train"));
+        assert_eq!(nearest("tok", stages), Some("tokenize"));
+        assert_eq!(nearest("evaluate", stages), None);
+        let all = "the stages are `tokenize`, `shard`, `train`";
+        assert_eq!(
+            choices("Shart", "the stages are", stages),
+            format!("did you mean `shard`? {all}")
+        );
+        assert_eq!(choices("evaluate", "the stages are", stages), all);
+    }
+}

@@ -74,7 +74,7 @@ pub struct RecipeArguments {
 /// What is given to a recipe beside its changes.
 #[derive(Clone, Debug, Args)]
 pub struct RecipeOptions {
-    /// A value for `${{ NAME }}` in the recipe
+    /// A value for `${{ vars.NAME }}` in the recipe
     #[arg(long = "var", value_name = "NAME=VALUE")]
     pub variables: Vec<String>,
     /// Changes as one JSON object of dotted keys, as trlx takes them
@@ -101,7 +101,7 @@ pub enum Command {
     Validate(RecipeArguments),
     /// Print a recipe's values
     Config(ConfigArguments),
-    /// Show which stages are done
+    /// Show every stage: fresh, stale and why, or missing
     Status(RecipeArguments),
     /// Run a recipe again and hold it to its lock, to the bit
     Verify(VerifyArguments),
@@ -117,7 +117,7 @@ pub enum Command {
     Sweep(SweepArguments),
     /// List runs
     Runs(RunsArguments),
-    /// Compare two runs: loss curves and metrics
+    /// Compare two runs: recipes, environments, loss curves, metrics and answers
     Compare(CompareArguments),
     /// Remove stage outputs that no lock file names
     Gc(GcArguments),

@@ -1,6 +1,7 @@
 //! The first word of the command line: a command, or a recipe to run.
 
 use super::arguments::Arguments;
+use crate::base::suggest::nearest;
 use clap::CommandFactory;
 use std::ffi::OsString;
 use std::path::Path;
@@ -70,21 +71,14 @@ fn looks_like_a_path(word: &str) -> bool {
 }
 
 fn command_help(word: &str) -> String {
-    match nearest(word, commands()) {
+    let known = commands();
+    match nearest(word, known.iter().map(String::as_str)) {
         Some(command) => {
             format!("did you mean `sft-run {command}`? `sft-run --help` lists the commands")
         }
         None => "give a recipe (`sft-run recipe.yaml`) or a command (`sft-run --help` lists them)"
             .to_owned(),
     }
-}
-
-/// The candidate that `word` may be a slip of.
-pub(super) fn nearest(word: &str, candidates: impl IntoIterator<Item = String>) -> Option<String> {
-    let distance = |candidate: &String| strsim::damerau_levenshtein(word, candidate);
-    let close =
-        |candidate: &String| distance(candidate) <= (word.len().max(candidate.len()) / 3).max(1);
-    candidates.into_iter().filter(close).min_by_key(distance)
 }
 
 /// The recipe beside `path`, or in `recipes/`, whose name is nearest to the missing one's.
@@ -101,7 +95,8 @@ pub(super) fn nearest_recipe(path: &Path) -> Option<String> {
         })
         .collect();
     let stem = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let name = nearest(&stem(path), recipes.iter().map(|path| stem(path)))?;
+    let stems: Vec<String> = recipes.iter().map(|path| stem(path)).collect();
+    let name = nearest(&stem(path), stems.iter().map(String::as_str))?;
     let found = recipes.into_iter().find(|path| stem(path) == name)?;
     Some(found.strip_prefix("./").unwrap_or(&found).display().to_string())
 }

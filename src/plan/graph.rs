@@ -1,6 +1,7 @@
 //! The stages as a graph: who reads from whom, in which order they run, what cannot be ordered.
 
 use super::stage::{Source, Stage};
+use crate::base::suggest;
 use crate::recipe::path::Path;
 use crate::recipe::problem::Problem;
 use petgraph::algo::tarjan_scc;
@@ -122,16 +123,8 @@ fn two_writers(stages: &[Stage]) -> Vec<Problem> {
 
 fn unknown(stage: &Stage, input: &str, name: &str, stages: &[Stage]) -> Problem {
     let known = stages.iter().map(|stage| stage.name.as_str());
-    let near = known
-        .clone()
-        .map(|known| (strsim::damerau_levenshtein(known, name), known))
-        .min()
-        .filter(|(distance, known)| *distance <= (known.len().max(name.len()) / 3).max(1));
-    let names: Vec<_> = known.map(|known| format!("`{known}`")).collect();
-    let help = match near {
-        Some((_, near)) => format!("did you mean `{near}`?"),
-        None => format!("the stages are {}", names.join(", ")),
-    };
+    let help = suggest::did_you_mean(name, known.clone())
+        .unwrap_or_else(|| format!("the stages are {}", suggest::listed(known)));
     Problem {
         path: Some(input_path(stage, input)),
         help: Some(help),

@@ -4,8 +4,8 @@ use super::emit;
 use super::interpolate::interpolate;
 use super::problem::Problem;
 use super::resolve::{Request, compose};
-use super::suggest::did_you_mean;
 use super::tree::{Data, Node};
+use crate::base::suggest::did_you_mean;
 
 /// What is printed, and how.
 #[derive(Clone, Copy, Debug, Default)]

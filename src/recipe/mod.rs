@@ -24,7 +24,6 @@ pub mod schema;
 pub mod source;
 mod spelled_numbers;
 mod stages;
-pub mod suggest;
 mod tree;
 mod yaml;
 

@@ -1,23 +1,30 @@
-//! What differs between two resolved recipes, value by value.
+//! What differs between two resolved recipes, or two environments, value by value.
 
 use serde::Serialize;
 use serde_yaml::Value;
 use std::collections::BTreeMap;
 
-/// A value that two recipes do not share.
+/// A value that two runs do not share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// Its path, such as `model.optim.lr`.
     pub path: String,
-    /// In the first recipe; none when it is not there.
+    /// In the first run; none when it is not there.
     pub old: Option<String>,
     /// In the second.
     pub new: Option<String>,
 }
 
-/// The values that differ, by path.
+/// The values of two recipes that differ, by path.
 pub fn of_yaml(first: &str, second: &str) -> Vec<Difference> {
-    let (first, second) = (values(first), values(second));
+    of_values(&values(first), &values(second))
+}
+
+/// The values that differ, by name.
+pub fn of_values(
+    first: &BTreeMap<String, String>,
+    second: &BTreeMap<String, String>,
+) -> Vec<Difference> {
     let paths: std::collections::BTreeSet<&String> = first.keys().chain(second.keys()).collect();
     let pair = |path: &&String| (first.get(*path), second.get(*path));
     let differing = paths.into_iter().filter(|path| {

@@ -25,14 +25,14 @@ pub enum Error {
     #[error("cannot use the tokenizer of the recipe (`model.tokenizer`): {0}")]
     Tokenizer(#[source] Box<stages::Error>),
     /// An option names a stage that the plan does not have.
-    #[error("{option} names `{name}`, which is not a stage: the stages are {known}")]
+    #[error("{option} names `{name}`, which is not a stage: {help}")]
     UnknownStage {
         /// The option.
         option: &'static str,
         /// What it says.
         name: String,
-        /// The stages.
-        known: String,
+        /// Which stages there are, and which one may be meant.
+        help: String,
     },
     /// The store failed.
     #[error(transparent)]

@@ -1,6 +1,7 @@
 //! Which stages take part in a run, and which are forced to.
 
 use super::{Error, Settings};
+use crate::base::suggest;
 use crate::plan::{Plan, Source, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -73,6 +74,7 @@ pub fn sources(stage: &Stage) -> impl Iterator<Item = &str> {
 }
 
 fn unknown(plan: &Plan, option: &'static str, name: &str) -> Error {
-    let names: Vec<_> = plan.stages().iter().map(|stage| format!("`{}`", stage.name)).collect();
-    Error::UnknownStage { option, name: name.to_owned(), known: names.join(", ") }
+    let known = plan.stages().iter().map(|stage| stage.name.as_str());
+    let help = suggest::choices(name, "the stages are", known);
+    Error::UnknownStage { option, name: name.to_owned(), help }
 }

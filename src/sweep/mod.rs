@@ -2,7 +2,7 @@
 
 pub mod driver;
 pub mod journal;
-mod objective;
+pub mod objective;
 pub mod rungs;
 pub mod sampler;
 pub mod space;

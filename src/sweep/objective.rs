@@ -1,6 +1,8 @@
 //! What a trial came to: the numbers of its run, and the one that is compared.
 
+use crate::base::suggest;
 use crate::report::record::{RunRecord, Training};
+use crate::spec::job::Job;
 use crate::spec::recipe::sweep::Mode;
 use std::collections::BTreeMap;
 
@@ -23,6 +25,25 @@ pub fn numbers(record: &RunRecord) -> BTreeMap<String, f64> {
     numbers
 }
 
+/// The names of the numbers that a run of these stages will have.
+pub fn names<'a>(stages: impl Iterator<Item = (&'a str, &'a Job)>) -> Vec<String> {
+    let mut names = Vec::new();
+    for (stage, job) in stages {
+        match job {
+            Job::Train(job) if job.trainer.val_check_interval > 0 => {
+                names.extend(["train_loss", "val_loss", "best_val_loss"].map(str::to_owned));
+            }
+            Job::Train(_) => names.push("train_loss".to_owned()),
+            Job::Evaluate(job) => {
+                let metrics = job.stage.metrics.iter();
+                names.extend(metrics.map(|metric| format!("{stage}.{}", metric.name())));
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
 /// The mean over the last tenth of the logged steps.
 fn train_loss(training: &Training) -> Option<f64> {
     let steps = &training.steps;
@@ -33,17 +54,23 @@ fn train_loss(training: &Training) -> Option<f64> {
 
 /// The number called `metric`, or the only one whose name ends with it; else what there is.
 pub fn chosen(numbers: &BTreeMap<String, f64>, metric: &str) -> Result<f64, String> {
-    if let Some(value) = numbers.get(metric) {
-        return Ok(*value);
+    let names = || numbers.keys().map(String::as_str);
+    match meant(names(), metric).and_then(|name| numbers.get(name)) {
+        Some(value) => Ok(*value),
+        None => {
+            Err(format!("the run has no metric `{metric}`; it has {}", suggest::listed(names())))
+        }
+    }
+}
+
+/// The one of `names` that is `metric`, or the only one that is a stage's metric of this name.
+pub fn meant<'a>(names: impl Iterator<Item = &'a str> + Clone, metric: &str) -> Option<&'a str> {
+    if let Some(name) = names.clone().find(|name| *name == metric) {
+        return Some(name);
     }
     let end = format!(".{metric}");
-    let mut found = numbers.iter().filter(|(name, _)| name.ends_with(&end));
-    if let (Some((_, value)), None) = (found.next(), found.next()) {
-        Ok(*value)
-    } else {
-        let names: Vec<&str> = numbers.keys().map(String::as_str).collect();
-        Err(format!("the run has no metric `{metric}`; it has: {}", names.join(", ")))
-    }
+    let mut found = names.filter(|name| name.ends_with(&end));
+    found.next().filter(|_| found.next().is_none())
 }
 
 /// The cost of a training that is paused after `step`: its loss up to there.

@@ -115,6 +115,7 @@ fn named(state: &str, names: &[&str]) -> Vec<(String, String)> {
 #[test]
 fn a_run_leaves_its_folder_and_the_second_does_nothing() {
     let desk = Desk::new();
+    assert_eq!(desk.run(&["status", "tiny.yaml"], 4).matches(" missing ").count(), 6);
     let first = desk.run(&["tiny.yaml"], 0);
     assert!(
         first.contains("step 12/12") && first.contains("exact_match") && first.contains("next"),
@@ -134,7 +135,11 @@ fn a_run_leaves_its_folder_and_the_second_does_nothing() {
     assert!(second.contains("up to date, nothing to do"), "{second}");
     assert_eq!((desk.text("tiny.lock"), desk.text("runs/tiny/summary.json")), (lock, summary));
     assert!(desk.run(&["plan", "tiny.yaml"], 0).contains("up to date"));
-    assert!(desk.run(&["status", "tiny.yaml"], 0).contains("done"));
+    let status = desk.run(&["status", "tiny.yaml"], 0);
+    assert!(status.matches(" fresh ").count() == 6 && !status.contains("stale"), "{status}");
+    let status = desk.run(&["status", "tiny.yaml", "model.optim.lr=2e-3"], 4);
+    assert!(status.matches(" fresh ").count() == 3, "{status}");
+    assert!(status.matches(" stale ").count() == 3 && status.contains("(override 1)"), "{status}");
     let up_to_date: Value = serde_json::from_str(&desk.run(&["tiny.yaml", "--json"], 0)).unwrap();
     assert_eq!(up_to_date["state"], "up_to_date");
 }
@@ -270,7 +275,7 @@ fn wrong_commands_and_recipes_end_with_2_and_say_what_to_do() {
     check(&["tiny.yaml", "model.num_layer=3"], "did you mean `num_layers`?");
     check(&["tiny.yaml", "+model.hiden_size=3"], "hidden_size");
     check(&["tiny.yaml", "--var", "x"], "--var NAME=VALUE");
-    check(&["tiny.yaml", "--force", "trian"], "the stages are");
+    check(&["tiny.yaml", "--force", "trian"], "did you mean `train`? the stages are");
     check(&["tiny.yaml", "stages.tokenize.tokenize.sources.0.rows=gone.jsonl"], "gone.jsonl");
     check(&["tiny.yaml", "trainer.accelerator=gpu"], "GPU");
     check(&["generate", "."], "holds no checkpoint");
@@ -471,6 +476,12 @@ fn compare_tells_differences_with_intervals_and_the_answers_that_changed() {
     let pair = ["compare", "runs/tiny/run_0", "runs/tiny"];
     let told = desk.run(&pair, 0);
     assert!(told.contains("95% interval") && told.contains("answers differ"), "{told}");
+    assert!(told.contains("the environments are the same"), "{told}");
+    let path = desk.path("runs/tiny/run_0/summary.json");
+    let mut summary: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    summary["environment"]["cpu"] = "Abacus".into();
+    fs::write(&path, summary.to_string()).unwrap();
+    assert!(desk.run(&pair, 0).contains("Abacus"));
     let document: Value =
         serde_json::from_str(&desk.run(&[pair[0], pair[1], pair[2], "--json"], 0)).unwrap();
     let evaluation = &document["answers"][0];

@@ -406,4 +406,6 @@ fn mistakes_are_told_before_a_trial_starts() {
         told(&["sweep", "tiny.yaml", "model.seed=1,2", "--metric", "evaluate.loss", "--asha", "3"])
             .contains("asha")
     );
+    let metric = told(&["sweep", "tiny.yaml", "model.seed=1,2", "--metric", "evaluate.exact_mach"]);
+    assert!(metric.contains("did you mean `evaluate.exact_match`?"), "{metric}");
 }

@@ -1,5 +1,6 @@
 //! `sft-run bench`: the speed of a recipe's training step on its own data.
 
+use crate::base::suggest;
 use crate::cli::arguments::BenchArguments;
 use crate::cli::collector::Tee;
 use crate::cli::exit::Exit;
@@ -126,12 +127,15 @@ fn train_stage<'o>(
         Job::Train(job) => Some((stage, job)),
         _ => None,
     });
-    let mut named = trainings.filter(|(stage, _)| name.is_none_or(|name| stage.name == name));
-    named.next_back().ok_or_else(|| {
-        let what = name.map_or("the recipe has no train stage".to_owned(), |name| {
-            format!("`{name}` is no train stage")
-        });
-        Failure::wrong(what, "name one of the recipe's train stages with --stage")
+    let trainings: Vec<_> = trainings.collect();
+    let Some(name) = name else {
+        let none = || Failure::wrong("the recipe has no train stage", "add one to `stages`");
+        return trainings.last().copied().ok_or_else(none);
+    };
+    trainings.iter().copied().find(|(stage, _)| stage.name == name).ok_or_else(|| {
+        let known = trainings.iter().map(|(stage, _)| stage.name.as_str());
+        let help = suggest::choices(name, "the train stages are", known);
+        Failure::wrong(format!("`{name}` is no train stage"), help)
     })
 }
 

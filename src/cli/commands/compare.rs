@@ -10,7 +10,7 @@ use crate::report::difference::{self, Difference};
 use crate::report::record::{RunRecord, Training};
 use crate::report::tables::{self, Column};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Runs the command.
@@ -22,16 +22,19 @@ pub(in crate::cli) fn run(
     let second = read(&arguments.second)?;
     let heads = [arguments.first.display().to_string(), arguments.second.display().to_string()];
     let differences = difference::of_yaml(&first.recipe, &second.recipe);
+    let environments = difference::of_values(&environment(&first), &environment(&second));
     let answers = compared_answers::of([&first, &second])?;
+    let both = [&differences, &environments];
     if session.terminal.json {
         session
             .terminal
-            .result(&format!("{:#}", document(&heads, [&first, &second], &differences, &answers)));
+            .result(&format!("{:#}", document(&heads, [&first, &second], both, &answers)));
         return Ok(Exit::Done);
     }
     let width = session.terminal.width;
     let mut parts = vec![
-        recipes(&heads, &differences),
+        differing("recipe", &heads, &differences),
+        differing("environment", &heads, &environments),
         trainings(&heads, [&first, &second]),
         metrics(&heads, [&first, &second]),
     ];
@@ -50,14 +53,25 @@ fn read(folder: &Path) -> Result<RunRecord, Failure> {
     })
 }
 
-fn recipes(heads: &[String; 2], differences: &[Difference]) -> String {
+/// Where a run was made and what from: machine, versions, git commit, crates, input files.
+fn environment(run: &RunRecord) -> BTreeMap<String, String> {
+    let summary = &run.summary;
+    let named = |kind: &str, facts: &BTreeMap<String, String>| -> Vec<(String, String)> {
+        facts.iter().map(|(name, fact)| (format!("{kind} {name}"), fact.clone())).collect()
+    };
+    let own = summary.environment.clone().into_iter();
+    own.chain(named("crate", &summary.crates)).chain(named("input", &summary.inputs)).collect()
+}
+
+/// A table of the values of the recipes or environments that differ.
+fn differing(what: &str, heads: &[String; 2], differences: &[Difference]) -> String {
     if differences.is_empty() {
-        return "  the recipes are the same\n".to_owned();
+        return format!("  the {what}s are the same\n");
     }
     let absent = |value: &Option<String>| value.clone().unwrap_or("–".to_owned());
     let rows =
         differences.iter().map(|one| vec![one.path.clone(), absent(&one.old), absent(&one.new)]);
-    tables::words(&["recipe", &heads[0], &heads[1]], rows.collect())
+    tables::words(&[what, &heads[0], &heads[1]], rows.collect())
 }
 
 fn trainings(heads: &[String; 2], runs: [&RunRecord; 2]) -> String {
@@ -127,7 +141,7 @@ fn points(run: &RunRecord, of: impl Fn(&Training) -> Points) -> Points {
 fn document(
     heads: &[String; 2],
     runs: [&RunRecord; 2],
-    differences: &[Difference],
+    [recipe, environment]: [&Vec<Difference>; 2],
     answers: &[Compared<'_>],
 ) -> serde_json::Value {
     let side = |head: &String, run: &RunRecord| {
@@ -139,7 +153,8 @@ fn document(
         json!({"folder": head, "summary": run.summary, "trainings": numbers})
     };
     json!({
-        "recipe": differences,
+        "recipe": recipe,
+        "environment": environment,
         "first": side(&heads[0], runs[0]),
         "second": side(&heads[1], runs[1]),
         "answers": answers.iter().map(Compared::json).collect::<Vec<_>>(),

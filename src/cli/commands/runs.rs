@@ -1,6 +1,7 @@
 //! `sft-run runs`: the runs below a folder.
 
 use super::status::last_run;
+use crate::base::suggest;
 use crate::cli::arguments::RunsArguments;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
@@ -48,10 +49,8 @@ fn is_known(key: &str, known: &BTreeSet<String>) -> Result<(), Failure> {
     if known.contains(key) {
         return Ok(());
     }
-    let near = known.iter().max_by(|one, other| {
-        strsim::jaro_winkler(one, key).total_cmp(&strsim::jaro_winkler(other, key))
-    });
-    let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+    let near = suggest::did_you_mean(key, known.iter().map(String::as_str));
+    let near = near.map(|near| format!("{near} ")).unwrap_or_default();
     Err(Failure::wrong(
         format!("no run has `{key}`"),
         format!(

@@ -1,4 +1,4 @@
-//! `sft-run status`: which stages are done, and how the last run ended.
+//! `sft-run status`: which stages are fresh, stale (and why) or missing, and how the last run ended.
 
 use crate::cli::arguments::RecipeArguments;
 use crate::cli::exit::Exit;
@@ -9,7 +9,7 @@ use crate::cli::terminal::Paint;
 use crate::report::numbers::{count, duration};
 use crate::report::summary::{self, Summary};
 use crate::report::{metrics_jsonl, tables};
-use crate::runner::{self, Decision, StagePreview};
+use crate::runner::{self, Decision, Reason, StagePreview};
 use serde_json::json;
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub(in crate::cli) fn run(session: &Session, arguments: &RecipeArguments) -> Res
         return Ok(exit);
     }
     let rows = preview.stages.iter().map(|stage| row(stage, &opened.store)).collect();
-    let table = tables::words(&["stage", "kind", "state", "fingerprint"], rows);
+    let table = tables::words(&["stage", "kind", "state", "fingerprint", "why"], rows);
     let heading = terminal.paint(Paint::Bold, opened.plan.name());
     terminal.result(&format!("{heading}\n{table}\n{}", last_line(folder, last.as_ref())));
     Ok(exit)
@@ -35,15 +35,24 @@ pub(in crate::cli) fn run(session: &Session, arguments: &RecipeArguments) -> Res
 
 fn row(stage: &StagePreview, store: &crate::artifacts::Store) -> Vec<String> {
     let state = match &stage.decision {
-        Decision::UpToDate => "done",
-        Decision::Restore => "done (in the cache)",
+        Decision::UpToDate => "fresh",
+        Decision::Restore => "fresh (in the cache)",
         Decision::Run(_) if stage.fingerprint.is_some_and(|name| store.has_partial(name)) => {
             "interrupted"
         }
-        Decision::Run(_) => "to do",
+        Decision::Run(reasons) => match reasons.as_slice() {
+            [Reason::New | Reason::OutputMissing] => "missing",
+            _ => "stale",
+        },
+    };
+    let why = match &stage.decision {
+        Decision::Run(reasons) => {
+            reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        }
+        Decision::UpToDate | Decision::Restore => String::new(),
     };
     let fingerprint = stage.fingerprint.map_or("–".to_owned(), |name| name.short());
-    vec![stage.stage.clone(), stage.kind.to_owned(), state.to_owned(), fingerprint]
+    vec![stage.stage.clone(), stage.kind.to_owned(), state.to_owned(), fingerprint, why]
 }
 
 /// `summary.json` of the run folder, when there is one that this version reads.

@@ -1,6 +1,6 @@
 //! `sft-run sweep`: many runs of one recipe, and what came of them.
 
-use crate::base::atomic_file;
+use crate::base::{atomic_file, suggest};
 use crate::cli::arguments::{RecipeArguments, SweepArguments};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
@@ -16,7 +16,8 @@ use crate::spec::recipe::sweep::{SamplerName, Sweep};
 use crate::sweep::driver::{Options, drive};
 use crate::sweep::table::Table;
 use crate::sweep::{
-    Header, Journal, Line, Space, State, TrialEnd, best_is_small, journal, rungs, sampler, trlx,
+    Header, Journal, Line, Space, State, TrialEnd, best_is_small, journal, objective, rungs,
+    sampler, trlx,
 };
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -92,6 +93,7 @@ impl Work<'_> {
             .map_err(|message| Failure::Wrong { message, help: None })?;
         let metric = arguments.metric.clone().or(own.metric).or(foreign.metric);
         let metric = metric.unwrap_or_else(|| "val_loss".to_owned());
+        self.check_metric(&metric)?;
         let mode = arguments.mode.or(own.mode).or(foreign.mode);
         let asha = arguments.asha.or(own.asha).or(foreign.asha);
         let rungs = asha.map(|reduction| rungs_of(&self.opened, &metric, reduction)).transpose()?;
@@ -111,6 +113,18 @@ impl Work<'_> {
             metric,
             asha,
         })
+    }
+
+    /// Refuses a metric that no trial will have.
+    fn check_metric(&self, metric: &str) -> Result<(), Failure> {
+        let stages = self.opened.plan.stages().iter();
+        let names = objective::names(stages.map(|stage| (stage.name.as_str(), &stage.job)));
+        let names = names.iter().map(String::as_str);
+        if objective::meant(names.clone(), metric).is_some() {
+            return Ok(());
+        }
+        let message = format!("a trial has no metric `{metric}`, or several of that name");
+        Err(Failure::wrong(message, suggest::choices(metric, "it has", names)))
     }
 
     /// Reads the recipe with the values of every trial of a grid, so that mistakes are told before

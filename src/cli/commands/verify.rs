@@ -2,6 +2,7 @@
 
 use crate::artifacts::{Lock, Store};
 use crate::base::atomic_file;
+use crate::base::suggest;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::nodes;
@@ -61,9 +62,9 @@ fn lock(opened: &Opened, recipe: &Path) -> Result<Lock, Failure> {
 
 fn known_stages(plan: &Plan, names: &[String]) -> Result<(), Failure> {
     let Some(unknown) = names.iter().find(|name| plan.stage(name).is_none()) else { return Ok(()) };
-    let known: Vec<_> = plan.stages().iter().map(|stage| stage.name.as_str()).collect();
+    let known = plan.stages().iter().map(|stage| stage.name.as_str());
     let message = format!("--stages names `{unknown}`, which is not a stage");
-    Err(Failure::wrong(message, format!("the stages are {}", known.join(", "))))
+    Err(Failure::wrong(message, suggest::choices(unknown, "the stages are", known)))
 }
 
 fn verdict(

@@ -2,9 +2,9 @@
 
 use super::evaluate::{Evaluator, Holder, Outcome, Stuck, foreign_place};
 use super::{MISSING, grammar};
+use crate::base::suggest::did_you_mean;
 use crate::recipe::problem::Problem;
 use crate::recipe::scalar::{python_repr, python_text, whole};
-use crate::recipe::suggest::did_you_mean;
 use crate::recipe::tree::{Data, Node, key_text};
 use serde_yaml::{Number, Value};
 use std::ops::Range;

@@ -4,9 +4,9 @@
 use super::evaluate::{Evaluator, Holder, Outcome};
 use super::grammar::{Interpolation, Key, Kind, Part};
 use super::is_interpolated;
+use crate::base::suggest::did_you_mean;
 use crate::recipe::path::{Path, Step};
 use crate::recipe::problem::Problem;
-use crate::recipe::suggest::did_you_mean;
 use crate::recipe::tree::{Data, Node, list_index};
 use std::ops::Range;
 

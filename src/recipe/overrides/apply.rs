@@ -2,12 +2,12 @@
 
 use super::element::Action;
 use super::{Ready, shown};
+use crate::base::suggest::did_you_mean;
 use crate::recipe::interpolate::is_interpolated;
 use crate::recipe::path::{Path, Step};
 use crate::recipe::place::Origin;
 use crate::recipe::problem::Problem;
 use crate::recipe::scalar::python_repr;
-use crate::recipe::suggest::did_you_mean;
 use crate::recipe::tree::{Data, Map, Node, key_text, list_index};
 use serde_yaml::Value;
 

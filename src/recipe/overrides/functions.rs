@@ -1,8 +1,8 @@
 //! The functions of override values: casts, order, and what a sweep tries.
 
 use super::element::{Element, Sweep, SweepKind};
+use crate::base::suggest::did_you_mean;
 use crate::recipe::scalar::python_text;
-use crate::recipe::suggest::did_you_mean;
 use serde_yaml::Value;
 use std::cmp::Ordering;
 

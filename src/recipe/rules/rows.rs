@@ -1,9 +1,9 @@
 //! `model.data`: ready shards with weights, row files of NeMo's SFT keys.
 
+use crate::base::suggest;
 use crate::recipe::findings::{Findings, count, number};
 use crate::recipe::path::Path;
 use crate::recipe::stages::NEMO_METRICS;
-use crate::recipe::suggest;
 use crate::spec::recipe::{Data, DataPrefix, Dataset, Model, Weighted};
 
 pub(super) fn check(model: &Model, findings: &mut Findings) {
@@ -163,7 +163,6 @@ fn metric(path: &Path, rows: &Dataset, findings: &mut Findings) {
     if known().any(|other| other == name) {
         return;
     }
-    let meant = suggest::nearest(name, known()).map(|name| format!("did you mean `{name}`? "));
     findings
         .error(
             "recipe::refused",
@@ -171,5 +170,5 @@ fn metric(path: &Path, rows: &Dataset, findings: &mut Findings) {
             "not built",
             format!("the metric `{name}` is not built"),
         )
-        .help(format!("{}known here: {}", meant.unwrap_or_default(), suggest::listed(known())));
+        .help(suggest::choices(name, "known here:", known()));
 }

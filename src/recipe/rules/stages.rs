@@ -1,10 +1,10 @@
 //! Written stages: inputs that exist and have the right kind, splits that give samples.
 
 use super::{choices, metrics, overlay, tasks};
+use crate::base::suggest;
 use crate::recipe::findings::Findings;
 use crate::recipe::path::Path;
 use crate::recipe::stages::NamedStage;
-use crate::recipe::suggest;
 use crate::spec::job::Split;
 use crate::spec::recipe::stage::SplitChoice;
 use crate::spec::recipe::{Data, Evaluate, Recipe, Source, Stage, Task};
@@ -128,12 +128,10 @@ fn check_input(
     let choices = if fitting.is_empty() {
         format!("there is no {wanted} stage: add one")
     } else {
-        format!("{wanted} stages: {}", suggest::listed(fitting.iter().copied()))
+        suggest::choices(input, &format!("{wanted} stages:"), fitting)
     };
     match stages.iter().find(|stage| stage.name == input) {
         None => {
-            let meant = suggest::nearest(input, fitting.iter().copied());
-            let meant = meant.map(|meant| format!("did you mean `{meant}`? ")).unwrap_or_default();
             findings
                 .error(
                     "recipe::unknown_stage",
@@ -141,7 +139,7 @@ fn check_input(
                     "no such stage",
                     format!("no stage is called `{input}`"),
                 )
-                .help(format!("{meant}{choices}"));
+                .help(choices);
         }
         Some(found) if found.name == reader.name => {
             findings
@@ -203,7 +201,6 @@ fn evaluation(stages: &[NamedStage], evaluate: &Evaluate, path: &Path, findings:
     else {
         return;
     };
-    let meant = suggest::nearest(task, tasks()).map(|meant| format!("did you mean `{meant}`? "));
     findings
         .error(
             "recipe::unknown_task",
@@ -211,7 +208,7 @@ fn evaluation(stages: &[NamedStage], evaluate: &Evaluate, path: &Path, findings:
             "no such task",
             format!("`{data}` has no task called `{task}`"),
         )
-        .help(format!("{}tasks: {}", meant.unwrap_or_default(), suggest::listed(tasks())));
+        .help(suggest::choices(task, "tasks:", tasks()));
 }
 
 fn gives(source: &Source, split: Split) -> bool {

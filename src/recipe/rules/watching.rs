@@ -1,8 +1,8 @@
 //! Values that are watched during training: they must be computed at all.
 
+use crate::base::suggest;
 use crate::recipe::findings::Findings;
 use crate::recipe::stages::NamedStage;
-use crate::recipe::suggest;
 use crate::spec::event::VALIDATION_METRIC;
 use crate::spec::job::Monitor;
 use crate::spec::recipe::{ExpManager, Stage, Train};
@@ -29,7 +29,8 @@ pub(super) fn check(manager: &ExpManager, stages: &[NamedStage], findings: &mut 
             && computed(train).all(|name| name != monitor)
         {
             let names: Vec<String> = computed(train).collect();
-            let choices = suggest::listed(names.iter().map(String::as_str));
+            let lead = format!("`{}` computes", stage.name);
+            let choices = suggest::choices(&monitor, &lead, names.iter().map(String::as_str));
             findings
                 .error(
                     "recipe::monitor",
@@ -40,16 +41,13 @@ pub(super) fn check(manager: &ExpManager, stages: &[NamedStage], findings: &mut 
                         stage.name
                     ),
                 )
-                .help(format!("`{}` computes {choices}", stage.name));
+                .help(choices);
         }
         if stops && !(validates && computed(train).any(|name| name == monitor)) {
-            let names = computed(train);
+            let names: Vec<String> = computed(train).collect();
             let choices = if validates {
-                format!(
-                    "`{}` computes {}",
-                    stage.name,
-                    suggest::listed(names.collect::<Vec<_>>().iter().map(String::as_str))
-                )
+                let lead = format!("`{}` computes", stage.name);
+                suggest::choices(monitor, &lead, names.iter().map(String::as_str))
             } else {
                 "set trainer.val_check_interval to a number of steps".to_owned()
             };

@@ -1,10 +1,10 @@
 //! A resolved recipe against the strict schema: every mismatch as a problem with its place.
 
 use super::foreign;
+use crate::base::suggest;
 use crate::recipe::path::{Path, Step};
 use crate::recipe::place::{Place, SourceMap};
 use crate::recipe::problem::Problem;
-use crate::recipe::suggest;
 use crate::spec::recipe::Stage;
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::paths::LocationSegment;
@@ -202,12 +202,7 @@ impl Checker<'_> {
         }
         let found =
             error.instance().as_str().map_or_else(|| error.instance().to_string(), str::to_owned);
-        let meant = suggest::nearest(&found, names.iter().map(String::as_str));
-        let all = suggest::listed(names.iter().map(String::as_str));
-        let help = match meant {
-            Some(meant) => format!("did you mean `{meant}`? known values: {all}"),
-            None => format!("known values: {all}"),
-        };
+        let help = suggest::choices(&found, "known values:", names.iter().map(String::as_str));
         Problem::error("recipe::unknown_value", format!("`{path}` cannot be `{found}`"))
             .at(self.value_place(path), "unknown value")
             .help(help)
