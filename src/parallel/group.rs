@@ -107,7 +107,12 @@ pub enum Collective {
 impl Collective {
     /// Whether dim 0 of `x` must be a multiple of the group's size.
     pub(super) fn cuts(self) -> bool {
-        matches!(self, Collective::AllGatherInPlace | Collective::ReduceScatter | Collective::ReduceScatterInPlace)
+        matches!(
+            self,
+            Collective::AllGatherInPlace
+                | Collective::ReduceScatter
+                | Collective::ReduceScatterInPlace
+        )
     }
 }
 

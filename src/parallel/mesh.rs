@@ -3,7 +3,7 @@
 use super::alone::Alone;
 use super::group::Group;
 use super::nodes::Nodes;
-use super::threads::{Hub, GroupKind};
+use super::threads::{GroupKind, Hub};
 use crate::layout::mesh::{Axis, Coordinates, coordinates, group};
 use crate::spec::optimization::Degrees;
 use std::sync::Arc;

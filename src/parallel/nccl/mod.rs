@@ -14,7 +14,7 @@ mod communicator;
 mod point_to_point;
 
 use super::group::{Collective, Group, Like, Pending};
-use super::threads::{Hub, Channel, GroupKind, ThreadGroup};
+use super::threads::{Channel, GroupKind, Hub, ThreadGroup};
 use crate::kernels::device::{address, unfilled};
 use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream};
 use candle_core::{CudaDevice, Device, Error, Result, Tensor, bail};
@@ -98,7 +98,12 @@ impl Drop for Flight {
 
 impl GpuEnd {
     /// [`Group::start`] for a contiguous tensor on a GPU.
-    pub(super) fn start(&self, group: &ThreadGroup, collective: Collective, x: &Tensor) -> Result<Pending> {
+    pub(super) fn start(
+        &self,
+        group: &ThreadGroup,
+        collective: Collective,
+        x: &Tensor,
+    ) -> Result<Pending> {
         let kernels = cuda(x.device())?.cuda_stream();
         let communicator = self.communicator(group, x.device())?;
         let (result, operation, numbers) = plan(group, collective, x)?;
@@ -167,7 +172,11 @@ impl GpuEnd {
 }
 
 /// What `collective` gives, and how NCCL makes it.
-fn plan(group: &ThreadGroup, collective: Collective, x: &Tensor) -> Result<(Tensor, Operation, Numbers)> {
+fn plan(
+    group: &ThreadGroup,
+    collective: Collective,
+    x: &Tensor,
+) -> Result<(Tensor, Operation, Numbers)> {
     let (rank, ranks, count) = (group.rank(), group.size(), x.elem_count());
     let (from, piece) = (address(x)?, count / ranks);
     let own = from + (rank * piece * x.dtype().size_in_bytes()) as u64;
@@ -185,7 +194,9 @@ fn plan(group: &ThreadGroup, collective: Collective, x: &Tensor) -> Result<(Tens
             let to = address(&y)?;
             (y, Operation::AllReduce(by), [from, to], count)
         }
-        Collective::AllReduceInPlace(by) => (x.clone(), Operation::AllReduce(by), [from, from], count),
+        Collective::AllReduceInPlace(by) => {
+            (x.clone(), Operation::AllReduce(by), [from, from], count)
+        }
         Collective::AllGather => {
             let y = fresh(rows * ranks)?;
             let to = address(&y)?;
@@ -197,7 +208,9 @@ fn plan(group: &ThreadGroup, collective: Collective, x: &Tensor) -> Result<(Tens
             let to = address(&y)?;
             (y, Operation::ReduceScatter, [from, to], piece)
         }
-        Collective::ReduceScatterInPlace => (x.clone(), Operation::ReduceScatter, [from, own], piece),
+        Collective::ReduceScatterInPlace => {
+            (x.clone(), Operation::ReduceScatter, [from, own], piece)
+        }
         Collective::Broadcast { root } => {
             let y = fresh(rows)?;
             let to = address(&y)?;

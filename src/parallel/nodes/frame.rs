@@ -186,7 +186,9 @@ mod tests {
         let mut stream = &sent[..];
         let frame = Frame::read(&mut stream).unwrap().unwrap();
         assert_eq!((frame.from, frame.to), (1, 2));
-        let Head::Message { hub: 3, channel: there, form } = frame.head().unwrap() else { panic!() };
+        let Head::Message { hub: 3, channel: there, form } = frame.head().unwrap() else {
+            panic!()
+        };
         assert_eq!(there, channel);
         let bits = |x: &Tensor| -> Vec<u32> {
             x.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()

@@ -291,7 +291,9 @@ impl Nodes {
                 self.deliver(hub, Arrival::Input(input, form.tensor(body)?));
             }
             Head::Message { hub, channel, form } => {
-                if self.place.node_of(channel.from) != from || !self.place.ranks().contains(&channel.to) {
+                if self.place.node_of(channel.from) != from
+                    || !self.place.ranks().contains(&channel.to)
+                {
                     candle_core::bail!("a message that is astray: {channel:?}")
                 }
                 self.deliver(hub, Arrival::Message(channel, form.tensor(body)?));

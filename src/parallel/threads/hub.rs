@@ -1,6 +1,6 @@
 //! Where the threads of a process meet: collectives in flight, messages, and who waits for what.
 
-use super::in_flight::{Signature, Channel, GroupKind, InFlight, CollectiveId};
+use super::in_flight::{Channel, CollectiveId, GroupKind, InFlight, Signature};
 use super::{ThreadGroup, work};
 use crate::parallel::group::Like;
 #[cfg(feature = "cuda")]
@@ -373,7 +373,9 @@ impl State {
     fn shown(&self, waits: Waits) -> String {
         match waits {
             Waits::Collective(key) => {
-                let Some(entry) = self.in_flight.get(&key) else { return "a collective".to_owned() };
+                let Some(entry) = self.in_flight.get(&key) else {
+                    return "a collective".to_owned();
+                };
                 let awaited: Vec<_> = entry.awaited().map(|rank| rank.to_string()).collect();
                 let (signature, kind, awaited) = (&entry.signature, key.kind, awaited.join(", "));
                 format!("{signature} in its {kind:?} group, to which rank {awaited} did not come")

@@ -77,7 +77,12 @@ pub(super) struct InFlight {
 
 impl InFlight {
     /// A call that rank `rank` of the group of `ranks` begins; `left` of them are in this process.
-    pub(super) fn new(signature: &Signature, ranks: &[usize], rank: usize, left: usize) -> InFlight {
+    pub(super) fn new(
+        signature: &Signature,
+        ranks: &[usize],
+        rank: usize,
+        left: usize,
+    ) -> InFlight {
         InFlight {
             signature: signature.clone(),
             ranks: ranks.to_vec(),

@@ -23,7 +23,7 @@ use super::group::{Collective, Group, Like, Pending};
 #[cfg(feature = "cuda")]
 use super::nccl::GpuEnd;
 use candle_core::{Result, Tensor, bail};
-use in_flight::{Signature, CollectiveId};
+use in_flight::{CollectiveId, Signature};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -68,7 +68,13 @@ impl Group for ThreadGroup {
         }
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let key = CollectiveId { kind: self.kind, first: self.ranks[0], number };
-        self.hub.join(key, &self.ranks, self.rank, &Signature { collective, like: Like::of(x) }, x)?;
+        self.hub.join(
+            key,
+            &self.ranks,
+            self.rank,
+            &Signature { collective, like: Like::of(x) },
+            x,
+        )?;
         let (hub, ranks, rank) = (self.hub.clone(), self.ranks.clone(), self.rank);
         Ok(Pending::new(move || hub.result(key, &ranks, rank)))
     }

@@ -1,7 +1,7 @@
 use super::degrees;
 use candle_core::{DType, Device, Error, Result, Tensor};
 use sft_run::base::seed::Stream;
-use sft_run::parallel::group::{Call, Group, Like, Reduction};
+use sft_run::parallel::group::{Collective, Group, Like, Reduction};
 use sft_run::parallel::mesh::Mesh;
 use sft_run::parallel::nodes::rendezvous::Meeting;
 use sft_run::parallel::nodes::{Nodes, Place};
@@ -56,9 +56,9 @@ fn of_group(group: &dyn Group, rank: usize, dtype: DType) -> Result<Vec<u64>> {
     ];
     // Begun together, waited for in another order.
     let begun = [
-        Call::AllReduceInPlace(Reduction::Sum),
-        Call::AllGatherInPlace,
-        Call::ReduceScatterInPlace,
+        Collective::AllReduceInPlace(Reduction::Sum),
+        Collective::AllGatherInPlace,
+        Collective::ReduceScatterInPlace,
     ]
     .map(|call| x().and_then(|x| group.start(call, &x)));
     for pending in begun.into_iter().rev() {
