@@ -10,8 +10,9 @@
 //! | [`TensorAxis::gathered`]: stream to all tokens | nothing | all-gather |
 //! | [`TensorAxis::reduced`]: every rank's part of a sum to the stream | all-reduce | reduce-scatter |
 //!
-//! [`TensorAxis::scattered`] takes this rank's rows of what all ranks hold alike. Rows are padded with zeros to a multiple of the ranks, so that all ranks hold equally many. The
-//! gradients of padding rows are zeros, so that they count nowhere.
+//! [`TensorAxis::scattered`] takes this rank's rows of what all ranks hold alike. Rows are padded with
+//! zeros to a multiple of the ranks, so that all ranks hold equally many. The gradients of padding rows
+//! are zeros, so that they count nowhere.
 
 use super::alone::Alone;
 use super::group::{Group, Reduction};

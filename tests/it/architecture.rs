@@ -109,6 +109,20 @@ fn the_document_names_every_room_in_this_order() {
 }
 
 #[test]
+fn the_document_names_files_that_are_there() {
+    let text = include_str!("../../src/ARCHITECTURE.md");
+    let rooms: Vec<_> = ROOMS.iter().map(|(room, _)| format!("{room}/")).collect();
+    // Names in back quotes; those in the sections of rooms are short for files of the room.
+    let quoted = text.split('`').skip(1).step_by(2);
+    let is_rust = |word: &&str| Path::new(word).extension().is_some_and(|ending| ending == "rs");
+    let paths =
+        quoted.filter(is_rust).filter(|word| !word.contains('*') && !word.contains("/name."));
+    let paths = paths.filter(|word| rooms.iter().any(|room| word.starts_with(room)));
+    let missing: Vec<_> = paths.filter(|path| !Path::new("src").join(path).is_file()).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn outside_crates_stay_behind_their_walls() {
     let mut wrong = Vec::new();
     for file in Source::all() {
