@@ -11,6 +11,7 @@ mod nodes;
 mod streams;
 
 use serde_json::Value;
+use sft_run::base::atomic_file;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -347,7 +348,7 @@ fn other_commands_answer() {
 fn a_metric_program_that_crashes_keeps_what_was_computed() {
     let desk = Desk::new();
     let script = "read line; echo 1; read line; echo 0; echo it is full >&2; exit 9";
-    sft_run::base::atomic_file::write(&desk.path("score.sh"), script.as_bytes()).unwrap();
+    atomic_file::write(&desk.path("score.sh"), script.as_bytes()).unwrap();
     let metrics = "stages.evaluate.evaluate.metrics=[exact_match,loss,\
                    {name: judge,command: [sh,score.sh]}]";
     let output = desk.output(&["tiny.yaml", metrics]);
@@ -366,7 +367,7 @@ fn a_metric_program_that_crashes_keeps_what_was_computed() {
 
     // The script is an input: put right, it runs again, and the failure is gone.
     let right = "while read -r line; do echo 0.25; done";
-    sft_run::base::atomic_file::write(&desk.path("score.sh"), right.as_bytes()).unwrap();
+    atomic_file::write(&desk.path("score.sh"), right.as_bytes()).unwrap();
     desk.run(&["tiny.yaml", metrics], 0);
     let summary = desk.json("runs/tiny/summary.json");
     let stage = summary["stages"].as_array().unwrap().iter().find(|one| one["name"] == "evaluate");
@@ -466,6 +467,17 @@ fn preview_shows_which_tokens_are_learned() {
                  add_eos: false}]}]";
     let shown = desk.run(&["preview", "tiny.yaml", empty], 0);
     assert!(shown.contains("every token of this sample is masked"), "{shown}");
+}
+
+#[test]
+fn preview_tells_rows_that_tokenize_would_refuse() {
+    let desk = Desk::new();
+    let rows = format!("{}{{\"term\": \"oak\"}}\n", desk.text("nouns.jsonl"));
+    atomic_file::write(&desk.path("nouns.jsonl"), rows.as_bytes()).unwrap();
+    let refused = desk.output(&["preview", "tiny.yaml"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let told = text(&refused.stderr);
+    assert!(told.contains("1 of 266 rows") && told.contains("no field `gloss`"), "{told}");
 }
 
 #[test]

@@ -7,38 +7,10 @@ Shows arithmetic and indexing; neither speed nor what only a GPU's memory can do
 """
 import ctypes, pathlib, re, subprocess, sys, tempfile
 
+from launches import launches
+
 HERE = pathlib.Path(__file__).resolve().parent
 KERNELS = HERE.parent.parent.parent / "src/kernels/cuda"
-
-
-def closing(text, at, pair):
-    """Where the bracket at `at` closes."""
-    depth = 0
-    while True:
-        depth += (text[at] == pair[0]) - (text[at] == pair[1])
-        if depth == 0:
-            return at
-        at += 1
-
-
-def launches(text):
-    """kernel<T><<<grid, threads, …>>>(…) as calls of launch."""
-    out, begin = "", 0
-    while (at := text.find("<<<", begin)) >= 0:
-        name = re.search(r"[\w:]+(<[^<>;]*>)?$", text[:at]).start()
-        end = text.index(">>>", at)
-        parts, depth, part = [], 0, ""
-        for character in text[at + 3 : end]:
-            depth += (character in "(<") - (character in ")>")
-            if character == "," and depth == 0:
-                parts, part = parts + [part], ""
-            else:
-                part += character
-        parts.append(part)
-        last = closing(text, text.index("(", end), "()")
-        out += f"{text[begin:name]}launch(dim3({parts[0]}), dim3({parts[1]}), [&] {{ {text[name:at]}{text[end + 3 : last + 1]}; }})"
-        begin = last + 1
-    return out + text[begin:]
 
 
 def library(folder):
