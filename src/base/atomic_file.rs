@@ -35,6 +35,16 @@ pub fn write_with(
     }
 }
 
+/// Writes `bytes` to a file that a person named: where a symbolic link leads, and into devices and
+/// pipes as they are; else as [`write`] does.
+pub fn write_named(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match fs::canonicalize(path) {
+        Ok(target) if target.is_file() => write(&target, bytes),
+        Ok(target) => File::options().write(true).open(target)?.write_all(bytes),
+        Err(_) => write(path, bytes),
+    }
+}
+
 /// Gives the finished folder `from` the name `to`, on the same file system.
 pub fn rename_folder(from: &Path, to: &Path) -> io::Result<()> {
     if let Some(parent) = to.parent() {
@@ -117,6 +127,21 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn named_outputs_go_through_links_and_into_devices() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        write_named(&file, b"new").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write_named(&link, b"through the link").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"through the link");
+        assert!(link.is_symlink());
+        write_named(Path::new("/dev/null"), b"gone").unwrap();
+        assert!(!Path::new("/dev/null").is_file());
+        assert!(write_named(folder.path(), b"a folder is no file").is_err());
+    }
 
     #[test]
     fn leftovers_of_interrupted_writes_go_and_nothing_else() {

@@ -181,7 +181,7 @@ pub struct PlanArguments {
     pub device_memory: Option<u64>,
 }
 
-/// Bytes from a number with an optional unit: `80GiB`, `80GB`, `1.5TiB`, `85899345920`.
+/// Bytes from a number with a unit: `80GiB`, `80GB`, `1.5TiB`, `85899345920B`.
 fn size(text: &str) -> Result<u64, String> {
     let units = [
         ("KiB", 1_u64 << 10),
@@ -194,15 +194,16 @@ fn size(text: &str) -> Result<u64, String> {
         ("TB", 1_000_000_000_000),
         ("B", 1),
     ];
+    let wrong = || "write a size with its unit, such as 80GiB".to_owned();
     let unit = units.iter().find(|(unit, _)| text.ends_with(unit));
-    let (number, factor) = unit
-        .map_or((text, 1), |(unit, factor)| (text[..text.len() - unit.len()].trim_end(), *factor));
-    let number: f64 = number.parse().map_err(|_| "write a size such as 80GiB".to_owned())?;
-    if !(number * factor as f64 >= 1.0 && number.is_finite()) {
+    let (unit, factor) = unit.ok_or_else(wrong)?;
+    let number = text[..text.len() - unit.len()].trim_end();
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    if !(number * *factor as f64 >= 1.0 && number.is_finite()) {
         return Err("write a size above 0, such as 80GiB".to_owned());
     }
     #[expect(clippy::cast_sign_loss, reason = "it is above 0")]
-    Ok((number * factor as f64) as u64)
+    Ok((number * *factor as f64) as u64)
 }
 
 /// Languages for drawings.

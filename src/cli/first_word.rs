@@ -19,7 +19,7 @@ pub(super) struct Unknown {
 /// `arguments` (the program's name first) with `run` put in where a recipe stands for a command.
 pub(super) fn with_command(mut arguments: Vec<OsString>) -> Result<Vec<OsString>, Unknown> {
     let Some(word) = first_positional(&arguments) else { return Ok(arguments) };
-    if commands().contains(&word) {
+    if word == "help" || commands().contains(&word) {
         return Ok(arguments);
     }
     if !looks_like_a_path(&word) {

@@ -57,10 +57,17 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
     logs::start(&arguments.output, &environment);
     let terminal = Terminal::detect(arguments.output.json, arguments.output.quiet, &environment);
     let session = Session { terminal, environment, command };
-    dispatch(&session, &arguments.command).unwrap_or_else(|failure| {
+    let exit = dispatch(&session, &arguments.command).unwrap_or_else(|failure| {
         failure.show(&session.terminal);
         failure.exit()
-    })
+    });
+    match terminal::lost() {
+        Some(reason) if exit == Exit::Done => {
+            session.terminal.error(&format!("failed: stdout could not be written: {reason}"));
+            Exit::Failed
+        }
+        _ => exit,
+    }
 }
 
 /// clap's own text: help and version to stdout, mistakes to stderr.

@@ -11,7 +11,7 @@ pub struct SweepArguments {
     /// The recipe
     #[arg(required_unless_present = "show")]
     pub recipe: Option<PathBuf>,
-    /// What varies (KEY=A,B, KEY=range(0,3), KEY=tag(log,interval(1e-5,1e-3)), zip(A=choice(1,2),B=choice(3,4))), and changes that every trial has
+    /// What varies (KEY=A,B, 'KEY=range(0,3)', 'KEY=tag(log,interval(1e-5,1e-3))', 'zip(A=choice(1,2),B=choice(3,4))'), and changes that every trial has
     #[arg(value_name = "KEY=VALUES")]
     pub overrides: Vec<String>,
     /// A sweep file of trlx's

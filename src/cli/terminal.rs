@@ -1,7 +1,26 @@
 //! Where text for people goes, and whether it may have colors and bars.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::OnceLock;
+
+/// Why text for stdout was lost, the first time that it was: a full disk, not a reader who has gone.
+static LOST: OnceLock<String> = OnceLock::new();
+
+/// Keeps why text was lost. A closed pipe is nobody's failure: whoever closed it has read enough.
+fn note(written: io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        let _ = LOST.set(error.to_string());
+    }
+}
+
+/// Why text for stdout was lost, if it was; asked at the end.
+pub fn lost() -> Option<&'static str> {
+    note(io::stdout().lock().flush());
+    LOST.get().map(String::as_str)
+}
 
 /// The stream for people: stdout, or stderr when stdout carries JSON.
 #[derive(Clone, Copy, Debug)]
@@ -58,28 +77,28 @@ impl Terminal {
         }
     }
 
-    /// Writes `text` and a line end. A closed pipe is nobody's failure: the text is dropped.
+    /// Writes `text` and a line end.
     pub fn line(&self, text: &str) {
         let text = format!("{text}\n");
-        let _ = if self.json {
-            io::stderr().lock().write_all(text.as_bytes())
+        if self.json {
+            // There is no other place to say it.
+            let _ = io::stderr().lock().write_all(text.as_bytes());
         } else {
-            io::stdout().lock().write_all(text.as_bytes())
-        };
+            note(io::stdout().lock().write_all(text.as_bytes()));
+        }
     }
 
     /// Writes a result to stdout, whatever carries text for people.
     pub fn result(&self, text: &str) {
         let mut stdout = io::stdout().lock();
-        // As above: whoever closed the pipe has read enough.
-        let _ = stdout.write_all(text.as_bytes());
-        let _ = if text.ends_with('\n') { stdout.flush() } else { stdout.write_all(b"\n") };
+        note(stdout.write_all(text.as_bytes()));
+        note(if text.ends_with('\n') { stdout.flush() } else { stdout.write_all(b"\n") });
     }
 
     /// Writes a part of a line to stdout, at once.
     pub fn piece(&self, text: &str) {
         let mut stdout = io::stdout().lock();
-        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        note(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
     }
 
     /// Writes `text` to stderr.

@@ -31,9 +31,9 @@ pub struct GenerateArguments {
     /// Least new tokens
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub min_length: usize,
-    /// Make tokens that were seen less likely; 1 changes nothing
-    #[arg(long, default_value_t = 1.0, value_name = "X", requires = "temperature")]
-    pub repetition_penalty: f64,
+    /// Make tokens that were seen less likely when sampling; 1 changes nothing
+    #[arg(long, value_name = "X", value_parser = above_zero, allow_negative_numbers = true)]
+    pub repetition_penalty: Option<f64>,
     /// Prompts decoded together; it does not change their texts
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub batch_size: u64,
@@ -41,14 +41,14 @@ pub struct GenerateArguments {
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub max_length: usize,
     /// Sample at this temperature (without it the likeliest token is taken)
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = above_zero, allow_negative_numbers = true)]
     pub temperature: Option<f64>,
     /// Sample among the K likeliest tokens; 0 for all
-    #[arg(long, default_value_t = 0, value_name = "K", requires = "temperature")]
-    pub top_k: usize,
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
     /// Sample among the likeliest tokens that reach this probability; 1 for all
-    #[arg(long, default_value_t = 1.0, value_name = "P", requires = "temperature")]
-    pub top_p: f64,
+    #[arg(long, value_name = "P", value_parser = above_zero, allow_negative_numbers = true)]
+    pub top_p: Option<f64>,
     /// Ranks that split each layer of the model
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = ranks)]
     pub tp: usize,
@@ -67,6 +67,14 @@ pub struct GenerateArguments {
     /// End a text here (repeatable)
     #[arg(long = "end-string", value_name = "TEXT")]
     pub end_strings: Vec<String>,
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "it is not a number".to_owned())?;
+    if number > 0.0 && number.is_finite() {
+        return Ok(number);
+    }
+    Err("it must be above 0; without --temperature the likeliest token is taken".to_owned())
 }
 
 /// Devices, named as `trainer.accelerator` names them.

@@ -51,7 +51,7 @@ pub enum Cause<E: std::error::Error + 'static> {
     #[error(transparent)]
     Error(E),
     /// It panicked.
-    #[error("it panicked: {0} (a bug of this program)")]
+    #[error("it panicked: {0}")]
     Panic(String),
     /// Its thread could not be started.
     #[error("its thread cannot be started")]

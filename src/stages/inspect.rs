@@ -5,7 +5,7 @@ use crate::checkpoint::format::{self, Format};
 use crate::checkpoint::manifest::{self, Kind, Manifest, TensorEntry};
 use crate::checkpoint::native::{self, Checkpoint};
 use crate::data::indexed::{self, IndexedFile};
-use crate::data::tokenizer::{self, Tokenizer};
+use crate::data::tokenizer::{self, SpecialIds, Tokenizer};
 use serde::Serialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -180,10 +180,13 @@ fn tokens(prefix: &Path) -> Result<Inspected, Error> {
 }
 
 fn tokenizer(path: &Path, tokenizer: &Tokenizer) -> Inspected {
+    let SpecialIds { bos, eos, pad, unk } = tokenizer.special();
+    let special = [("bos", bos), ("eos", eos), ("pad", pad), ("unk", unk)];
+    let special = special.iter().filter_map(|(name, id)| Some(format!("{name} {}", (*id)?)));
     let facts = [
         ("kind", format!("{:?}", tokenizer.kind())),
         ("ids", tokenizer.vocab_size().to_string()),
-        ("special", format!("{:?}", tokenizer.special())),
+        ("special ids", special.collect::<Vec<_>>().join(", ")),
     ];
     Inspected {
         what: "tokenizer".to_owned(),

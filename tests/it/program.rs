@@ -8,6 +8,8 @@ mod kills;
 mod layouts;
 mod nodes;
 #[cfg(unix)]
+mod outputs;
+#[cfg(unix)]
 mod streams;
 
 use serde_json::Value;

@@ -23,6 +23,8 @@ pub(in crate::cli) fn run(
             "give a checkpoint: a folder or a file",
         ));
     }
+    let is_run = source.join("checkpoints").is_dir();
+    let source = if is_run { &super::generate::model_folder(source)? } else { source };
     let settings = Settings {
         target: match arguments.to {
             ConvertTarget::Hf => Target::HuggingFace,

@@ -18,6 +18,10 @@ use std::time::SystemTime;
 /// Runs the command.
 pub(in crate::cli) fn run(session: &Session, arguments: &GcArguments) -> Result<Exit, Failure> {
     let given = &arguments.recipe;
+    if !given.exists() {
+        let help = "name the recipe or its folder; nothing was removed";
+        return Err(Failure::wrong(format!("there is no `{}`", given.display()), help));
+    }
     // The parent of a bare file name is the empty path, which no folder can be read at.
     let parent = given.parent().filter(|parent| !parent.as_os_str().is_empty());
     let folder = if given.is_dir() { given } else { parent.unwrap_or(Path::new(".")) };

@@ -24,6 +24,7 @@ pub(in crate::cli) fn run(
     session: &Session,
     arguments: &GenerateArguments,
 ) -> Result<Exit, Failure> {
+    without_effect(session, arguments)?;
     let model = model_folder(&arguments.model)?;
     let stop = signals::stop_flag().map_err(|error| Failure::failed(&error))?;
     if arguments.chat {
@@ -42,7 +43,12 @@ pub(in crate::cli) fn run(
     };
     let began = Instant::now();
     let samples = speaker.generate(&prompts, &settings(arguments), &stop, &mut listener);
-    let samples = samples.map_err(|error| Failure::failed(&error))?;
+    let samples = samples.map_err(|error| {
+        if let Some(live) = &live {
+            live.end();
+        }
+        Failure::failed(&error)
+    })?;
     if terminal.json || terminal.interactive {
         let new = samples.iter().map(|sample| sample.tokens).sum();
         let speed = speed(new, began.elapsed().as_secs_f64());
@@ -50,12 +56,37 @@ pub(in crate::cli) fn run(
     }
     if let Some(path) = &arguments.output {
         let lines: String = samples.iter().map(|sample| format!("{}\n", json!(sample))).collect();
-        atomic_file::write(path, lines.as_bytes()).map_err(|error| Failure::failed(&error))?;
+        atomic_file::write_named(path, lines.as_bytes()).map_err(|error| {
+            Failure::Failed(format!("cannot write `{}`: {error}", path.display()))
+        })?;
     }
     if terminal.json {
         terminal.result(&format!("{:#}", json!(samples)));
     }
     Ok(Exit::Done)
+}
+
+/// Refuses options that would change nothing as the others are.
+fn without_effect(session: &Session, arguments: &GenerateArguments) -> Result<(), Failure> {
+    let sampling = [
+        ("--top-k", arguments.top_k.is_some()),
+        ("--top-p", arguments.top_p.is_some()),
+        ("--repetition-penalty", arguments.repetition_penalty.is_some()),
+    ];
+    let idle = sampling.iter().find(|(_, given)| *given && arguments.temperature.is_none());
+    if let Some((option, _)) = idle {
+        return Err(Failure::wrong(
+            format!("{option} changes nothing where the likeliest token is taken"),
+            "add --temperature 0.8 (or another) to sample",
+        ));
+    }
+    if arguments.logprob && !session.terminal.json && arguments.output.is_none() {
+        return Err(Failure::wrong(
+            "--logprob has no place to go",
+            "add --output FILE or --json: numbers are not shown beside the text",
+        ));
+    }
+    Ok(())
 }
 
 /// Shows texts while several prompts are continued at once: the first that is not done streams, the
@@ -75,6 +106,13 @@ impl<'a> Live<'a> {
         let live = Live { terminal, prompts, texts, current: 0 };
         live.show_current();
         live
+    }
+
+    /// Leaves the line that a text stands in.
+    fn end(&self) {
+        if self.current < self.prompts.len() {
+            self.terminal.piece("\n");
+        }
     }
 
     fn show_current(&self) {
@@ -106,7 +144,7 @@ impl<'a> Live<'a> {
 }
 
 /// The folder that holds `checkpoint/`: the path itself, its parent, or the last training of a run.
-fn model_folder(path: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn model_folder(path: &Path) -> Result<PathBuf, Failure> {
     if path.join("checkpoint").is_dir() {
         return Ok(path.to_owned());
     }
@@ -147,7 +185,11 @@ fn prompts(arguments: &GenerateArguments) -> Result<Vec<String>, Failure> {
         ));
     }
     let lines: Result<Vec<String>, _> = stdin.lock().lines().collect();
-    lines.map_err(|error| Failure::failed(&error))
+    let lines = lines.map_err(|error| Failure::Failed(format!("cannot read stdin: {error}")))?;
+    if lines.is_empty() {
+        return Err(Failure::wrong("stdin holds no prompt", "give prompts there, one a line"));
+    }
+    Ok(lines)
 }
 
 /// The ranks of `--tp` and `--pp`; GPUs compute in bf16 unless another format is asked for.
@@ -197,9 +239,9 @@ fn settings(arguments: &GenerateArguments) -> Generation {
     Generation {
         use_greedy: arguments.temperature.is_none(),
         temperature: arguments.temperature.unwrap_or(1.0),
-        top_k: arguments.top_k,
-        top_p: arguments.top_p,
-        repetition_penalty: arguments.repetition_penalty,
+        top_k: arguments.top_k.unwrap_or(0),
+        top_p: arguments.top_p.unwrap_or(1.0),
+        repetition_penalty: arguments.repetition_penalty.unwrap_or(1.0),
         repetition_penalty_rule: PenaltyRule::Hf,
         min_length: arguments.min_length,
         max_length: arguments.max_length,

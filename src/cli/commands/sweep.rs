@@ -84,7 +84,7 @@ impl Work<'_> {
         space.extend(Space::of_parameters(&own.parameters.clone().unwrap_or_default().0)?);
         space.extend(given);
         if space.axes.is_empty() {
-            let help = "write KEY=A,B, KEY=range(0,3) or KEY=tag(log,interval(1e-5,1e-3)), or a `sweep` section";
+            let help = "write KEY=A,B, 'KEY=range(0,3)' or 'KEY=tag(log,interval(1e-5,1e-3))', or a `sweep` section";
             return Err(Failure::wrong("nothing varies: no key has several values", help));
         }
         let sampler = arguments.sampler.or(own.sampler).or(foreign.sampler).unwrap_or_default();

@@ -39,7 +39,7 @@ pub(in crate::cli) fn run(session: &Session, arguments: &VerifyArguments) -> Res
     if let Some(path) = &arguments.junit {
         let text =
             junit::document(&format!("sft-run verify {}", opened.plan.name()), &cases(&verdict));
-        atomic_file::write(path, text.as_bytes()).map_err(|error| {
+        atomic_file::write_named(path, text.as_bytes()).map_err(|error| {
             Failure::Failed(format!("cannot write `{}`: {error}", path.display()))
         })?;
     }

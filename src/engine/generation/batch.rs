@@ -17,15 +17,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A prompt has no tokens.
-    #[error("prompt {prompt} has no tokens: give it a text, or set `add_BOS: true`")]
+    #[error(
+        "prompt {} of the list has no tokens: give it a text, or begin it with the BOS token \
+         (`add_BOS: true` in gen_kwargs, `--add-bos true`)", prompt + 1
+    )]
     EmptyPrompt {
         /// Its number, from 0.
         prompt: usize,
     },
     /// A prompt does not fit.
     #[error(
-        "prompt {prompt} has {tokens} tokens, more than the model's {context} positions \
-         (`max_position_embeddings`): shorten it"
+        "prompt {} of the list has {tokens} tokens, more than the model's {context} positions \
+         (`max_position_embeddings`): shorten it", prompt + 1
     )]
     LongPrompt {
         /// Its number, from 0.
