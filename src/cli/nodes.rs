@@ -1,5 +1,6 @@
 //! Several nodes: where this process stands among them, by the environment of whoever started it.
 
+use super::exit::Exit;
 use super::failure::Failure;
 use super::session::Session;
 use super::signals;
@@ -9,12 +10,16 @@ use crate::stages::{self, Circumstances, devices};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread;
 use std::time::Duration;
 
 /// PyTorch's port, where `MASTER_PORT` names none.
 const PORT: u16 = 29_500;
 /// Longest wait for another node, where `SFT_RUN_NODE_TIMEOUT` says nothing: as long as PyTorch's.
 const TIMEOUT: f64 = 1800.0;
+
+/// Time in which a failed run ends by itself, a checkpoint under way being written.
+const GRACE: Duration = Duration::from_mins(2);
 
 /// Nodes and devices of each that the recipe asks for; one node with any number of devices is none.
 fn wanted(checked: &CheckedRecipe) -> Result<Option<(usize, usize)>, Failure> {
@@ -201,6 +206,7 @@ pub(super) fn together<T>(
     let stop = signals::stop_flag().map_err(|error| Failure::failed(&error))?;
     let nodes = meeting.join(&stop).map_err(|error| not_met(&error))?;
     say("all nodes are here");
+    end_in_time(session, &nodes)?;
     let result = match node {
         0 => work(nodes.clone()),
         _ => take_part(&nodes, &say, &stop).map(|()| done),
@@ -210,6 +216,33 @@ pub(super) fn together<T>(
     }
     nodes.close();
     result
+}
+
+/// Sees to it that the process ends when the run has failed, even where a device or a file system
+/// does not give a rank back.
+fn end_in_time(session: &Session, nodes: &Arc<Nodes>) -> Result<(), Failure> {
+    const LOOK: Duration = Duration::from_secs(1);
+    let (terminal, nodes) = (session.terminal, Arc::downgrade(nodes));
+    let watch = move || {
+        while let Some(nodes) = nodes.upgrade() {
+            let failure = nodes.failure();
+            drop(nodes);
+            let Some(failure) = failure else {
+                thread::sleep(LOOK);
+                continue;
+            };
+            thread::sleep(GRACE);
+            Failure::failed(&failure).show(&terminal);
+            end(Exit::Failed);
+        }
+    };
+    let watch = thread::Builder::new().name("end in time".to_owned()).spawn(watch);
+    watch.map(|_| ()).map_err(|error| Failure::failed(&error))
+}
+
+#[expect(clippy::exit, reason = "ranks that do not come back cannot be waited for")]
+fn end(exit: Exit) {
+    std::process::exit(exit.code().into());
 }
 
 fn take_part(nodes: &Arc<Nodes>, say: &dyn Fn(&str), stop: &AtomicBool) -> Result<(), Failure> {

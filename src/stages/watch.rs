@@ -103,13 +103,19 @@ fn subject(replica: usize) -> String {
     format!("measured by replica {replica}")
 }
 
-/// Events of generation but its bars: training has one of its own.
-struct Calm<'a>(&'a dyn Sink);
+/// Events of generation but its bars: training has one of its own. Other nodes wait as long as it
+/// goes on.
+struct Calm<'a> {
+    sink: &'a dyn Sink,
+    nodes: Option<&'a Nodes>,
+}
 
 impl Sink for Calm<'_> {
     fn emit(&self, event: Event) {
-        if !matches!(event, Event::Progress { .. }) {
-            self.0.emit(event);
+        match (&event, self.nodes) {
+            (Event::Progress { .. }, Some(nodes)) => nodes.work_goes_on(),
+            (Event::Progress { .. }, None) => {}
+            _ => self.sink.emit(event),
         }
     }
 }
@@ -121,7 +127,8 @@ impl Watch for Watcher<'_> {
         mesh: &Mesh,
         step: u64,
     ) -> Result<BTreeMap<String, f64>, Box<dyn std::error::Error + Send + Sync>> {
-        let around = Around { sink: &Calm(self.sink), stop: self.stop };
+        let calm = Calm { sink: self.sink, nodes: mesh.nodes.as_deref() };
+        let around = Around { sink: &calm, stop: self.stop };
         let member = Member::of(model, mesh)?;
         let measured = member.lead(|replica| {
             self.evaluation.measure(Session::new(replica, &self.tokenizer)?, around)

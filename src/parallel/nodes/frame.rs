@@ -41,6 +41,8 @@ pub(super) struct Frame {
 pub(super) enum Head {
     /// The sender lives.
     Alive,
+    /// Its ranks come on with work in which they need no others.
+    Working,
     /// The sender leaves; nothing more comes.
     Bye,
     /// The run has failed.

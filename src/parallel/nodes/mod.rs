@@ -26,7 +26,7 @@ use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest silence of a node that is borne, where the timeout is not shorter.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -38,6 +38,8 @@ pub struct Nodes {
     /// Node 0's to all others; theirs to node 0.
     links: Vec<Link>,
     is_closing: AtomicBool,
+    /// When the others were last told of work; see [`Nodes::work_goes_on`].
+    told: Mutex<Option<Instant>>,
     state: Mutex<State>,
     wake: Condvar,
     delivery: Mutex<Delivery>,
@@ -89,6 +91,7 @@ impl Nodes {
             timeout,
             links,
             is_closing: AtomicBool::new(false),
+            told: Mutex::default(),
             state: Mutex::default(),
             wake: Condvar::new(),
             delivery: Mutex::default(),
@@ -159,6 +162,24 @@ impl Nodes {
             }
             let waited = self.wake.wait_timeout(state, LOOK);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Notes that a rank comes on with long work of its own, so that the others wait for it.
+    pub fn work_goes_on(&self) {
+        const OFTEN: Duration = Duration::from_secs(1);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_some_and(|told| told.elapsed() < OFTEN) {
+            return;
+        }
+        *told = Some(Instant::now());
+        self.touch();
+        self.send(&Frame::bare((self.place.node, EVERYBODY), &Head::Working));
+    }
+
+    fn touch(&self) {
+        if let Some(hub) = self.delivery().hub.upgrade() {
+            hub.touch();
         }
     }
 
@@ -270,6 +291,7 @@ impl Nodes {
                     self.fail(stalled);
                 }
             }
+            Head::Working => self.touch(),
             Head::Bye => {
                 self.lock().left.insert(from);
                 self.wake.notify_all();

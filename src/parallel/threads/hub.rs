@@ -147,6 +147,11 @@ impl Hub {
         rank - self.here.start
     }
 
+    /// Notes that work goes on of which nothing is seen here.
+    pub(in crate::parallel) fn touch(&self) {
+        self.lock().moved = Instant::now();
+    }
+
     /// What this process's ranks do, if none of them came here for so long.
     pub(in crate::parallel) fn stalled(&self, limit: Duration) -> Option<String> {
         let state = self.lock();

@@ -139,6 +139,22 @@ fn a_rank_that_does_not_come_ends_all_nodes_and_is_named() {
 }
 
 #[test]
+fn work_that_goes_on_is_waited_for() {
+    let results = on_two_nodes(Duration::from_secs(2), |nodes| {
+        run_on(Some(nodes), &degrees(4, 1, 1), |mesh| {
+            for _ in 0..if mesh.rank == 3 { 40 } else { 0 } {
+                thread::sleep(Duration::from_millis(100));
+                nodes.work_goes_on();
+            }
+            mesh.world.barrier()
+        })
+    });
+    for result in results {
+        assert_eq!(result.unwrap().len(), 2);
+    }
+}
+
+#[test]
 fn the_first_failure_is_told_on_every_node() {
     let results = on_two_nodes(Duration::from_mins(1), |nodes| {
         run_on(Some(nodes), &degrees(2, 1, 2), |mesh| {
