@@ -10,7 +10,37 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct Guard {
     /// Holds the system's lock as long as it is open.
-    _file: File,
+    file: File,
+}
+
+impl Guard {
+    /// Lets the file name nobody, since the work came to its end: a name that is left in a file that
+    /// nobody holds is that of a process that died.
+    pub fn settle(&self) -> io::Result<()> {
+        self.file.set_len(0)
+    }
+}
+
+/// Whom a lock file names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The holder's own words about itself.
+    pub words: String,
+    /// Whether it holds the file still.
+    pub is_alive: bool,
+}
+
+/// Whom the lock file at `path` names; none when it is missing or names nobody.
+pub fn named(path: &Path) -> Option<Named> {
+    let words = fs::read_to_string(path).ok().filter(|words| !words.trim().is_empty())?;
+    Some(Named { words, is_alive: is_held(path) })
+}
+
+/// Whether a process holds the lock file at `path`.
+pub fn is_held(path: &Path) -> bool {
+    // Shared and for a moment only: others may look at the same time.
+    File::open(path)
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// What came of asking for a [`Guard`].
@@ -40,7 +70,7 @@ pub fn claim_file(path: &Path, holder: &str) -> io::Result<Claim> {
             file.set_len(0)?;
             file.rewind()?;
             file.write_all(holder.as_bytes())?;
-            Ok(Claim::Mine(Guard { _file: file }))
+            Ok(Claim::Mine(Guard { file }))
         }
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
@@ -65,8 +95,15 @@ mod tests {
         assert!(matches!(first, Claim::Mine(_)));
         let second = claim(folder.path(), fingerprint, "process 2: second").unwrap();
         assert!(matches!(second, Claim::Theirs(holder) if holder == "process 1: first"));
+        let path = folder.path().join(fingerprint.to_string());
+        let words = "process 1: first".to_owned();
+        assert_eq!(named(&path), Some(Named { words: words.clone(), is_alive: true }));
         drop(first);
+        assert_eq!(named(&path), Some(Named { words, is_alive: false }), "it died");
         let third = claim(folder.path(), fingerprint, "process 3").unwrap();
-        assert!(matches!(third, Claim::Mine(_)));
+        let Claim::Mine(third) = third else { panic!("nobody holds it") };
+        third.settle().unwrap();
+        drop(third);
+        assert_eq!(named(&path), None, "its work is done");
     }
 }

@@ -134,6 +134,11 @@ impl Store {
         self.partial(fingerprint).join("output").exists()
     }
 
+    /// Whether a process is making `fingerprint` now.
+    pub fn is_in_work(&self, fingerprint: Digest) -> bool {
+        guard::is_held(&self.root.join("locks").join(fingerprint.to_string()))
+    }
+
     /// Asks for the right to make `fingerprint`, without waiting.
     pub fn claim(&self, fingerprint: Digest, holder: &str) -> Result<Claim, Error> {
         self.ignore_in_git()?;

@@ -27,6 +27,7 @@ pub mod terminal;
 pub mod verify_arguments;
 mod text_arguments;
 mod trials;
+mod unfinished;
 
 use arguments::{Arguments, Command, TokenizerCommand};
 use clap::{CommandFactory, Parser};

@@ -6,7 +6,8 @@ use crate::base::atomic_file;
 use crate::report::metrics_jsonl::{self, Line, MetricsLog};
 use crate::report::tensorboard;
 use crate::spec::event::{Event, Sink};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -15,8 +16,40 @@ use std::sync::{Mutex, PoisonError};
 /// The file that says which recipe a run folder belongs to.
 pub(super) const RECIPE: &str = "recipe.resolved.yaml";
 
-/// The file that the process that writes a run folder holds locked.
-const RUNNING: &str = ".running";
+/// The file that the process that writes the folder of a run, or of a sweep, holds locked.
+pub(super) const RUNNING: &str = ".running";
+
+/// What a run says of itself in its lock file for as long as there is something to go on with.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Begun {
+    /// Which process it is: `process 4711: sft-run …`; the file's first line.
+    #[serde(skip)]
+    pub holder: String,
+    /// The recipe's name.
+    pub name: String,
+    /// The recipe's path as it was given.
+    pub recipe: String,
+    /// The command line as it was given.
+    pub command: Vec<String>,
+    /// When it began (RFC 3339).
+    pub started: String,
+    /// Steps of each train stage.
+    pub steps: BTreeMap<String, u64>,
+}
+
+impl Begun {
+    /// The text of the lock file: the holder, and the rest as JSON on a line of its own.
+    fn text(&self) -> serde_json::Result<String> {
+        Ok(format!("{}\n{}\n", self.holder.replace('\n', " "), serde_json::to_string(self)?))
+    }
+
+    /// Reads [`Self::text`]; none of what an earlier version wrote.
+    pub(super) fn of_text(text: &str) -> Option<Begun> {
+        let (holder, rest) = text.split_once('\n')?;
+        let begun: Begun = serde_json::from_str(rest).ok()?;
+        Some(Begun { holder: holder.to_owned(), ..begun })
+    }
+}
 
 /// The run folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +84,7 @@ pub enum Error {
 pub struct RunFolder {
     path: PathBuf,
     state: Mutex<State>,
-    _guard: Guard,
+    guard: Guard,
 }
 
 #[derive(Debug)]
@@ -73,19 +106,18 @@ struct TimedEvent<'event> {
 impl RunFolder {
     /// Opens the folder at `path` for a run of `recipe` (its resolved text).
     ///
-    /// It is this process's alone until it is dropped; others are told `holder`.
+    /// It is this process's alone until it is dropped; others are told what has `begun`.
     /// What a run of another recipe left there is moved to `run_0`, `run_1`, … inside, as NeMo does.
-    pub fn open(
-        path: &Path,
-        recipe: &str,
-        trainings: usize,
-        holder: &str,
-    ) -> Result<RunFolder, Error> {
+    pub fn open(path: &Path, recipe: &str, begun: &Begun) -> Result<RunFolder, Error> {
         let file = |path: PathBuf| move |source| Error::File { path, source };
         fs::create_dir_all(path).map_err(file(path.into()))?;
-        let guard = match claim_file(&path.join(RUNNING), holder).map_err(file(path.into()))? {
+        let text = begun.text().map_err(io::Error::from).map_err(file(path.into()))?;
+        let guard = match claim_file(&path.join(RUNNING), &text).map_err(file(path.into()))? {
             Claim::Mine(guard) => guard,
-            Claim::Theirs(holder) => return Err(Error::Busy { path: path.into(), holder }),
+            Claim::Theirs(text) => {
+                let holder = text.lines().next().unwrap_or_default().to_owned();
+                return Err(Error::Busy { path: path.into(), holder });
+            }
         };
         if holds_another_recipe(path, recipe) {
             set_aside(path).map_err(file(path.into()))?;
@@ -97,9 +129,9 @@ impl RunFolder {
         atomic_file::write(&recipe_path, recipe.as_bytes()).map_err(file(recipe_path))?;
         let events = path.join("events.jsonl");
         let opened = OpenOptions::new().append(true).create(true).open(&events);
-        let metrics = MetricsLog::open(&path.join("metrics.jsonl"), trainings > 1)?;
+        let metrics = MetricsLog::open(&path.join("metrics.jsonl"), begun.steps.len() > 1)?;
         let state = State { metrics, events: opened.map_err(file(events))?, error: None };
-        Ok(RunFolder { path: path.into(), state: Mutex::new(state), _guard: guard })
+        Ok(RunFolder { path: path.into(), state: Mutex::new(state), guard })
     }
 
     /// The folder.
@@ -112,6 +144,12 @@ impl RunFolder {
         let lines: Vec<Line> =
             metrics_jsonl::read(recorded)?.into_iter().map(|(_, line)| line).collect();
         self.locked(|state| Ok(state.metrics.replace(stage, &lines)?))
+    }
+
+    /// Says that the run came to its end and `summary.json` tells of it.
+    pub fn settle(&self) -> Result<(), Error> {
+        let wrong = |source| Error::File { path: self.path.join(RUNNING), source };
+        self.guard.settle().map_err(wrong)
     }
 
     /// The first error that writing an event met.
@@ -202,7 +240,10 @@ mod tests {
     #[test]
     fn two_runs_never_write_into_one_folder() {
         let folder = tempfile::tempdir().unwrap();
-        let open = |holder| RunFolder::open(folder.path(), "a: 1\n", 1, holder);
+        let open = |holder: &str| {
+            let begun = Begun { holder: holder.to_owned(), ..Begun::default() };
+            RunFolder::open(folder.path(), "a: 1\n", &begun)
+        };
         let first = open("process 1: sft-run a.yaml").unwrap();
         let error = open("process 2").unwrap_err().to_string();
         assert!(error.contains("is in use by process 1: sft-run a.yaml: wait"), "{error}");
@@ -215,7 +256,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for recipe in ["lr: 1\n", "lr: 1\n", "lr: 2\n", "lr: 3\n"] {
             fs::create_dir_all(folder.path().join("data")).unwrap();
-            let run = RunFolder::open(folder.path(), recipe, 1, "process 1: a").unwrap();
+            let run = RunFolder::open(folder.path(), recipe, &Begun::default()).unwrap();
             run.emit(Event::Note { text: recipe.to_owned() });
             run.check().unwrap();
         }

@@ -1,8 +1,9 @@
 //! A list of runs: which are wanted, in what order, and what is shown of each.
 
 use super::difference;
-use super::numbers::{duration, quantity};
+use super::numbers::{count, duration, quantity};
 use super::summary::Summary;
+use serde::Serialize;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,8 +18,42 @@ pub struct ListedRun {
     pub folder: PathBuf,
     /// Its `summary.json`.
     pub summary: Summary,
+    /// How far it is, when it has not come to its end.
+    pub progress: Option<Progress>,
     /// The values of its `recipe.resolved.yaml` by path.
     pub settings: BTreeMap<String, String>,
+}
+
+/// How far a run is that has not come to its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// The process that is at work, in its own words; none when none is any more.
+    pub process: Option<String>,
+    /// The stage at work.
+    pub stage: Option<String>,
+    /// Steps done of a train stage.
+    pub step: Option<u64>,
+    /// Its steps in all.
+    pub steps: Option<u64>,
+}
+
+impl Progress {
+    /// `running (process 4711, train step 40 of 300)`, `interrupted (train step 40 of 300)`.
+    pub fn words(&self) -> String {
+        let process = self.process.as_deref();
+        let process = process.map(|words| words.split(':').next().unwrap_or(words).to_owned());
+        let parts: Vec<String> = process.into_iter().chain(self.place()).collect();
+        let state = if self.process.is_some() { "running" } else { "interrupted" };
+        if parts.is_empty() { state.to_owned() } else { format!("{state} ({})", parts.join(", ")) }
+    }
+
+    /// `train step 40 of 300`.
+    pub fn place(&self) -> Option<String> {
+        let stage = self.stage.as_ref()?;
+        let of = self.steps.map(|steps| format!(" of {}", count(steps))).unwrap_or_default();
+        let step = self.step.map(|step| format!(" step {}{of}", count(step)));
+        Some(format!("{stage}{}", step.unwrap_or_default()))
+    }
 }
 
 /// `KEY`, an operator and a value.
@@ -179,7 +214,7 @@ pub fn table(
         let mut row = vec![
             run.folder.display().to_string(),
             summary.started.clone(),
-            summary.state.words().to_owned(),
+            run.progress.as_ref().map_or(summary.state.words().to_owned(), Progress::words),
             duration(summary.seconds),
         ];
         let setting = |path: &String| run.settings.get(path).cloned().unwrap_or("–".to_owned());
@@ -243,7 +278,7 @@ mod tests {
             device_seconds: 0.0,
         };
         let recipe = format!("model:\n  seed: 1\n  optim: {{lr: {lr}}}\n");
-        ListedRun { folder: folder.into(), summary, settings: settings(&recipe) }
+        ListedRun { folder: folder.into(), summary, progress: None, settings: settings(&recipe) }
     }
 
     #[test]
@@ -255,6 +290,18 @@ mod tests {
         assert!(!holds("time<12") && !holds("state=failed") && !holds("nothing=1"));
         assert!(!holds("state<5"), "a text is neither more nor less than a number");
         assert!(Condition::parse("lr").is_err() && Condition::parse("=1").is_err());
+    }
+
+    #[test]
+    fn an_unfinished_run_says_how_far_it_is() {
+        let mut progress =
+            Progress { process: Some("process 7: sft-run a: b".to_owned()), ..Progress::default() };
+        assert_eq!(progress.words(), "running (process 7)");
+        progress.stage = Some("train".to_owned());
+        (progress.step, progress.steps) = (Some(40), Some(1300));
+        assert_eq!(progress.words(), "running (process 7, train step 40 of 1,300)");
+        progress.process = None;
+        assert_eq!(progress.words(), "interrupted (train step 40 of 1,300)");
     }
 
     #[test]

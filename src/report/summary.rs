@@ -63,6 +63,8 @@ pub enum RunState {
     Failed,
     /// Stopped by a signal.
     Interrupted,
+    /// It has not ended: a process is at work. It stands in lists only, in no file.
+    Running,
 }
 
 impl RunState {
@@ -73,6 +75,7 @@ impl RunState {
             RunState::UpToDate => "up to date",
             RunState::Failed => "failed",
             RunState::Interrupted => "interrupted",
+            RunState::Running => "running",
         }
     }
 }
@@ -121,6 +124,12 @@ pub enum StageState {
     Failed,
     /// It was not reached.
     NotReached,
+}
+
+/// `summary.json` of the run folder, when there is one that this version reads.
+pub fn read(run_folder: &Path) -> Option<Summary> {
+    let text = std::fs::read_to_string(run_folder.join(FILE)).ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 impl Summary {

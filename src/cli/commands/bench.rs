@@ -7,7 +7,7 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::nodes;
 use crate::cli::open::{self, Opened};
-use crate::cli::run_folder::RunFolder;
+use crate::cli::run_folder::{Begun, RunFolder};
 use crate::cli::scratch::Scratch;
 use crate::cli::screen::{Layout, Screen};
 use crate::cli::session::Session;
@@ -91,7 +91,8 @@ fn bookkeeping(opened: &Opened) -> Result<f64, Failure> {
     let started = Instant::now();
     bench::journal(scratch.path(), &steps).map_err(failed)?;
     let mut seconds = started.elapsed().as_secs_f64();
-    let folder = RunFolder::open(&scratch.path().join("run"), "", 1, "sft-run bench")?;
+    let begun = Begun { holder: "sft-run bench".to_owned(), ..Begun::default() };
+    let folder = RunFolder::open(&scratch.path().join("run"), "", &begun)?;
     let board = TensorBoard::new(folder.path(), 1);
     let sink = Tee(vec![&folder, &board]);
     let started = Instant::now();

@@ -8,6 +8,7 @@ use crate::cli::session::Session;
 use crate::cli::signals;
 use crate::cli::terminal::{Paint, Terminal};
 use crate::cli::text_arguments::{Accelerator, Bits};
+use crate::report::summary;
 use crate::spec::backend::Backend;
 use crate::spec::generation::{Generation, PenaltyRule};
 use crate::spec::job::ReadingTrainer;
@@ -156,7 +157,7 @@ pub(super) fn model_folder(path: &Path) -> Result<PathBuf, Failure> {
         return Ok(path.to_owned());
     }
     let trained = path.join("checkpoints");
-    let summary = super::status::last_run(path);
+    let summary = summary::read(path);
     let stages = summary.iter().flat_map(|summary| summary.stages.iter().rev());
     let named = stages
         .map(|stage| trained.join(&stage.name))

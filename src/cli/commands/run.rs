@@ -9,7 +9,7 @@ use crate::cli::idle;
 use crate::cli::nodes;
 use crate::cli::notify::Refusal;
 use crate::cli::open::{self, Opened};
-use crate::cli::run_folder::{self, RunFolder};
+use crate::cli::run_folder::{self, Begun, RunFolder};
 use crate::cli::screen::{Layout, Screen};
 use crate::cli::session::Session;
 use crate::cli::tensorboard::TensorBoard;
@@ -140,8 +140,7 @@ impl Run<'_> {
         {
             return None;
         }
-        let text = std::fs::read_to_string(self.folder.join(summary::FILE)).ok()?;
-        let summary: Summary = serde_json::from_str(&text).ok()?;
+        let summary = summary::read(&self.folder)?;
         let ended = matches!(summary.state, RunState::Done | RunState::UpToDate);
         let same = preview.stages.len() == summary.stages.len()
             && preview.stages.iter().zip(&summary.stages).all(|(now, then)| {
@@ -176,7 +175,7 @@ impl Run<'_> {
         let stop = signals::stop_flag().map_err(|error| Failure::failed(&error))?;
         let leash = self.leash.map(|path| on_leash(path, &stop)).transpose();
         let _leash = leash.map_err(|error| Failure::failed(&error))?;
-        let folder = RunFolder::open(&self.folder, &self.recipe, trainings(plan), &settings.holder);
+        let folder = RunFolder::open(&self.folder, &self.recipe, &self.begun(&settings.holder));
         let folder = self.refusal.told(folder)?;
         let screen =
             Screen::new(self.session.terminal, Layout::of(&self.opened.plan), stop.clone());
@@ -209,6 +208,19 @@ impl Run<'_> {
         Ok(Exit::Done)
     }
 
+    /// What the run says of itself while it goes on.
+    fn begun(&self, holder: &str) -> Begun {
+        let plan = &self.opened.plan;
+        Begun {
+            holder: holder.to_owned(),
+            name: plan.name().to_owned(),
+            recipe: self.path.display().to_string(),
+            command: self.session.command.clone(),
+            started: self.started.0.clone(),
+            steps: Layout::of(plan).steps,
+        }
+    }
+
     /// The summary as JSON, with the keys of the recipe that have no effect.
     fn tell(&self, summary: &Summary) {
         let document = serde_json::to_value(summary).unwrap_or_default();
@@ -239,6 +251,10 @@ impl Run<'_> {
         let summary = self.summary(collector, result);
         gather(folder, &summary)?;
         summary.write(folder.path()).map_err(|error| Failure::failed(&error))?;
+        // Of an interrupted run the lock file goes on to tell how far it was.
+        if summary.state != RunState::Interrupted {
+            folder.settle()?;
+        }
         html::write(folder.path()).map_err(|error| Failure::failed(&error))?;
         metrics_csv::write(folder.path()).map_err(|error| Failure::failed(&error))?;
         let record = RunRecord::read(folder.path()).map_err(|error| Failure::failed(&error))?;

@@ -1,14 +1,14 @@
 //! `sft-run runs`: the runs below a folder.
 
-use super::status::last_run;
 use crate::base::suggest;
 use crate::cli::arguments::RunsArguments;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::run_folder::RECIPE;
 use crate::cli::session::Session;
+use crate::cli::unfinished;
 use crate::report::runs::{self, ListedRun};
-use crate::report::tables;
+use crate::report::{summary, tables};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -64,7 +64,7 @@ fn show(session: &Session, arguments: &RunsArguments, listed: &[ListedRun]) {
     if terminal.json {
         let list: Vec<_> = listed
             .iter()
-            .map(|run| json!({"folder": run.folder, "summary": run.summary, "settings": run.settings}))
+            .map(|run| json!({"folder": run.folder, "summary": run.summary, "progress": run.progress, "settings": run.settings}))
             .collect();
         terminal.result(&format!("{:#}", json!(list)));
     } else if listed.is_empty() {
@@ -77,11 +77,15 @@ fn show(session: &Session, arguments: &RunsArguments, listed: &[ListedRun]) {
 }
 
 fn find(folder: &Path, depth: usize, listed: &mut Vec<ListedRun>) {
-    if let Some(summary) = last_run(folder) {
+    let (summary, progress) = match unfinished::of(folder) {
+        Some(run) => (Some(run.summary), Some(run.progress)),
+        None => (summary::read(folder), None),
+    };
+    if let Some(summary) = summary {
         // A run that was refused before it began has no recipe.
         let recipe = std::fs::read_to_string(folder.join(RECIPE)).unwrap_or_default();
         let settings = runs::settings(&recipe);
-        listed.push(ListedRun { folder: folder.to_owned(), summary, settings });
+        listed.push(ListedRun { folder: folder.to_owned(), summary, progress, settings });
     }
     if depth == 0 {
         return;

@@ -1,4 +1,5 @@
-//! `sft-run status`: which stages are fresh, stale (and why) or missing, and how the last run ended.
+//! `sft-run status`: which stages are fresh, stale (and why) or missing, and how the last run ended or
+//! how far it is.
 
 use crate::cli::arguments::RecipeArguments;
 use crate::cli::exit::Exit;
@@ -6,6 +7,7 @@ use crate::cli::failure::Failure;
 use crate::cli::open;
 use crate::cli::session::Session;
 use crate::cli::terminal::Paint;
+use crate::cli::unfinished::{self, Unfinished};
 use crate::report::numbers::{count, duration};
 use crate::report::summary::{self, Summary};
 use crate::report::{metrics_jsonl, tables};
@@ -19,17 +21,25 @@ pub(in crate::cli) fn run(session: &Session, arguments: &RecipeArguments) -> Res
     let preview = runner::preview(&opened.plan, &opened.settings(session))?;
     let exit = if preview.is_up_to_date() { Exit::Done } else { Exit::Work };
     let folder = opened.plan.run_folder();
-    let last = last_run(folder);
+    let (last, unfinished) = (summary::read(folder), unfinished::of(folder));
     let terminal = &session.terminal;
     if terminal.json {
-        let document = json!({"run_folder": folder, "stages": preview.stages, "last_run": last});
+        let begun = unfinished.as_ref();
+        let document = json!({
+            "run_folder": folder, "stages": preview.stages, "last_run": last,
+            "unfinished": begun.map(|run| json!({"summary": run.summary, "progress": run.progress})),
+        });
         terminal.result(&format!("{document:#}"));
         return Ok(exit);
     }
     let rows = preview.stages.iter().map(|stage| row(stage, &opened.store)).collect();
     let table = tables::words(&["stage", "kind", "state", "fingerprint", "why"], rows);
     let heading = terminal.paint(Paint::Bold, opened.plan.name());
-    terminal.result(&format!("{heading}\n{table}\n{}", last_line(folder, last.as_ref())));
+    let last = match &unfinished {
+        Some(run) => unfinished_line(folder, run),
+        None => last_line(folder, last.as_ref()),
+    };
+    terminal.result(&format!("{heading}\n{table}\n{last}"));
     Ok(exit)
 }
 
@@ -37,6 +47,9 @@ fn row(stage: &StagePreview, store: &crate::artifacts::Store) -> Vec<String> {
     let state = match &stage.decision {
         Decision::UpToDate => "fresh",
         Decision::Restore => "fresh (in the cache)",
+        Decision::Run(_) if stage.fingerprint.is_some_and(|name| store.is_in_work(name)) => {
+            "running"
+        }
         Decision::Run(_) if stage.fingerprint.is_some_and(|name| store.has_partial(name)) => {
             "interrupted"
         }
@@ -55,10 +68,15 @@ fn row(stage: &StagePreview, store: &crate::artifacts::Store) -> Vec<String> {
     vec![stage.stage.clone(), stage.kind.to_owned(), state.to_owned(), fingerprint, why]
 }
 
-/// `summary.json` of the run folder, when there is one that this version reads.
-pub(super) fn last_run(folder: &Path) -> Option<Summary> {
-    let text = std::fs::read_to_string(folder.join(summary::FILE)).ok()?;
-    serde_json::from_str(&text).ok()
+/// `running in runs/a: train step 40 of 300, process 4711: sft-run …`
+fn unfinished_line(folder: &Path, run: &Unfinished) -> String {
+    let (place, progress) = (folder.display(), &run.progress);
+    let at = progress.place().map(|at| format!(", {at}")).unwrap_or_default();
+    let time = format!("{}, started {}", duration(run.summary.seconds), run.summary.started);
+    match &progress.process {
+        Some(process) => format!("  running in {place}{at}, {time}\n    {process}\n"),
+        None => format!("  last run in {place}: interrupted{at}, {time}\n"),
+    }
 }
 
 fn last_line(folder: &Path, last: Option<&Summary>) -> String {
