@@ -26,7 +26,7 @@ pub struct SweepArguments {
     /// Seed of random and tpe [default: 0]
     #[arg(long)]
     pub seed: Option<u64>,
-    /// What is compared: `val_loss`, `train_loss`, or STAGE.METRIC [default: `val_loss`]
+    /// What is compared: `val_loss`, `best_val_loss`, `train_loss` (the mean over the last tenth of the logged steps), or STAGE.METRIC [default: `val_loss`]
     #[arg(long, value_name = "NAME")]
     pub metric: Option<String>,
     /// Which end is best [default: min for losses, perplexity and length]

@@ -44,6 +44,11 @@ pub(super) fn run_folder(sweep: &Path, trial: usize) -> PathBuf {
     sweep.join("trials").join(format!("{trial:04}"))
 }
 
+/// The file that a trial holds locked for as long as it runs.
+pub(super) fn leash(sweep: &Path, trial: usize) -> PathBuf {
+    run_folder(sweep, trial).join("leash")
+}
+
 impl Processes<'_> {
     fn command(&self, order: &Order, folder: &Path) -> io::Result<Command> {
         let log = File::options().create(true).append(true).open(folder.join("log.txt"))?;
@@ -53,7 +58,7 @@ impl Processes<'_> {
             command.args(words(key, value));
         }
         let place = format!("++exp_manager.explicit_log_dir={}", quoted(&folder.to_string_lossy()));
-        command.arg(place).arg("--leash").arg(folder.join("leash"));
+        command.arg(place).arg("--leash").arg(leash(&self.folder, order.trial));
         if let Some(step) = order.pause_at {
             command.arg("--pause-at").arg(step.to_string());
         }

@@ -92,6 +92,31 @@ impl Space {
     }
 }
 
+impl Space {
+    /// The keys whose values lie evenly in the logarithm.
+    pub fn log_keys(&self) -> Vec<String> {
+        let logs = self.axes.iter().filter(|axis| {
+            matches!(
+                axis.domain,
+                Domain::Float { log: true, .. } | Domain::Integer { log: true, .. }
+            )
+        });
+        logs.flat_map(Axis::names).collect()
+    }
+
+    /// The keys that have several values.
+    pub fn varied(&self) -> Vec<String> {
+        let varies = |axis: &Axis, at: usize| match &axis.domain {
+            Domain::Choice(rows) => rows.iter().any(|row| row.get(at) != rows[0].get(at)),
+            _ => true,
+        };
+        let names = self.axes.iter().flat_map(|axis| {
+            axis.names().into_iter().enumerate().filter(move |(at, _)| varies(axis, *at))
+        });
+        names.map(|(_, name)| name).collect()
+    }
+}
+
 impl Axis {
     /// The keys without their signs.
     pub fn names(&self) -> Vec<String> {

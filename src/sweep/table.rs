@@ -4,15 +4,26 @@ use super::sampler;
 use super::state::{State, Trial, TrialEnd};
 use crate::report::numbers::quantity;
 use crate::report::tables;
+use crate::spec::recipe::sweep::SamplerName;
 use serde_json::{Value as Json, json};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Who is at work on a sweep now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AtWork {
+    /// Whether a process drives the sweep.
+    pub sweep: bool,
+    /// The trials that processes run.
+    pub trials: BTreeSet<usize>,
+}
 
 /// One trial.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// Its number, from 0.
     pub trial: usize,
-    /// `done`, `stopped`, `failed`, `running` or `open`.
+    /// `done`, `stopped`, `failed`, `running`, `waiting` for its process in a sweep
+    /// that goes on, `interrupted`, or `open` when it has not been started.
     pub state: &'static str,
     /// Its values by key.
     pub values: BTreeMap<String, String>,
@@ -29,7 +40,7 @@ pub struct Row {
 pub struct Table {
     /// What is compared.
     pub metric: String,
-    /// The keys that differ between trials, in the order of the axes.
+    /// The keys that have several values, in the order of the axes.
     pub keys: Vec<String>,
     /// The other numbers that differ.
     pub others: Vec<String>,
@@ -38,13 +49,13 @@ pub struct Table {
 }
 
 impl Table {
-    /// The table of a sweep.
-    pub fn of(state: &State) -> Table {
+    /// The table of a sweep on which these are at work.
+    pub fn of(state: &State, at_work: &AtWork) -> Table {
         let mut rows: Vec<Row> = state
             .trials
             .iter()
             .enumerate()
-            .map(|(number, trial)| row(state, number, trial))
+            .map(|(number, trial)| row(state, (number, trial), at_work))
             .collect();
         rows.sort_by(|one, other| {
             let rank = |row: &Row| (row.state != "done", row.value.is_none());
@@ -54,12 +65,7 @@ impl Table {
                 .then(cost(one).total_cmp(&cost(other)))
                 .then(one.trial.cmp(&other.trial))
         });
-        let keys = state.header.space.axes.iter().flat_map(super::space::Axis::names);
-        let differ = |key: &String| {
-            let all: BTreeSet<_> = rows.iter().filter_map(|row| row.values.get(key)).collect();
-            all.len() > 1
-        };
-        let keys: Vec<String> = keys.filter(differ).collect();
+        let keys = state.header.space.varied();
         let names: BTreeSet<&String> = rows.iter().flat_map(|row| row.numbers.keys()).collect();
         let metric = state.header.metric.clone();
         let others = names
@@ -96,6 +102,19 @@ impl Table {
         tables::words(&head, self.rows.iter().map(row).collect())
     }
 
+    /// `3 of 8 trials done, 1 interrupted, 4 open`.
+    pub fn counts(&self) -> String {
+        let count = |word: &str| self.rows.iter().filter(|row| row.state == word).count();
+        let mut text = format!("{} of {} trials done", count("done"), self.rows.len());
+        for word in ["stopped", "failed", "running", "waiting", "interrupted", "open"] {
+            match count(word) {
+                0 => {}
+                some => text += &format!(", {some} {word}"),
+            }
+        }
+        text
+    }
+
     /// The table as CSV, numbers in full.
     pub fn csv(&self) -> String {
         let fixed = ["trial".to_owned(), "state".to_owned()];
@@ -125,19 +144,33 @@ impl Table {
     }
 }
 
-fn row(state: &State, number: usize, trial: &Trial) -> Row {
-    let points = trial.points.clone().unwrap_or_default();
+fn row(state: &State, (number, trial): (usize, &Trial), at_work: &AtWork) -> Row {
+    // Only the estimator does not know yet what it will try.
+    let is_known = trial.points.is_some() || state.header.sampler != SamplerName::Tpe;
+    let points = if is_known { state.points(number) } else { Vec::new() };
     let values = sampler::typed(&state.header.space, &points).into_iter();
     let values = values.map(|(key, value)| (super::space::name(&key).to_owned(), value)).collect();
     let (word, numbers, error) = match &trial.end {
-        None if trial.points.is_some() => ("running", BTreeMap::new(), None),
-        None => ("open", BTreeMap::new(), None),
+        None => (unfinished(number, trial, at_work), BTreeMap::new(), None),
         Some(TrialEnd::Done { numbers, .. }) => ("done", numbers.clone(), None),
         Some(TrialEnd::Stopped) => ("stopped", BTreeMap::new(), None),
         Some(TrialEnd::Failed(error)) => ("failed", BTreeMap::new(), Some(error.clone())),
     };
     let value = state.value(trial).or_else(|| trial.rungs.last().copied());
     Row { trial: number, state: word, values, value, numbers, error }
+}
+
+/// The word for a trial without an end.
+fn unfinished(number: usize, trial: &Trial, at_work: &AtWork) -> &'static str {
+    if trial.points.is_none() {
+        "open"
+    } else if at_work.trials.contains(&number) {
+        "running"
+    } else if at_work.sweep {
+        "waiting"
+    } else {
+        "interrupted"
+    }
 }
 
 /// Cells with commas between; those that need it in quotes.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sft_run::spec::recipe::sweep::{Mode, SamplerName};
 use sft_run::sweep::driver::{Options, drive};
 use sft_run::sweep::sampler::{self, Past, Point};
-use sft_run::sweep::table::Table;
+use sft_run::sweep::table::{AtWork, Table};
 use sft_run::sweep::{
     Domain, Header, Journal, Launch, Line, Order, Outcome, Space, State, journal, trlx,
 };
@@ -223,7 +223,7 @@ fn driven(header: &Header, jitter: u64, stops: &[usize], parallel: usize) -> (St
         assert!(launch.most.load(Ordering::SeqCst) <= parallel);
     }
     let (header, lines) = journal::read(folder.path()).unwrap();
-    (Table::of(&State::new(header, &lines)).csv(), lines)
+    (Table::of(&State::new(header, &lines), &AtWork::default()).csv(), lines)
 }
 
 #[test]
@@ -249,13 +249,35 @@ fn a_broken_trial_stops_the_others_only_when_asked() {
         let launch = Pretend { failing: BTreeSet::from([1, 4]), ..Pretend::new(1) };
         let options = Options { parallel: 2, fail_fast, stop: &launch.stop };
         drive(&mut state, &mut journal, &launch, options).unwrap();
-        let table = Table::of(&state);
+        let table = Table::of(&state, &AtWork::default());
         let count = |word: &str| table.rows.iter().filter(|row| row.state == word).count();
         (count("done"), count("failed"), count("open"))
     };
     assert_eq!(run(false), (6, 2, 0));
     let (done, failed, open) = run(true);
     assert!(failed >= 1 && open >= 3 && done + failed + open == 8, "{done} {failed} {open}");
+}
+
+#[test]
+fn only_trials_that_a_process_holds_are_running() {
+    let header = header(space(&["x=range(0,4)", "same=choice(5)"]), SamplerName::Grid, 4);
+    let line =
+        |trial| Line::Started { trial, points: vec![Point::Choice(trial), Point::Choice(0)] };
+    let rung = Line::Rung { trial: 2, rung: 0, step: 10, value: 1.0 };
+    let state = State::new(header, &[line(0), line(1), line(2), rung]);
+    let words = |at_work: &AtWork| {
+        let mut rows = Table::of(&state, at_work).rows;
+        rows.sort_by_key(|row| row.trial);
+        rows.iter().map(|row| row.state).collect::<Vec<_>>()
+    };
+    let all = AtWork { sweep: true, trials: BTreeSet::from([0]) };
+    assert_eq!(words(&all), ["running", "waiting", "waiting", "open"]);
+    let none = AtWork::default();
+    assert_eq!(words(&none), ["interrupted", "interrupted", "interrupted", "open"]);
+    let table = Table::of(&state, &none);
+    assert_eq!(table.counts(), "0 of 4 trials done, 3 interrupted, 1 open");
+    // The values of a grid are known before it begins.
+    assert_eq!((table.keys.len(), &*table.rows[3].values["x"]), (1, "3"));
 }
 
 #[test]
@@ -305,6 +327,22 @@ fn folders(desk: &Desk, kind: &str) -> usize {
     std::fs::read_dir(desk.path(&format!(".sft-run/cache/{kind}"))).unwrap().count()
 }
 
+/// Trials end soon after their sweep is killed, and are not said to run any more.
+fn nobody_runs(desk: &Desk) {
+    let began = Instant::now();
+    loop {
+        let shown = desk.run(&["sweep", "--show", "sweeps/tiny"], 0);
+        // Trials that have not begun have their values, and so their keys a column.
+        assert!(shown.contains("model.optim.weight_decay"), "{shown}");
+        if !shown.contains("running") {
+            assert!(shown.contains(" interrupted"), "{shown}");
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_mins(1), "{shown}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn a_sweep_that_is_killed_twice_ends_with_the_same_table() {
     let undisturbed = Desk::new();
@@ -329,9 +367,16 @@ fn a_sweep_that_is_killed_twice_ends_with_the_same_table() {
             assert_eq!(child.try_wait().unwrap(), None, "the sweep ended too early");
             std::thread::sleep(Duration::from_millis(5));
         }
+        let shown = killed.run(&["sweep", "--show", "sweeps/tiny"], 0);
+        let at_work = shown.contains(" running") || shown.contains(" waiting");
+        assert!(at_work && !shown.contains("interrupted"), "{shown}");
+        let second = killed.output(&[EIGHT, &["--resume"]].concat());
+        let told = String::from_utf8_lossy(&second.stderr).into_owned();
+        assert!(second.status.code() == Some(2) && told.contains("in use by process"), "{told}");
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(finished(&killed) < 8);
+        nobody_runs(&killed);
         words = vec!["--resume"];
     }
     let resumed: Vec<&str> = EIGHT.iter().chain(&words).copied().collect();
@@ -353,6 +398,10 @@ fn a_sweep_that_is_killed_twice_ends_with_the_same_table() {
     // What another sweep left is not gone on with.
     let other = killed.output(&["sweep", "tiny.yaml", "model.seed=1,2", "--resume"]);
     assert_eq!(other.status.code(), Some(2));
+    let other = killed.output(&[EIGHT, &["--resume", "--metric", "exact_match"]].concat());
+    let told = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(told.contains("--metric was `val_loss`, now `exact_match`"), "{told}");
+    assert!(!told.contains("small_is_best"), "{told}");
     assert_eq!(killed.output(EIGHT).status.code(), Some(2), "without --resume");
 }
 
@@ -406,6 +455,11 @@ fn mistakes_are_told_before_a_trial_starts() {
         told(&["sweep", "tiny.yaml", "model.seed=1,2", "--metric", "evaluate.loss", "--asha", "3"])
             .contains("asha")
     );
-    let metric = told(&["sweep", "tiny.yaml", "model.seed=1,2", "--metric", "evaluate.exact_mach"]);
-    assert!(metric.contains("did you mean `evaluate.exact_match`?"), "{metric}");
+    let seeds = ["sweep", "tiny.yaml", "model.seed=1,2", "--metric"];
+    let typo = told(&[&seeds[..], &["evaluate.exact_mach"]].concat());
+    assert!(typo.contains("did you mean `evaluate.exact_match`?"), "{typo}");
+    let absent = told(&[&seeds[..], &["val_loss", "trainer.val_check_interval=0"]].concat());
+    assert!(absent.contains("`train_loss`") && !absent.contains("`best_val_loss`"), "{absent}");
+    let added = told(&["sweep", "tiny.yaml", "model.new_key=1,2"]);
+    assert!(added.contains("+model.new_key=1,2"), "{added}");
 }

@@ -17,6 +17,8 @@ pub(super) mod runs;
 pub(super) mod schema;
 pub(super) mod status;
 pub(super) mod sweep;
+mod sweep_check;
+mod swept;
 pub(super) mod tokenizer;
 pub(super) mod validate;
 pub(super) mod verify;

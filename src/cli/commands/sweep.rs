@@ -1,25 +1,27 @@
 //! `sft-run sweep`: many runs of one recipe, and what came of them.
 
-use crate::base::{atomic_file, suggest};
+use super::resumed_sweep::differences;
+use super::swept;
+use crate::artifacts::{Claim, Guard, claim_file};
+use crate::base::suggest;
 use crate::cli::arguments::{RecipeArguments, SweepArguments};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::nodes;
 use crate::cli::open::{self, Opened};
+use crate::cli::run_folder::RUNNING;
 use crate::cli::session::Session;
 use crate::cli::trials::{self, Processes};
 use crate::cli::{environment, signals};
+use crate::recipe::problem::Problem;
 use crate::recipe::source;
-use crate::report::sweep as page;
 use crate::spec::job::Job;
 use crate::spec::recipe::sweep::{SamplerName, Sweep};
 use crate::sweep::driver::{Options, drive};
-use crate::sweep::table::Table;
 use crate::sweep::{
     Header, Journal, Line, Space, State, TrialEnd, best_is_small, journal, objective, rungs,
     sampler, trlx,
 };
-use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -32,7 +34,7 @@ const CHECKED: usize = 200;
 pub(in crate::cli) fn run(session: &Session, arguments: &SweepArguments) -> Result<Exit, Failure> {
     if let Some(folder) = &arguments.show {
         let (header, lines) = journal::read(folder).map_err(|error| Failure::failed(&error))?;
-        show(session, arguments, &State::new(header, &lines), folder);
+        swept::show(session, arguments, &State::new(header, &lines), folder);
         return Ok(Exit::Done);
     }
     let given = Space::parse(&arguments.overrides)?;
@@ -48,13 +50,16 @@ pub(in crate::cli) fn run(session: &Session, arguments: &SweepArguments) -> Resu
     let folder = arguments.output.clone().unwrap_or_else(|| Path::new("sweeps").join(&header.name));
     let folder = std::path::absolute(&folder).unwrap_or(folder);
     work.check_trials(&header)?;
+    let guard = claim(session, arguments, &folder)?;
     let (mut state, mut journal) = begin(arguments, header, &folder)?;
     let launch = work.processes(&state, folder.clone())?;
     let stop = launch.stop.clone();
     let parallel = work.parallel(state.trials.len())?;
     let options = Options { parallel, fail_fast: arguments.fail_fast, stop: &stop };
     drive(&mut state, &mut journal, &launch, options).map_err(|error| Failure::failed(&error))?;
-    finish(session, arguments, &state, &folder, stop.load(Ordering::Relaxed))
+    guard.settle().map_err(|error| Failure::failed(&error))?;
+    drop(guard);
+    swept::finish(session, arguments, &state, &folder, stop.load(Ordering::Relaxed))
 }
 
 /// The recipe as every trial has it.
@@ -135,15 +140,40 @@ impl Work<'_> {
         let state = State::new(header.clone(), &[]);
         for number in 0..count {
             let mut trial = self.base.clone();
-            for (key, value) in sampler::typed(&header.space, &state.points(number)) {
-                match trials::words(&key, &value).as_slice() {
+            let values = sampler::typed(&header.space, &state.points(number));
+            for (key, value) in &values {
+                match trials::words(key, value).as_slice() {
                     [_, variable] => trial.options.variables.push(variable.clone()),
                     words => trial.overrides.extend(words.iter().cloned()),
                 }
             }
-            open::with_request(self.session, &trial, crate::recipe::load)?;
+            let read = open::with_request(self.session, &trial, crate::recipe::load);
+            let (checked, _) =
+                read.map_err(|failure| self.in_words_of_the_sweep(failure, &values))?;
+            if number == 0 {
+                let opened = open::plan_of(self.session, &trial, checked, None)?;
+                check_metric(&opened.plan, &header.metric)?;
+            }
         }
         Ok(())
+    }
+
+    /// Suggests to add a key with all the values that were typed, not with those of one trial.
+    fn in_words_of_the_sweep(&self, failure: Failure, values: &[(String, String)]) -> Failure {
+        let Failure::Problems(problems) = failure else { return failure };
+        let reword = |help: String| {
+            values.iter().fold(help, |help, (key, value)| {
+                let begun = format!("{key}=");
+                let typed = self.arguments.overrides.iter().find(|word| word.starts_with(&begun));
+                typed.map_or(help.clone(), |typed| {
+                    help.replace(&format!("+{key}={value}"), &format!("+{typed}"))
+                })
+            })
+        };
+        let reworded = problems
+            .into_iter()
+            .map(|problem| Problem { help: problem.help.map(&reword), ..problem });
+        Failure::Problems(reworded.collect())
     }
 
     /// Trials at a time.
@@ -223,6 +253,28 @@ fn rungs_of(opened: &Opened, metric: &str, reduction: u64) -> Result<Vec<u64>, F
     Ok(rungs::rungs(*steps, reduction))
 }
 
+/// Makes the sweep's folder this process's alone.
+fn claim(session: &Session, arguments: &SweepArguments, folder: &Path) -> Result<Guard, Failure> {
+    let failed = |error: std::io::Error| Failure::failed(&error);
+    if arguments.resume && !folder.join(journal::FILE).exists() {
+        let message = format!("there is no sweep in `{}` to go on with", folder.display());
+        return Err(Failure::wrong(
+            message,
+            "leave --resume out, or name its folder: --output FOLDER",
+        ));
+    }
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let holder = format!("process {}: {}", std::process::id(), session.command.join(" "));
+    match claim_file(&folder.join(RUNNING), &holder).map_err(failed)? {
+        Claim::Mine(guard) => Ok(guard),
+        Claim::Theirs(holder) => {
+            let message = format!("the sweep in `{}` is in use by {holder}", folder.display());
+            let help = "wait for it to end, or name another folder: --output FOLDER";
+            Err(Failure::wrong(message, help))
+        }
+    }
+}
+
 /// A new journal, or the one that is resumed.
 fn begin(
     arguments: &SweepArguments,
@@ -239,25 +291,14 @@ fn begin(
                 "go on with it: --resume; or name another folder: --output FOLDER",
             ));
         }
-        std::fs::create_dir_all(folder).map_err(|error| Failure::failed(&error))?;
         let journal = Journal::create(folder, &header).map_err(failed)?;
         return Ok((State::new(header, &[]), journal));
-    }
-    if !there {
-        let message = format!("there is no sweep in `{}` to go on with", folder.display());
-        return Err(Failure::wrong(
-            message,
-            "leave --resume out, or name its folder: --output FOLDER",
-        ));
     }
     let (before, lines) = journal::read(folder).map_err(failed)?;
     let same = Header { lag: before.lag, ..header };
     if same != before {
-        let message = format!(
-            "the sweep in `{}` is another one: {}",
-            folder.display(),
-            difference(&before, &same)
-        );
+        let differences = differences(&before, &same).join("; ");
+        let message = format!("the sweep in `{}` is another one: {differences}", folder.display());
         return Err(Failure::wrong(
             message,
             "resume it with the recipe and the words that it was begun with",
@@ -275,95 +316,4 @@ fn begin(
         }
     }
     Ok((state, journal))
-}
-
-/// The first part of two sweeps that differs.
-fn difference(before: &Header, now: &Header) -> String {
-    let [before, now] = [before, now].map(|header| json!(header));
-    let parts = before.as_object().into_iter().flatten();
-    let differs = parts.filter(|(key, value)| now.get(key.as_str()) != Some(value));
-    let names: Vec<&str> = differs.map(|(key, _)| key.as_str()).collect();
-    format!("its {} differ", names.join(", "))
-}
-
-fn finish(
-    session: &Session,
-    arguments: &SweepArguments,
-    state: &State,
-    folder: &Path,
-    stopped: bool,
-) -> Result<Exit, Failure> {
-    let table = Table::of(state);
-    let shown = page::Page::of(&page_data(state, &table, folder));
-    let text = page::render(&shown).map_err(|error| Failure::failed(&error))?;
-    let path = folder.join(page::FILE);
-    atomic_file::write(&path, text.as_bytes()).map_err(|error| Failure::failed(&error))?;
-    show(session, arguments, state, folder);
-    let failures = trials::failures(state);
-    if stopped && failures.is_empty() {
-        let message = "the sweep is not finished; the same command with --resume goes on with it";
-        return Err(Failure::Interrupted(message.to_owned()));
-    }
-    if failures.is_empty() {
-        return Ok(Exit::Done);
-    }
-    // The document on stdout has the errors already.
-    if session.terminal.json {
-        return Ok(Exit::Failed);
-    }
-    Err(Failure::Failed(format!(
-        "{} of {} trials\n  {}",
-        failures.len(),
-        state.trials.len(),
-        failures.join("\n  ")
-    )))
-}
-
-fn page_data(state: &State, table: &Table, folder: &Path) -> page::Data {
-    let trial = |row: &crate::sweep::table::Row| page::Trial {
-        number: row.trial,
-        state: row.state,
-        values: row.values.clone(),
-        value: row.value,
-        error: row.error.clone(),
-        folder: trials::run_folder(folder, row.trial),
-    };
-    page::Data {
-        name: state.header.name.clone(),
-        recipe: state.header.recipe.display().to_string(),
-        metric: state.header.metric.clone(),
-        small_is_best: state.header.small_is_best,
-        keys: table.keys.clone(),
-        trials: table.rows.iter().map(trial).collect(),
-        best: best_command(state),
-    }
-}
-
-/// The command that runs the best trial again.
-fn best_command(state: &State) -> Option<String> {
-    let points = state.points(state.best()?);
-    let mut words = vec!["sft-run".to_owned(), state.header.recipe.display().to_string()];
-    words.extend(state.header.space.fixed.clone());
-    let values = sampler::typed(&state.header.space, &points);
-    words.extend(values.iter().flat_map(|(key, value)| trials::words(key, value)));
-    Some(words.join(" "))
-}
-
-fn show(session: &Session, arguments: &SweepArguments, state: &State, folder: &Path) {
-    let (table, terminal) = (Table::of(state), &session.terminal);
-    if terminal.json {
-        let mut document = table.json();
-        document["best"] = json!(state.best());
-        document["command"] = json!(best_command(state));
-        document["folder"] = json!(folder);
-        terminal.result(&format!("{document:#}"));
-    } else if arguments.csv {
-        terminal.result(&table.csv());
-    } else {
-        terminal.result(&table.text());
-        if let Some(command) = best_command(state) {
-            terminal
-                .result(&format!("\nbest: {command}\npage: {}", folder.join(page::FILE).display()));
-        }
-    }
 }

@@ -28,8 +28,10 @@ pub struct Data {
     pub metric: String,
     /// Whether small is best.
     pub small_is_best: bool,
-    /// The keys that differ between trials.
+    /// The keys that have several values.
     pub keys: Vec<String>,
+    /// Those of them whose values lie evenly in the logarithm.
+    pub log_keys: Vec<String>,
     /// The trials, best first.
     pub trials: Vec<Trial>,
     /// The command that runs the best trial again.
@@ -41,7 +43,7 @@ pub struct Data {
 pub struct Trial {
     /// Its number.
     pub number: usize,
-    /// `done`, `stopped`, `failed`, `running` or `open`.
+    /// `done`, `stopped`, `failed`, `running`, `waiting`, `interrupted` or `open`.
     pub state: &'static str,
     /// Its values by key.
     pub values: BTreeMap<String, String>,
@@ -61,8 +63,16 @@ pub struct Page {
     metric: String,
     small_is_best: bool,
     keys: Vec<String>,
+    /// For each key, whether its axis is logarithmic.
+    log: Vec<bool>,
     trials: Vec<Shown>,
     done: usize,
+    /// `done` when all trials are, `failed` when some did, `interrupted` otherwise.
+    badge: &'static str,
+    /// Trials that have a value to be drawn.
+    valued: usize,
+    /// Whether there is any curve.
+    has_curves: bool,
     /// Keys with their share of the metric's variance, largest first.
     importance: Vec<(String, f64)>,
     best: Option<String>,
@@ -96,6 +106,12 @@ impl Page {
         let shares = (0..data.keys.len()).map(|at| importance::share(&results, at));
         let mut importance: Vec<(String, f64)> = data.keys.iter().cloned().zip(shares).collect();
         importance.sort_by(|one, other| other.1.total_cmp(&one.1).then(one.0.cmp(&other.0)));
+        let failed = trials.iter().any(|trial| trial.state == "failed");
+        let badge = match results.len() {
+            all if all == trials.len() => "done",
+            _ if failed => "failed",
+            _ => "interrupted",
+        };
         let best = data.trials.first().filter(|trial| trial.state == "done");
         let recipe = best.and_then(|trial| RunRecord::read(&trial.folder).ok());
         Page {
@@ -104,12 +120,22 @@ impl Page {
             metric: data.metric.clone(),
             small_is_best: data.small_is_best,
             keys: data.keys.clone(),
+            log: data.keys.iter().map(|key| data.log_keys.contains(key)).collect(),
             done: results.len(),
+            badge,
+            valued: trials.iter().filter(|trial| trial.value.is_some_and(f64::is_finite)).count(),
+            has_curves: trials.iter().any(Shown::has_curves),
             importance,
             best: data.best.clone(),
             best_recipe: recipe.map(|record| record.recipe).unwrap_or_default(),
             trials,
         }
+    }
+}
+
+impl Shown {
+    fn has_curves(&self) -> bool {
+        !self.steps.is_empty() || !self.validation_steps.is_empty()
     }
 }
 
