@@ -29,3 +29,31 @@ function format(value) {
   if (size < 1e-3) return value.toExponential(2).replace(/\.?0+e/, "e");
   return String(Number(value.toPrecision(4)));
 }
+
+// The distance of about `count` ticks: 1, 2, 2.5 or 5 times a power of ten.
+function tickStep(low, high, count) {
+  const rough = (high - low) / count;
+  const power = Math.pow(10, Math.floor(Math.log10(rough)));
+  return [1, 2, 2.5, 5, 10].find((factor) => factor * power >= rough) * power;
+}
+
+function niceTicks(low, high, count) {
+  const step = tickStep(low, high, count);
+  const ticks = [];
+  for (let tick = Math.ceil(low / step - 1e-9) * step; tick <= high + step * 1e-6; tick += step) {
+    ticks.push(Math.abs(tick) < step * 1e-9 ? 0 : tick);
+  }
+  return ticks;
+}
+
+function logTicks(low, high) {
+  if (high / low < 20) return niceTicks(low, high, 6);
+  const ticks = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
+    for (const factor of [1, 2, 5]) {
+      const tick = factor * Math.pow(10, power);
+      if (tick >= low * 0.999 && tick <= high * 1.001) ticks.push(tick);
+    }
+  }
+  return ticks;
+}

@@ -30,17 +30,24 @@ pub fn trainings(trainings: &[Training]) -> String {
 }
 
 /// The names that [`training_column`] has numbers for.
-pub const TRAINING_ROWS: [&str; 6] =
-    ["steps", "first loss", "loss, last tenth", "best val_loss", "last val_loss", "tokens/s"];
+pub const TRAINING_ROWS: [&str; 6] = [
+    "steps",
+    "first logged loss",
+    "mean loss, last tenth",
+    "best val_loss",
+    "last val_loss",
+    "tokens/s",
+];
 
-/// A training as a column; `loss, last tenth` is the mean over the last tenth of the steps.
+/// A training as a column; `mean loss, last tenth` is the mean over the last tenth of the
+/// logged steps, as a sweep's `train_loss` is.
 pub fn training_column(training: &Training) -> Column<'_> {
     let head = if training.stage.is_empty() { "train" } else { &training.stage };
     let (steps, validations) = (&training.steps, &training.validations);
     let number = move |name: &str| match name {
         "steps" => steps.last().map(|step| step.step as f64),
-        "first loss" => steps.first().map(|step| step.reduced_train_loss),
-        "loss, last tenth" => last_loss(steps),
+        "first logged loss" => steps.first().map(|step| step.reduced_train_loss),
+        "mean loss, last tenth" => last_loss(steps),
         "best val_loss" => validations.iter().map(|one| one.val_loss).min_by(f64::total_cmp),
         "last val_loss" => validations.last().map(|one| one.val_loss),
         "tokens/s" => median(steps.iter().map(|step| step.tokens_per_second).collect()),

@@ -2,6 +2,7 @@
 
 use super::curves::Curves;
 use super::tables::{FreeText, MetricsTable, SampleTable};
+use crate::base::shell_words;
 use crate::report::numbers::{count, duration, quantity};
 use crate::report::record::{RunRecord, Training};
 use crate::report::summary::{RunState, StageState, StageSummary};
@@ -62,10 +63,10 @@ impl Page {
         Page {
             title: summary.name.clone(),
             state: summary.state,
-            state_label: run_label(summary.state),
+            state_label: summary.state.words(),
             error: summary.error.clone(),
             recipe_path: summary.recipe.clone(),
-            command: summary.command.join(" "),
+            command: shell_words::joined(summary.command.iter().map(String::as_str)),
             started: summary.started.replace('T', " ").replace('Z', " UTC"),
             duration: duration(summary.seconds),
             parameters: summary.parameters.map(count),
@@ -95,15 +96,6 @@ impl StageRow {
             fingerprint: stage.fingerprint.chars().take(8).collect(),
             facts: stage.facts.iter().map(|(name, value)| (name.clone(), *value)).collect(),
         }
-    }
-}
-
-fn run_label(state: RunState) -> &'static str {
-    match state {
-        RunState::Done => "done",
-        RunState::UpToDate => "up to date",
-        RunState::Failed => "failed",
-        RunState::Interrupted => "interrupted",
     }
 }
 

@@ -2,27 +2,15 @@
 const curves = JSON.parse(document.getElementById("curves").textContent);
 const margin = { left: 54, right: 12, top: 10, bottom: 24 };
 
-function niceTicks(low, high, count) {
-  const rough = (high - low) / count;
-  const power = Math.pow(10, Math.floor(Math.log10(rough)));
-  const step = [1, 2, 2.5, 5, 10].find((factor) => factor * power >= rough) * power;
-  const ticks = [];
-  for (let tick = Math.ceil(low / step - 1e-9) * step; tick <= high + step * 1e-6; tick += step) {
-    ticks.push(Math.abs(tick) < step * 1e-9 ? 0 : tick);
-  }
-  return ticks;
-}
-
-function logTicks(low, high) {
-  if (high / low < 20) return niceTicks(low, high, 6);
-  const ticks = [];
-  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
-    for (const factor of [1, 2, 5]) {
-      const tick = factor * Math.pow(10, power);
-      if (tick >= low * 0.999 && tick <= high * 1.001) ticks.push(tick);
-    }
-  }
-  return ticks;
+// The weight that makes the average lag by this share of a curve of so many points. A short curve is
+// shown as it is, until somebody asks for more.
+const SHORT = 50;
+const smoothing = document.getElementById("smooth");
+let asked = false;
+function weightFor(points) {
+  if (points < SHORT && !asked) return 0;
+  const lag = points * Number(smoothing.value) / 100;
+  return lag / (1 + lag);
 }
 
 // Exponential moving average with its start corrected, so that early values are not pulled to 0.
@@ -36,7 +24,8 @@ function smoothed(values, weight) {
   });
 }
 
-function seriesOf(kind, data, smooth) {
+function seriesOf(kind, data) {
+  const smooth = weightFor(data.steps.length);
   const train = (name, values, color, weight) => ({ name, x: data.steps, raw: values, y: smoothed(values, weight), color, smooth: weight > 0 });
   if (kind === "loss") {
     return [
@@ -79,7 +68,7 @@ function draw(figure) {
   const kind = figure.dataset.chart;
   const data = curves[Number(figure.dataset.group)];
   const isLog = kind === "loss" && document.getElementById("log").checked;
-  const all = seriesOf(kind, data, Number(document.getElementById("smooth").value));
+  const all = seriesOf(kind, data);
   figure.querySelectorAll("svg, .tip, .legend").forEach((old) => old.remove());
   const svg = element(figure, "svg", { role: "img", "aria-label": figure.querySelector("figcaption").textContent });
   const { width, height } = svg.getBoundingClientRect();
@@ -100,7 +89,11 @@ function draw(figure) {
   for (const series of all) {
     if (series.smooth) element(svg, "path", { class: "raw", stroke: series.color, d: path(series, series.raw, x, y) });
     element(svg, "path", { class: "curve", stroke: series.color, d: path(series, series.y, x, y) });
-    if (series.points && series.x.length <= 60) series.x.forEach((step, index) => {
+    const isNumber = (index) => Number.isFinite(series.y[index]);
+    series.x.forEach((step, index) => {
+      // A line needs two neighbours: a lone point would not be seen.
+      const lone = !isNumber(index - 1) && !isNumber(index + 1);
+      if (!isNumber(index) || !(lone || series.points && series.x.length <= 60)) return;
       element(svg, "circle", { class: "dot", r: 3.5, fill: series.color, cx: x(step), cy: y(series.y[index]) });
     });
   }
@@ -180,7 +173,7 @@ const drawAll = () => figures.forEach(draw);
 if (figures.length) {
   drawAll();
   addEventListener("resize", drawAll);
-  document.getElementById("smooth").addEventListener("input", drawAll);
+  smoothing.addEventListener("input", () => { asked = true; drawAll(); });
   document.getElementById("log").addEventListener("change", drawAll);
 }
 

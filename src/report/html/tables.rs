@@ -113,11 +113,15 @@ impl SampleTable {
         let mut stages: Vec<&String> = Vec::new();
         let mut order: Vec<Key<'_>> = Vec::new();
         let mut answers: BTreeMap<Key<'_>, BTreeMap<&str, Output>> = BTreeMap::new();
+        let mut seen: BTreeMap<(&str, Key<'_>), usize> = BTreeMap::new();
         for (stage, sample) in &record.samples {
             let Some(key) = Key::of(sample) else { continue };
             if !stages.contains(&stage) {
                 stages.push(stage);
             }
+            let count = seen.entry((stage, key)).or_default();
+            let key = Key { number: *count, ..key };
+            *count += 1;
             let known = answers.entry(key).or_insert_with(|| {
                 order.push(key);
                 BTreeMap::new()
@@ -138,18 +142,21 @@ impl SampleTable {
     }
 }
 
-/// What makes two stages' samples the same one.
+/// What makes two stages' samples the same one: equal texts, and as many equal ones before it in its
+/// stage. Rows of one stage are never the same one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key<'a> {
     task: Option<&'a str>,
     prompt: &'a str,
     expected: &'a str,
+    /// Equal ones before it in its stage.
+    number: usize,
 }
 
 impl<'a> Key<'a> {
     fn of(sample: &'a Sample) -> Option<Key<'a>> {
         let expected = sample.expected.as_deref()?;
-        Some(Key { task: sample.task.as_deref(), prompt: &sample.prompt, expected })
+        Some(Key { task: sample.task.as_deref(), prompt: &sample.prompt, expected, number: 0 })
     }
 }
 

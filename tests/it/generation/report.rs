@@ -243,6 +243,19 @@ fn the_page_shows_the_run_and_needs_nothing_else() {
 }
 
 #[test]
+fn rows_with_equal_texts_stay_rows_of_their_own() {
+    let folder = run_folder();
+    let mut record = RunRecord::read(folder.path()).expect("a run folder");
+    // Six rows with one prompt and one answer, as a choice that repeats its prompt has them.
+    let stages = ["train, step 4", "train, step 8"];
+    let rows =
+        stages.iter().flat_map(|stage| (0..6).map(|_| ((*stage).to_owned(), sample(1, true))));
+    record.samples = rows.collect();
+    let page = html::render(&record).expect("a page");
+    assert_eq!(page.matches("<tr data-hits=\"11\">").count(), 6, "both steps in one row");
+}
+
+#[test]
 fn text_of_the_run_is_escaped() {
     let folder = run_folder();
     let mut record = RunRecord::read(folder.path()).expect("a run folder");
