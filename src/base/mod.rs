@@ -1,5 +1,5 @@
-//! Small tools that every room may use: atomic files, content hashes, Python's spelling, named random streams,
-//! the known word that an unknown one is most like.
+//! Small tools that every room may use: atomic files, content hashes, the spelling of Python and of shells,
+//! named random streams, the known word that an unknown one is most like.
 
 pub mod atomic_file;
 pub mod canonical_json;
@@ -9,6 +9,7 @@ pub mod file_pattern;
 pub mod mapped_file;
 pub mod python_text;
 pub mod seed;
+pub mod shell_words;
 pub mod step_trace;
 pub mod suggest;
 pub mod template_size;

@@ -2,12 +2,13 @@
 
 use super::session::Session;
 use super::terminal::Paint;
+use crate::base::shell_words;
 use crate::report::numbers::duration;
 use crate::report::record::RunRecord;
 use crate::report::summary::{RunState, Summary};
 use crate::report::tables;
 use crate::spec::event::Sample;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Samples shown of each stage.
 const SAMPLES: usize = 4;
@@ -47,6 +48,7 @@ fn ending(summary: &Summary) -> String {
         RunState::UpToDate => "up to date, nothing to do".to_owned(),
         RunState::Failed => format!("failed after {seconds}"),
         RunState::Interrupted => format!("interrupted after {seconds}"),
+        RunState::Running => format!("running for {seconds}"),
     }
 }
 
@@ -90,16 +92,28 @@ fn shown(path: &Path) -> String {
 }
 
 fn next(session: &Session, summary: &Summary, folder: &Path) -> String {
-    let folder = shown(folder);
+    let quoted = |path: &Path| shell_words::quoted(&shown(path));
     let mut commands = Vec::new();
-    if summary.stages.iter().any(|stage| stage.kind == "train") {
-        commands.push(format!("sft-run generate {folder} --prompt \"…\""));
+    if let Some(model) = trained(summary, folder) {
+        commands.push(format!("sft-run generate {} --prompt \"…\"", quoted(&model)));
     }
-    commands.push(format!("sft-run plan {}   # what would run again, and why", summary.recipe));
-    commands.push(format!(
-        "sft-run runs {}",
-        shown(Path::new(&folder).parent().unwrap_or(Path::new(".")))
-    ));
+    let recipe = shell_words::quoted(&summary.recipe);
+    commands.push(format!("sft-run plan {recipe}   # what would run again, and why"));
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
+    commands.push(format!("sft-run runs {}", quoted(above.unwrap_or(Path::new(".")))));
     let lines: String = commands.iter().map(|command| format!("    {command}\n")).collect();
     format!("\n  {}\n{lines}", session.terminal.paint(Paint::Bold, "next"))
+}
+
+/// What `generate` finds the last training's model by: the run folder when its checkpoint is kept
+/// there, else the stage's output; none when nothing was trained.
+fn trained(summary: &Summary, folder: &Path) -> Option<PathBuf> {
+    let trainings = || summary.stages.iter().rev().filter(|stage| stage.kind == "train");
+    let has_checkpoint = |folder: &Path| folder.join("checkpoint").is_dir();
+    let kept = |name: &str| has_checkpoint(&folder.join("checkpoints").join(name));
+    if trainings().any(|stage| kept(&stage.name)) {
+        return Some(folder.to_owned());
+    }
+    let outputs = trainings().filter(|stage| !stage.output.is_empty());
+    outputs.map(|stage| PathBuf::from(&stage.output)).find(|output| has_checkpoint(output))
 }

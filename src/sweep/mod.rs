@@ -12,6 +12,6 @@ pub mod trlx;
 
 pub use driver::{Launch, Order, Outcome, drive};
 pub use journal::{Header, Journal, Line};
-pub use objective::{best_is_small, chosen, meant, numbers, reached};
+pub use objective::{best_is_small, chosen, numbers, reached};
 pub use space::{Axis, Domain, Space};
 pub use state::{State, TrialEnd};

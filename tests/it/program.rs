@@ -132,6 +132,7 @@ fn a_run_leaves_its_folder_and_the_second_does_nothing() {
     let files = ["report.html", "samples.jsonl", "events.jsonl", "recipe.resolved.yaml"];
     assert!(files.iter().all(|name| !desk.text(&format!("runs/tiny/{name}")).is_empty()));
     assert!(desk.path("runs/tiny/checkpoints/train/checkpoint/model-00000.safetensors").is_file());
+    assert_eq!(desk.text("runs/tiny/.running"), "", "the run came to its end");
     let (lock, summary) = (desk.text("tiny.lock"), desk.text("runs/tiny/summary.json"));
 
     let second = desk.run(&["tiny.yaml"], 0);
@@ -231,6 +232,24 @@ fn the_same_seed_gives_the_same_bits() {
     assert!(desk.states().iter().all(|(_, state)| state == "run"));
 }
 
+/// The state of a run in the middle of its training, of which every command tells the same.
+fn standing(desk: &Desk) -> String {
+    let list: Value = serde_json::from_str(&desk.run(&["runs", "--json"], 0)).unwrap();
+    let run = &list[0];
+    let (state, progress) = (word(&run["summary"]["state"]), &run["progress"]);
+    assert_eq!((&progress["stage"], &progress["steps"]), (&"train".into(), &300.into()), "{list}");
+    let step = progress["step"].as_u64().unwrap();
+    assert!((1..=300).contains(&step), "{step}");
+    let table = desk.run(&["runs"], 0);
+    assert!(table.contains(&format!("{state} (")) && table.contains(" of 300)"), "{table}");
+    let shown = desk.run(&[&["status"], LONG].concat(), 4);
+    let train = shown.lines().find(|line| line.contains("train  ")).unwrap();
+    assert!(train.contains(&state) && shown.contains(" of 300"), "{shown}");
+    let process = progress["process"].as_str().map(|words| words.starts_with("process "));
+    assert_eq!(process, (state == "running").then_some(true), "{progress}");
+    state
+}
+
 #[cfg(unix)]
 #[test]
 fn a_killed_run_goes_on_and_ends_with_the_same_bits() {
@@ -239,8 +258,10 @@ fn a_killed_run_goes_on_and_ends_with_the_same_bits() {
 
     let killed = Desk::new();
     let mut child = killed.in_the_middle();
+    assert_eq!(standing(&killed), "running");
     child.kill().unwrap();
     child.wait().unwrap();
+    assert_eq!(standing(&killed), "interrupted");
     assert!(!killed.path("runs/tiny/checkpoints").exists());
     assert!(killed.run(&["status", LONG[0], LONG[1], LONG[2]], 4).contains("interrupted"));
     let output = killed.run(LONG, 0);
@@ -253,6 +274,7 @@ fn a_killed_run_goes_on_and_ends_with_the_same_bits() {
     assert!(signal.success());
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert_eq!(stopped.json("runs/tiny/summary.json")["state"], "interrupted");
+    assert_eq!(standing(&stopped), "interrupted");
     assert!(stopped.run(LONG, 0).contains("going on after step"));
 
     let model = "runs/tiny/checkpoints/train/checkpoint/model-00000.safetensors";
@@ -503,4 +525,27 @@ fn compare_tells_differences_with_intervals_and_the_answers_that_changed() {
     assert!(evaluation["pairs"].as_u64().unwrap() > 10, "{evaluation}");
     assert_eq!(evaluation["differences"][0]["metric"], "exact_match");
     assert!(!evaluation["changed"].as_array().unwrap().is_empty());
+}
+
+#[cfg(unix)]
+#[test]
+fn the_commands_that_a_run_ends_with_can_be_typed() {
+    for (name, keeps) in [("a name", true), ("plain", false)] {
+        let desk = Desk::new();
+        let folder = format!("++exp_manager.explicit_log_dir='runs/{name}'");
+        let keep = format!("exp_manager.create_checkpoint_callback={keeps}");
+        let shown = desk.run(&["tiny.yaml", &folder, &keep, "trainer.max_steps=2"], 0);
+        let (_, next) = shown.split_once("next\n").unwrap();
+        for line in next.lines().filter(|line| line.contains("sft-run ")) {
+            let command = line.trim().replace("sft-run ", "\"$SFT_RUN\" ");
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &command]).env("SFT_RUN", env!("CARGO_BIN_EXE_sft-run"));
+            shell.current_dir(desk.path(".")).env_remove("SFT_RUN_CACHE").stdin(Stdio::null());
+            let output = shell.output().unwrap();
+            let told = text(&output.stderr);
+            // A plan with something to do ends with 4.
+            assert!(matches!(output.status.code(), Some(0 | 4)), "{command}\n{told}");
+        }
+        assert!(next.contains("sft-run generate"), "{next}");
+    }
 }

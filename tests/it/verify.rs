@@ -125,6 +125,10 @@ fn a_short_check_ends_after_its_steps() {
 fn an_accepted_difference_is_the_new_lock() {
     let desk = ran();
     edit(&desk, "tiny.yaml", "lr: 1e-3", "lr: 2e-3");
+    let words = ["verify", "tiny.yaml", "model.seed=8"];
+    let shown = desk.run(&words, 3);
+    assert!(!shown.contains("verified"), "{shown}");
+    assert!(shown.contains("sft-run verify tiny.yaml model.seed=8 --update"), "{shown}");
     let shown = desk.run(&["verify", "tiny.yaml", "--update"], 0);
     assert!(shown.contains("model.optim.lr") && shown.contains("the lock now says"), "{shown}");
     desk.run(&["verify", "tiny.yaml", "--steps", "2"], 0);

@@ -1,8 +1,8 @@
 //! `sft-run verify`: the recipe again, beside its lock.
 
 use crate::artifacts::{Lock, Store};
-use crate::base::atomic_file;
-use crate::base::suggest;
+use crate::base::{atomic_file, shell_words, suggest};
+use crate::cli::arguments::RecipeArguments;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::nodes;
@@ -107,7 +107,7 @@ fn accept(session: &Session, opened: &Opened, store: &Store) -> Result<(), Failu
 }
 
 /// Shows stages at work, and says nothing of those whose output is looked up again, nor why a
-/// stage runs: everything does.
+/// stage runs: everything does. What came of it stands in the table at the end.
 struct Work(Screen);
 
 impl Sink for Work {
@@ -115,7 +115,11 @@ impl Sink for Work {
         match event {
             Event::StageReused { .. } => {}
             Event::StageStarted { stage, kind, .. } => {
-                self.0.emit(Event::StageStarted { stage, kind, reason: "verified".to_owned() });
+                self.0.emit(Event::StageStarted {
+                    stage,
+                    kind,
+                    reason: "to be compared with the lock".to_owned(),
+                });
             }
             other => self.0.emit(other),
         }
@@ -164,7 +168,6 @@ fn text(
     for stage in &verdict.stages {
         text += &line(terminal, stage, width);
     }
-    let recipe = arguments.recipe.recipe.display();
     text += &match verdict.first_difference() {
         None => format!("{} the same\n", terminal.paint(Paint::Green, "✓")),
         Some(_) if updated => {
@@ -173,13 +176,28 @@ fn text(
         Some((stage, findings)) => {
             let cause = findings.first().map(ToString::to_string).unwrap_or_default();
             format!(
-                "{} `{}` is the first to differ: {cause}\n  sft-run verify {recipe} --update   accepts it\n",
+                "{} `{}` is the first to differ: {cause}\n  {}   accepts it\n",
                 terminal.paint(Paint::Red, "✗"),
-                stage.stage
+                stage.stage,
+                accepting(&arguments.recipe)
             )
         }
     };
     text
+}
+
+/// The command that makes what this very recipe, with its changes, comes to the lock.
+fn accepting(recipe: &RecipeArguments) -> String {
+    let path = |path: &Path| path.display().to_string();
+    let mut words = vec!["sft-run".to_owned(), "verify".to_owned(), path(&recipe.recipe)];
+    words.extend(recipe.overrides.iter().cloned());
+    let options = &recipe.options;
+    words.extend(options.variables.iter().flat_map(|given| ["--var".to_owned(), given.clone()]));
+    words.extend(options.hparams.iter().flat_map(|json| ["--hparams".to_owned(), json.clone()]));
+    let cache = options.cache_dir.iter();
+    words.extend(cache.flat_map(|folder| ["--cache-dir".to_owned(), path(folder)]));
+    words.push("--update".to_owned());
+    shell_words::joined(words.iter().map(String::as_str))
 }
 
 fn line(terminal: &Terminal, stage: &StageVerdict, width: usize) -> String {
