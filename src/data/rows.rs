@@ -168,6 +168,9 @@ fn use_line<T>(
     work(&Row::parse(text)?)
 }
 
+/// What some programs write before the first line of a UTF-8 file.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Lines that are not empty, with their numbers from 1.
 struct Lines {
     path: PathBuf,
@@ -194,6 +197,9 @@ impl Lines {
             self.number += 1;
             while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
                 line.pop();
+            }
+            if self.number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+                line.drain(..BYTE_ORDER_MARK.len());
             }
             if !line.trim_ascii().is_empty() {
                 chunk.push((self.number, line));

@@ -8,7 +8,9 @@ use crate::data::samples::{self, Sample, SampleMaker};
 use crate::data::tokenizer::{self, Tokenizer};
 pub use crate::data::tokenizer::{TrainRequest, TrainText};
 use crate::spec::event::{Event, Sink};
-use crate::spec::job::{Format, RowSource, Split, TokenizeJob, TokenizeStage, TokenizerKind};
+use crate::spec::job::{
+    Format, RowSource, Split, SplitRule, TokenizeJob, TokenizeStage, TokenizerKind,
+};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,9 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+    /// A file of rows holds none.
+    #[error("`{}` has no rows: fill it, or take it out of the sources", .0.display())]
+    NoRows(PathBuf),
     /// The rows give nothing to learn from.
     #[error("no row gives a sample for training: check `split` and `share` of the sources")]
     NothingToTrain,
@@ -57,6 +62,7 @@ pub fn run(
             return Err(super::Error::Stopped(format!("{} rows", work.rows)));
         }
     }
+    work.tell_of_empty_splits(&job.stage.sources);
     let facts = work.finish()?;
     let saved = as_in_samples(tokenizer, &job.stage).save(&folders.output.join("tokenizer"));
     saved.map_err(Error::from)?;
@@ -148,7 +154,11 @@ impl<'a> Work<'a> {
     ) -> Result<Work<'a>, Error> {
         let mut all_rows = 0;
         for path in paths {
-            all_rows += rows::count(path)? as u64;
+            let rows = rows::count(path)? as u64;
+            if rows == 0 {
+                return Err(Error::NoRows(path.to_path_buf()));
+            }
+            all_rows += rows;
         }
         let mut splits = BTreeMap::new();
         for split in Split::ALL {
@@ -194,6 +204,25 @@ impl<'a> Work<'a> {
         let (done, total) = (self.rows, self.all_rows);
         self.sink.emit(Event::Progress { task, done, total, unit });
         Ok(())
+    }
+
+    /// Splits that sources send rows to, and that got none: whoever reads them later finds nothing.
+    fn tell_of_empty_splits(&self, sources: &[RowSource]) {
+        for (split, output) in self.splits.iter().filter(|(split, _)| **split != Split::Train) {
+            let gives = |source: &RowSource| match &source.split {
+                SplitRule::All(all) => all == split,
+                SplitRule::ByHash { validation, test, .. } => {
+                    *(if *split == Split::Validation { validation } else { test }) > 0.0
+                }
+            };
+            if output.counts.samples == 0 && sources.iter().any(gives) {
+                let name = split.name();
+                let text = format!(
+                    "the {name} split got no sample: there is nothing to evaluate on it; raise its share in `split`"
+                );
+                self.sink.emit(Event::Note { text });
+            }
+        }
     }
 
     fn finish(self) -> Result<BTreeMap<String, f64>, Error> {

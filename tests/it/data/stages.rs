@@ -109,12 +109,21 @@ impl Place {
     }
 
     fn tokenize(&self, output: &str, sink: &dyn Sink) -> Result<Outcome, stages::Error> {
+        self.tokenize_by(&tokenize_job(), output, sink)
+    }
+
+    fn tokenize_by(
+        &self,
+        job: &Job,
+        output: &str,
+        sink: &dyn Sink,
+    ) -> Result<Outcome, stages::Error> {
         let inputs = [
             ("rows.0", self.path("rows.jsonl")),
             ("tokenizer.vocab_file", fixture("gpt2/vocab.json")),
             ("tokenizer.merge_file", fixture("gpt2/merges.txt")),
         ];
-        self.run_with(&tokenize_job(), &inputs, output, sink)
+        self.run_with(job, &inputs, output, sink)
     }
 }
 
@@ -312,10 +321,67 @@ fn bad_rows_are_counted_and_shown_with_their_lines() {
 
 #[test]
 fn nothing_to_learn_is_an_error() {
-    let error = Place::new("").tokenize("out", &Silent).unwrap_err().to_string();
+    let mut job = tokenize_job();
+    if let Job::Tokenize(job) = &mut job {
+        job.stage.sources[0].split = SplitRule::All(Split::Test);
+    }
+    let error = Place::new(&rows(20)).tokenize_by(&job, "out", &Silent).unwrap_err().to_string();
     assert_eq!(
         error,
         "no row gives a sample for training: check `split` and `share` of the sources"
+    );
+}
+
+#[test]
+fn a_file_without_rows_is_an_error() {
+    for text in ["", "\n\n", "\u{feff}"] {
+        let error = Place::new(text).tokenize("out", &Silent).unwrap_err().to_string();
+        assert!(error.ends_with("has no rows: fill it, or take it out of the sources"), "{error}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_passed_over() {
+    let [plain, marked] = [String::new(), "\u{feff}".to_owned()].map(|start| {
+        let outcome = Place::new(&(start + &rows(200))).tokenize("out", &Silent).unwrap();
+        outcome.facts
+    });
+    assert_eq!(plain, marked);
+}
+
+#[test]
+fn a_promised_split_that_got_no_rows_is_told() {
+    // One row that goes to training: none is left for the other two.
+    let all = rows(20);
+    let told: Vec<String> = all
+        .lines()
+        .find_map(|row| {
+            let events = Events::default();
+            Place::new(row).tokenize("out", &events).ok()?;
+            let events = events.0.into_inner().unwrap().into_iter();
+            let notes = events.filter_map(|event| match event {
+                Event::Note { text } => Some(text),
+                _ => None,
+            });
+            Some(notes.collect())
+        })
+        .unwrap();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].starts_with("the validation split got no sample"), "{told:?}");
+    assert!(told[1].starts_with("the test split got no sample"), "{told:?}");
+}
+
+#[test]
+fn null_is_told_before_training_with_the_number_of_rows() {
+    let mut text = rows(20);
+    text += "{\"term\": \"x\", \"gloss\": \"g\", \"kind\": null}\n";
+    let place = Place::new(&text);
+    let error = place.tokenize("out", &Silent).unwrap_err().to_string();
+    let error = error.replace(&place.path("rows.jsonl").display().to_string(), "ROWS");
+    assert_eq!(
+        error,
+        "1 of 21 rows of `ROWS` cannot be used:\nROWS:21: its field `kind` is null: leave such rows \
+         out, or write `{{ kind or '' }}`"
     );
 }
 
