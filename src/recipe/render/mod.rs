@@ -2,9 +2,11 @@
 
 mod context;
 mod file;
+mod names;
 
 pub(crate) use context::{Context, is_declared, variable};
 pub(crate) use file::{Rendered, is_template, render_file};
+pub(crate) use names::Flaw;
 
 use super::path::Path;
 use super::place::Place;
@@ -16,6 +18,7 @@ use crate::base::suggest::did_you_mean;
 use crate::base::template_size::{MAX_CODE, MAX_TAGS, code_length, too_much};
 use minijinja::{Environment, Error, ErrorKind, Value as Dynamic};
 use serde_yaml::Value;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -60,35 +63,59 @@ fn environment<'s>(fuel: u64) -> Environment<'s> {
 const OF_A_SAMPLE: [&str; 3] = ["prompt", "expected", "output"];
 
 /// What is wrong with a metric's expression, if anything: its form, or a name that no sample has.
-pub(crate) fn check_expression(source: &str) -> Result<(), String> {
+pub(crate) fn check_expression(source: &str) -> Result<(), Flaw> {
     let environment = environment(FUEL);
-    let parsed = environment.compile_expression(source).map_err(|error| error.to_string())?;
+    let undeclared = expression_names(&environment, source)?;
     let globals: Vec<&str> = environment.globals().map(|(name, _)| name).collect();
     let known = |name: &str| OF_A_SAMPLE.contains(&name) || globals.contains(&name);
-    match parsed.undeclared_variables(false).into_iter().find(|name| !known(name)) {
-        Some(name) => Err(format!("a sample has no `{name}`")),
+    match undeclared.into_iter().find(|name| !known(name)) {
+        Some(name) => Err(Flaw {
+            meant: did_you_mean(&name, OF_A_SAMPLE),
+            reason: format!("a sample has no `{name}`"),
+        }),
         None => Ok(()),
     }
 }
 
-/// What is wrong with the form of an expression over the fields of a row, if anything.
-pub(crate) fn check_syntax(source: &str) -> Result<(), String> {
-    let environment = environment(FUEL);
-    environment.compile_expression(source).map(|_| ()).map_err(|error| error.to_string())
+/// What is wrong with an expression over the fields of a row, if anything.
+pub(crate) fn check_syntax(source: &str) -> Result<(), Flaw> {
+    expression_names(&environment(FUEL), source).map(|_| ())
 }
 
-/// What is wrong with the form of a template over the fields of a row, if anything.
-pub(crate) fn check_template(source: &str) -> Result<(), String> {
+/// The names that an expression reads; those of filters and the like exist.
+fn expression_names(environment: &Environment<'_>, source: &str) -> Result<HashSet<String>, Flaw> {
+    if code_length(source) > MAX_CODE {
+        return Err(format!("it has more than {MAX_CODE} bytes").into());
+    }
+    let parsed = catch(|| environment.compile_expression(source));
+    let parsed = parsed.map_err(|error| error.to_string())?;
+    let undeclared = parsed.undeclared_variables(false);
+    names::check(environment, source, &undeclared, names::Beside::default())?;
+    Ok(undeclared)
+}
+
+/// What is wrong with a template over the fields of a row, if anything.
+pub(crate) fn check_template(source: &str) -> Result<(), Flaw> {
+    template(source, names::Beside::default())
+}
+
+/// What is wrong with a chat template, if anything.
+pub(crate) fn check_chat_template(source: &str) -> Result<(), Flaw> {
+    let beside =
+        names::Beside { filters: &["generation"], functions: &["raise_exception", "strftime_now"] };
+    template(&with_filters(source).0, beside)
+}
+
+fn template(source: &str, beside: names::Beside) -> Result<(), Flaw> {
     if too_much(source).is_some() {
-        return Err(format!("more than {MAX_TAGS} tags, or one of more than {MAX_CODE} bytes"));
+        let reason = format!("more than {MAX_TAGS} tags, or one of more than {MAX_CODE} bytes");
+        return Err(reason.into());
     }
     let environment = environment(FUEL);
-    environment.template_from_str(source).map(|_| ()).map_err(|error| error.to_string())
-}
-
-/// What is wrong with the form of a chat template, if anything.
-pub(crate) fn check_chat_template(source: &str) -> Result<(), String> {
-    check_template(&with_filters(source).0)
+    let parsed = catch(|| environment.template_from_str(source));
+    let parsed = parsed.map_err(|error| error.to_string())?;
+    let undeclared = parsed.undeclared_variables(false);
+    names::check(&environment, &names::of_template(source), &undeclared, beside)
 }
 
 /// A problem, and the part of the expression that it is about.

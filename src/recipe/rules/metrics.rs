@@ -2,7 +2,7 @@
 
 use crate::recipe::findings::Findings;
 use crate::recipe::path::Path;
-use crate::recipe::render;
+use crate::recipe::render::{self, Flaw};
 use crate::spec::metric::MetricName;
 use crate::spec::recipe::{MetricChoice, OwnMetric};
 
@@ -21,12 +21,13 @@ pub(super) fn check(metrics: &[MetricChoice], path: &Path, findings: &mut Findin
                 .help("write it in the syntax of Rust's `regex`; there are no look-arounds");
         }
         if let Some(expression) = &own.expression
-            && let Err(reason) = render::check_expression(expression)
+            && let Err(Flaw { reason, meant }) = render::check_expression(expression)
         {
             let message = format!("metric `{}`: {reason}", own.name);
+            let advice = "write a minijinja expression over `prompt`, `expected` and `output`";
             findings
                 .error("recipe::expression", path.key("expression"), "no expression", message)
-                .help("write a minijinja expression over `prompt`, `expected` and `output`");
+                .help(meant.as_deref().unwrap_or(advice));
         }
     }
 }

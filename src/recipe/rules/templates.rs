@@ -1,8 +1,8 @@
-//! Templates and expressions over rows: whether they can be read at all.
+//! Templates and expressions over rows: whether they can be read, and name what exists.
 
 use crate::recipe::findings::Findings;
 use crate::recipe::path::Path;
-use crate::recipe::render;
+use crate::recipe::render::{self, Flaw};
 use crate::spec::recipe::stage::TOKENIZERS_TEMPLATE;
 use crate::spec::recipe::{Model, Task};
 
@@ -20,10 +20,11 @@ pub(super) fn of_task(task: &Task, path: &Path, findings: &mut Findings) {
 
 /// A template over a row's fields, the value of `key` in the section at `path`.
 pub(super) fn of_row(template: &str, path: &Path, key: &str, findings: &mut Findings) {
-    if let Err(reason) = render::check_template(template) {
+    if let Err(Flaw { reason, meant }) = render::check_template(template) {
+        let advice = "write a minijinja template over the row's fields, such as `{{ question }}`";
         findings
             .error("recipe::template", path.key(key), "no template", format!("`{key}`: {reason}"))
-            .help("write a minijinja template over the row's fields, such as `{{ question }}`");
+            .help(meant.as_deref().unwrap_or(advice));
     }
 }
 
@@ -32,21 +33,23 @@ pub(super) fn of_chat(template: &str, path: &Path, findings: &mut Findings) {
     if template == TOKENIZERS_TEMPLATE {
         return;
     }
-    if let Err(reason) = render::check_chat_template(template) {
+    if let Err(Flaw { reason, meant }) = render::check_chat_template(template) {
         let message = format!("`chat_template`: {reason}");
+        let advice = "write a Hugging Face chat template, a Jinja template over `messages`";
         findings
             .error("recipe::template", path.key("chat_template"), "no template", message)
-            .help("write a Hugging Face chat template, a Jinja template over `messages`");
+            .help(meant.as_deref().unwrap_or(advice));
     }
 }
 
 /// An expression over a row's fields.
 pub(super) fn expression(source: &str, path: &Path, key: &str, findings: &mut Findings) {
-    if let Err(reason) = render::check_syntax(source) {
+    if let Err(Flaw { reason, meant }) = render::check_syntax(source) {
         let message = format!("`{key}`: {reason}");
+        let advice = "write a minijinja expression over the row's fields, such as `endings`";
         findings
             .error("recipe::expression", path.key(key), "no expression", message)
-            .help("write a minijinja expression over the row's fields, such as `endings`");
+            .help(meant.as_deref().unwrap_or(advice));
     }
 }
 
