@@ -3,7 +3,7 @@
 use super::emit;
 use super::interpolate::interpolate;
 use super::problem::Problem;
-use super::resolve::{Request, compose};
+use super::resolve::{Request, compose, with_hydra, without_hydra};
 use super::tree::{Data, Node};
 use crate::base::suggest::did_you_mean;
 
@@ -26,7 +26,9 @@ pub struct View<'a> {
 pub fn config_text(request: &Request, view: &View) -> Result<String, Vec<Problem>> {
     let mut composed = compose(request)?;
     if view.resolve {
-        let interpolated = interpolate(&composed.tree, request.environment);
+        let hydra = without_hydra(&mut composed.tree);
+        let mut interpolated = interpolate(&composed.tree, request.environment);
+        with_hydra(&mut interpolated.tree, hydra);
         if !interpolated.problems.is_empty() {
             return Err(composed.explained(interpolated.problems));
         }

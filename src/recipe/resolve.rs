@@ -68,17 +68,34 @@ pub struct Resolved {
 
 /// Reads, renders, overrides and resolves a recipe.
 pub fn resolve(request: &Request) -> Result<Resolved, Vec<Problem>> {
-    let composed = compose(request)?;
+    let mut composed = compose(request)?;
+    let hydra = without_hydra(&mut composed.tree);
     let interpolated = interpolate(&composed.tree, request.environment);
     let mut problems = interpolated.problems;
     problems.extend(missing(&interpolated.missing));
-    let tree = interpolated.tree;
+    let mut tree = interpolated.tree;
+    with_hydra(&mut tree, hydra);
     problems.extend(too_large(&tree, &composed.files));
     if !problems.is_empty() {
         return Err(composed.explained(problems));
     }
     let Composed { files, rendered, .. } = composed;
     Ok(Resolved { values: tree.to_value(), marks: tree.marks(), files, rendered })
+}
+
+/// Takes Hydra's settings of itself out: its interpolations (`${now:…}`) are read by Hydra alone.
+pub(crate) fn without_hydra(tree: &mut Node) -> Option<Node> {
+    match &mut tree.data {
+        Data::Map(map) => map.remove("hydra"),
+        _ => None,
+    }
+}
+
+/// Puts them back, at the end.
+pub(crate) fn with_hydra(tree: &mut Node, hydra: Option<Node>) {
+    if let (Some(hydra), Data::Map(map)) = (hydra, &mut tree.data) {
+        map.insert(Value::from("hydra"), hydra);
+    }
 }
 
 /// A recipe with everything applied except its interpolations.

@@ -97,13 +97,11 @@ pub(super) fn refused(resolved: &Resolved) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (path, value) in leaves(&resolved.values) {
         let Some(key) = find(&table, &path) else { continue };
-        let Some((_, reason)) = key.refused.filter(|(when, _)| when.holds(value)) else { continue };
-        let place = resolved.marks.get(&path).and_then(|marks| marks.value.place());
-        let written = serde_yaml::to_string(value).unwrap_or_default();
-        let message = match value {
-            Value::Sequence(_) | Value::Mapping(_) => format!("`{path}` cannot be set here"),
-            _ => format!("`{path}` cannot be {}", written.trim()),
+        let Some((when, reason)) = key.refused.filter(|(when, _)| when.holds(value)) else {
+            continue;
         };
+        let place = resolved.marks.get(&path).and_then(|marks| marks.value.place());
+        let message = when.message(&path, value);
         problems.push(
             Problem::error("recipe::refused", message)
                 .at(place, "refused")
@@ -112,6 +110,32 @@ pub(super) fn refused(resolved: &Resolved) -> Vec<Problem> {
         );
     }
     problems
+}
+
+/// Whether the schema allows a key, or a section, at a path.
+pub(super) fn is_known(path: &Path) -> bool {
+    let name = normal(path);
+    all().iter().any(|key| lies_on(&name, &key.path) || lies_on(&key.path, &name))
+}
+
+/// The names of the keys right below a section.
+pub(super) fn below(section: &Path) -> BTreeSet<String> {
+    let section = normal(section);
+    let steps = section.split('.').filter(|step| !step.is_empty()).count();
+    let table = all().into_iter().filter(|key| lies_on(&section, &key.path));
+    let next = table.filter_map(|key| Some(key.path.split('.').nth(steps)?.to_owned()));
+    next.map(|name| name.trim_end_matches("[]").to_owned()).filter(|name| name != "NAME").collect()
+}
+
+/// Whether the way to `below` begins with all of `above`; `NAME` is any name.
+fn lies_on(above: &str, below: &str) -> bool {
+    let mut steps = below.split('.');
+    above.split('.').filter(|step| !step.is_empty()).all(|step| {
+        steps.next().is_some_and(|other| {
+            let same = step.trim_end_matches("[]") == other.trim_end_matches("[]");
+            same || [step, other].contains(&"NAME")
+        })
+    })
 }
 
 fn find<'a>(table: &'a [Key], path: &Path) -> Option<&'a Key> {

@@ -1,5 +1,6 @@
 //! Values that are refused, each with what to do instead.
 
+use crate::recipe::path::Path;
 use serde_yaml::Value;
 
 /// Which values of a key are refused. Null never is.
@@ -19,6 +20,9 @@ pub enum When {
     OneOf(&'static [&'static str]),
     /// Any text but these.
     NotOneOf(&'static [&'static str]),
+    /// Hydra's list of files, when it has one to put in: more than `_self_`, than options without a
+    /// choice, and than what is about Hydra itself.
+    NamesFiles,
 }
 
 impl When {
@@ -36,6 +40,21 @@ impl When {
             When::AboveOne => value.as_f64().is_some_and(|number| number > 1.0),
             When::OneOf(names) => value.as_str().is_some_and(|text| names.contains(&text)),
             When::NotOneOf(names) => value.as_str().is_some_and(|text| !names.contains(&text)),
+            When::NamesFiles => !files(value).is_empty(),
+        }
+    }
+
+    /// What is wrong with the value of `path`.
+    pub(super) fn message(&self, path: &Path, value: &Value) -> String {
+        match (self, value) {
+            (When::NamesFiles, _) => {
+                format!("`{path}` names files: {}", files(value).join(", "))
+            }
+            (_, Value::Sequence(_) | Value::Mapping(_)) => format!("`{path}` cannot be set here"),
+            _ => {
+                let written = serde_yaml::to_string(value).unwrap_or_default();
+                format!("`{path}` cannot be {}", written.trim())
+            }
         }
     }
 
@@ -49,8 +68,29 @@ impl When {
             When::AboveOne => "when above 1".to_owned(),
             When::OneOf(names) => format!("when {}", names.join(", ")),
             When::NotOneOf(names) => format!("unless {}", names.join(", ")),
+            When::NamesFiles => "when it names other files than `_self_`".to_owned(),
         }
     }
+}
+
+/// The files that Hydra would look for, as the list names them: `base`, or `optim: adam`.
+fn files(defaults: &Value) -> Vec<String> {
+    let name = |item: &Value| match item {
+        Value::String(name) if name == "_self_" => Vec::new(),
+        Value::Mapping(groups) => {
+            let text = |key: &Value| key.as_str().unwrap_or_default().to_owned();
+            let chosen = groups
+                .iter()
+                .filter(|(group, choice)| !choice.is_null() && !text(group).contains("hydra/"));
+            chosen.map(|(group, choice)| format!("{}: {}", text(group), shown(choice))).collect()
+        }
+        other => vec![shown(other)],
+    };
+    defaults.as_sequence().into_iter().flatten().flat_map(name).collect()
+}
+
+fn shown(value: &Value) -> String {
+    value.as_str().map_or_else(|| serde_json::to_string(value).unwrap_or_default(), str::to_owned)
 }
 
 const NEMO_FILES: &str = "a `.nemo` file for each checkpoint is not written: `save_nemo_on_train_end` writes one at the end, `sft-run convert` makes one of any checkpoint";
@@ -70,6 +110,11 @@ pub(super) const VALUES: &[(&str, When, &str)] = &[
         "compat",
         When::Set,
         "NeMo's own rules are not built: remove the key; the README lists the differences (\"Differences from NeMo\"), of which `repetition_penalty_rule: nemo` in gen_kwargs can be had",
+    ),
+    (
+        "defaults",
+        When::NamesFiles,
+        "Hydra's search for files is not built: name them by their paths, `extends: [base.yaml]`, and remove `defaults`",
     ),
     ("trainer.max_time", When::Set, TIME_LIMIT),
     ("trainer.limit_train_batches", When::Set, "the length of the run is `trainer.max_steps`"),

@@ -51,6 +51,7 @@ pub(super) const GROUPS: &[Group] = &[
     honoured("", "name restore_from_path vars extends"),
     honoured("sweep", "parameters.NAME sampler trials seed metric mode asha"),
     honoured("", "verify.steps verify.tolerances.NAME notify.on_success notify.on_failure"),
+    no_effect("", "defaults hydra", "it sets up Hydra, which is not used"),
     refused("", "compat"),
     // trainer
     honoured(

@@ -36,7 +36,7 @@ pub use stage::{
 pub use sweep::Sweep;
 pub use tokenizer::Tokenizer;
 pub use trainer::Trainer;
-pub use union::{Amount, DataPrefix, FreeForm, Texts, Weighted};
+pub use union::{Amount, DataPrefix, FreeForm, FreeList, Texts, Weighted};
 pub use verify::Verify;
 
 use schemars::JsonSchema;
@@ -66,6 +66,10 @@ pub struct Recipe {
     pub vars: Option<FreeForm>,
     /// A recipe, or several, that this one is laid over.
     pub extends: Option<Texts>,
+    /// Hydra's list of files that are put together; only `_self_` may stand in it.
+    pub defaults: Option<FreeList>,
+    /// Hydra's settings of itself.
+    pub hydra: Option<FreeForm>,
     /// Values to try, for `sft-run sweep`.
     pub sweep: Option<Sweep>,
     /// What `sft-run verify` compares.

@@ -31,6 +31,30 @@ impl JsonSchema for FreeForm {
     }
 }
 
+/// A list whose items are another program's own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FreeList(pub Vec<Value>);
+
+impl<'de> Deserialize<'de> for FreeList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(FreeList)
+    }
+}
+
+impl JsonSchema for FreeList {
+    fn schema_name() -> Cow<'static, str> {
+        "FreeList".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "array"})
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+}
+
 impl<'de> Deserialize<'de> for PrecisionName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = match Value::deserialize(deserializer)? {
