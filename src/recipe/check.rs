@@ -106,6 +106,7 @@ fn typed(resolved: &Resolved) -> Result<Recipe, Vec<Problem>> {
         let path = path_of(error.path());
         let marks = resolved.marks.get(&path);
         let told = error.inner().to_string();
+        let told = whole_number(&told).unwrap_or(told);
         // Our own messages say what to do after `; ` (see `spec::recipe::union`).
         let (message, help) = match told.split_once("; ") {
             Some((message, help)) => (message.to_owned(), help.to_owned()),
@@ -117,6 +118,18 @@ fn typed(resolved: &Resolved) -> Result<Recipe, Vec<Problem>> {
             .about(path);
         vec![problem]
     })
+}
+
+/// The words for a number with a point where a whole number belongs: the schema lets `100.0` pass.
+fn whole_number(told: &str) -> Option<String> {
+    let (number, expected) =
+        told.strip_prefix("invalid type: floating point `")?.split_once('`')?;
+    let whole = ["expected i", "expected u"].iter().any(|kind| expected.contains(kind));
+    let advice = match number.strip_suffix(".0") {
+        Some(written) => format!("write {written}"),
+        None => "round it".to_owned(),
+    };
+    whole.then(|| format!("it must be a whole number, not {number}; {advice}"))
 }
 
 fn path_of(path: &serde_path_to_error::Path) -> Path {

@@ -197,7 +197,9 @@ fn validation(trainer: &Trainer, findings: &mut Findings) {
                 "lint::validation_beyond_run",
                 "trainer.val_check_interval",
                 format!("every {interval} steps"),
-                format!("the run ends after {steps} steps, before the first validation"),
+                format!(
+                    "the run ends after {steps} steps, sooner than every {interval}: it is validated only at its end"
+                ),
             )
             .with("trainer.max_steps", format!("{steps} steps"))
             .help(format!("set trainer.val_check_interval to at most {steps}"));

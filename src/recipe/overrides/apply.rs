@@ -2,8 +2,9 @@
 
 use super::element::Action;
 use super::{Ready, shown};
-use crate::base::suggest::did_you_mean;
+use crate::base::suggest::{did_you_mean, nearest};
 use crate::recipe::interpolate::is_interpolated;
+use crate::recipe::keys;
 use crate::recipe::path::{Path, Step};
 use crate::recipe::place::Origin;
 use crate::recipe::problem::Problem;
@@ -68,10 +69,10 @@ impl Ready {
             }
             Data::Map(map) => {
                 let near = did_you_mean(step, map.keys());
-                let add = (self.action == Action::Change)
-                    .then(|| format!("to add it: +{}", shown(&self.text)));
-                let help = [near, add].into_iter().flatten().collect::<Vec<_>>().join(" ");
-                let help = Some(help).filter(|help| !help.is_empty());
+                let help = match self.action {
+                    Action::Change => advice(near, &path_of(&self.key), &self.text),
+                    _ => near,
+                };
                 (format!("`{at}` is not in the recipe"), help)
             }
         };
@@ -172,17 +173,46 @@ fn put(present: &mut Node, value: Node, strict: bool, ready: &Ready) -> Applied 
         return Ok(());
     }
     if strict {
-        let inside = Path(ready.key.iter().map(|key| Step::Key(key.clone())).collect());
+        let inside = path_of(&ready.key);
         if let Some((path, near)) = new_key(present, &value, &inside) {
-            let help = near.map(|near| format!("{near} ")).unwrap_or_default();
-            let help = format!("{help}to add it: +{}", shown(&ready.text));
+            let help = advice(near, &path, &ready.text);
             let message = format!("`{path}` is not in the recipe");
             let problem = ready.problem("override::unknown_key", message);
-            return Err(Box::new(problem.help(help)));
+            return Err(Box::new(problem.help_if(help)));
         }
     }
     merge(present, value);
     Ok(())
+}
+
+fn path_of(key: &[String]) -> Path {
+    let step =
+        |step: &String| list_index(step).map_or_else(|| Step::Key(step.clone()), Step::Index);
+    Path(key.iter().map(step).collect())
+}
+
+/// What to do about a key that the recipe lacks: `+` adds only what the schema knows.
+fn advice(near: Option<String>, path: &Path, text: &str) -> Option<String> {
+    if keys::is_known(path) {
+        let near = near.map(|near| format!("{near} ")).unwrap_or_default();
+        return Some(format!("{near}to add it: +{}", shown(text)));
+    }
+    near.or_else(|| meant(path)).or_else(|| Some("`sft-run schema --keys` lists every key".into()))
+}
+
+/// `did you mean …?` with the whole key, its first unknown step replaced by a known one.
+fn meant(path: &Path) -> Option<String> {
+    let known = |count: usize| keys::is_known(&Path(path.0[..count].to_vec()));
+    let at = (0..path.0.len()).find(|at| !known(at + 1))?;
+    let (section, Step::Key(step)) = (Path(path.0[..at].to_vec()), path.0.get(at)?) else {
+        return None;
+    };
+    let names = keys::below(&section);
+    let best = nearest(step, names.iter().map(String::as_str))?;
+    let rest = path.0.get(at + 1..).unwrap_or_default();
+    let whole = section.0.iter().cloned().chain([Step::Key(best.to_owned())]);
+    let whole = Path(whole.chain(rest.iter().cloned()).collect());
+    Some(format!("did you mean `{whole}`?"))
 }
 
 /// The first key of a value that the present mapping lacks.

@@ -129,6 +129,7 @@ impl Parser<'_> {
                 "this operator does not exist here",
                 "write the new value; a list grows with key+=[item]",
             ),
+            Some(':') => ("`=` is missing", "write KEY=VALUE, without a colon"),
             Some(found) => return Err(self.unexpected(found)),
             None => (
                 "`=` is missing",

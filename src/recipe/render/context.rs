@@ -29,6 +29,9 @@ const ALLOWED: &[&str] = &[
 /// The same for whole families.
 const ALLOWED_PREFIXES: &[&str] = &["SFT_", "SLURM_"];
 
+/// What to do about a variable in an expression; `--var` sets only what is declared.
+const OF_VARIABLES: &str = "declare it in the recipe under `vars:`, with ??? for no default; --var name=value then sets it";
+
 /// The names that expressions can use, and their values.
 pub(crate) struct Context {
     variables: BTreeMap<String, Value>,
@@ -125,12 +128,15 @@ impl Context {
         Some(Problem::error("template::environment", message).help(help))
     }
 
+    /// The same advice for a file that is all template, which has no `vars:` of its own to see.
+    pub(crate) fn advice_for_file(advice: String) -> String {
+        if advice == OF_VARIABLES { "give it with --var name=value".to_owned() } else { advice }
+    }
+
     /// What to do about a name that is not there.
     pub(crate) fn advice(name: &str) -> String {
         match name.split('.').next() {
-            Some("vars") => {
-                "write it under `vars:` in the recipe, or give it with --var name=value".to_owned()
-            }
+            Some("vars") => OF_VARIABLES.to_owned(),
             Some("env") => "the environment variable is not set; `| default(…)` helps".to_owned(),
             Some("git") => "this recipe is in no git checkout, or git has no such fact".to_owned(),
             Some("gpu") => "gpu has count, name and memory, where a GPU was found".to_owned(),

@@ -73,19 +73,21 @@ fn run(
     if let Ok(syntax) = syntax.build() {
         environment.set_syntax(syntax);
     }
-    let located = |error: minijinja::Error, names: &[String]| {
-        let place = place(template, &error);
-        Box::new(problem(&error, context, names).at(place.as_ref(), "in this template"))
+    let located = |error: &minijinja::Error, names: &[String]| {
+        let place = place(template, error);
+        let mut problem = problem(error, context, names);
+        problem.help = problem.help.map(Context::advice_for_file);
+        Box::new(problem.at(place.as_ref(), "in this template"))
     };
     let compiled = catch(|| environment.template_from_named_str(&template.name, source));
-    let compiled = compiled.map_err(|error| located(error, &[]))?;
+    let compiled = compiled.map_err(|error| located(&error, &[]))?;
     let names: Vec<String> = compiled.undeclared_variables(true).into_iter().collect();
     if let Some(hidden) = context.hidden(&names) {
         let whole = Place { file: Arc::clone(template), span: 0..0 };
         return Err(Box::new(hidden.at(Some(&whole), "in this template")));
     }
     let text =
-        catch(|| compiled.render(context.values())).map_err(|error| located(error, &names))?;
+        catch(|| compiled.render(context.values())).map_err(|error| located(&error, &names))?;
     Ok((text, names.into_iter().collect()))
 }
 

@@ -27,7 +27,7 @@ const CASES: &[(&str, &str, &str)] = &[
         "means nothing while nothing is recomputed",
     ),
     ("trainer.limit_val_batches=0", "lint::validation_off", "looks at no batch"),
-    ("trainer.val_check_interval=1000", "lint::validation_beyond_run", "ends after 400 steps"),
+    ("trainer.val_check_interval=1000", "lint::validation_beyond_run", "only at its end"),
     ("++model.optim.sched.max_steps=300", "lint::schedule_length", "300 steps, the run has 400"),
     (
         "model.optim.sched.constant_steps=100000",

@@ -104,8 +104,7 @@ fn of_overrides() {
         ],
         &[
             "override::unknown_key override 1:1:1 `model.optim.lrr` (not in the recipe): \
-             `model.optim.lrr` is not in the recipe; help: did you mean `lr`? to add it: \
-             +model.optim.lrr=1e-4",
+             `model.optim.lrr` is not in the recipe; help: did you mean `lr`?",
             "override::unknown_key override 2:1:1 `model.betas.7` (not in the recipe): \
              `model.betas.7`: the list has 2 items, counted from 0; help: replace the list: \
              key=[item,item]; add to it: key+=[item]",
@@ -121,14 +120,40 @@ fn of_overrides() {
             "override::delete override 6:1:2 `model.optim.lr` (this key): the value of \
              `model.optim.lr` is 1 and not 3; this value recipe.yaml:2:15",
             "override::unknown_key override 7:1:1 `model.optim` (not in the recipe): \
-             `model.optim.l` is not in the recipe; help: did you mean `lr`? to add it: \
-             +model.optim={l:1}",
+             `model.optim.l` is not in the recipe; help: did you mean `lr`?",
             "override::vars override 8:1:1 `vars.x` (this key): `vars` are used before overrides \
              are applied; help: set a variable with --var name=value",
             "override::append override 9:1:1 `model.betas` (this key): `model.betas+=` adds the \
              items of a list to a list; help: write model.betas+=[item]",
         ],
     );
+}
+
+#[test]
+fn only_keys_that_the_schema_knows_are_offered_to_be_added() {
+    let help = |text: &str| {
+        let told =
+            Case::new("model: {optim: {lr: 1}, hidden_size: 8}\n").overrides(&[text]).problems();
+        told.trim_end().rsplit_once("; help: ").expect("advice").1.to_owned()
+    };
+    assert_eq!(help("modle.optim.lr=1"), "did you mean `model`?");
+    assert_eq!(help("model.optim.betas=[0,1]"), "to add it: +model.optim.betas=[0,1]");
+    assert_eq!(help("trainer.max_steps=5"), "to add it: +trainer.max_steps=5");
+    assert_eq!(help("trainer.max_stesp=5"), "did you mean `trainer.max_steps`?");
+    assert_eq!(help("trianer.max_steps=5"), "did you mean `trainer.max_steps`?");
+    assert_eq!(help("model.xyzzyx=5"), "`sft-run schema --keys` lists every key");
+    assert_eq!(help("model={xyzzyx: 5}"), "`sft-run schema --keys` lists every key");
+    assert_eq!(help("hydra.run.dir=x"), "to add it: +hydra.run.dir=x");
+    assert_eq!(help("model.hidden_size:5"), "write KEY=VALUE, without a colon");
+}
+
+#[test]
+fn hydras_own_settings_are_left_as_they_are() {
+    let case = Case::new("a: 1\nhydra: {run: {dir: \"out/${now:%Y}\", level: ???}}\nb: ${a}\n");
+    let values = case.resolved().expect("values");
+    let run = json!({"dir": "out/${now:%Y}", "level": "???"});
+    assert_eq!(values, json!({"a": 1, "hydra": {"run": run}, "b": 1}));
+    assert_eq!(case.json().expect("values"), values);
 }
 
 #[test]
@@ -141,8 +166,7 @@ fn hparams_are_checked_at_every_level() {
     assert_eq!(
         wrong,
         "override::unknown_key --hparams:1:2 `\"train.bathc_size\"` (not in the recipe): \
-         `train.bathc_size` is not in the recipe; help: did you mean `batch_size`? to add it: \
-         +train.bathc_size\n"
+         `train.bathc_size` is not in the recipe; help: did you mean `batch_size`?\n"
     );
 }
 

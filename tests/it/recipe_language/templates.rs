@@ -120,6 +120,12 @@ fn a_whole_file_can_be_a_template_and_problems_name_both_lines() {
     );
     let unset = Case::new("extends: t.yaml.j2\n").file("t.yaml.j2", template).problems();
     assert!(unset.starts_with("template::undefined t.yaml.j2:1:6 `vars.size`"), "{unset}");
+    assert!(unset.contains("help: give it with --var name=value"), "{unset}");
+    // `--var` sets what an ordinary recipe declares, and nothing else.
+    let undeclared = Case::new("a: ${{ vars.size }}\n").problems();
+    assert!(undeclared.contains("declare it in the recipe under `vars:`"), "{undeclared}");
+    let given = Case::new("a: ${{ vars.size }}\n").variable("size", "1").problems();
+    assert!(given.contains("declare it in the recipe under `vars:`"), "{given}");
 }
 
 #[test]
