@@ -45,9 +45,9 @@ impl Bars {
                 self.clear();
                 self.line(&text::finished(&terminal, &self.layout, (stage, *seconds), facts));
             }
-            Event::StageFailed { stage, error } => {
+            Event::StageFailed { stage, .. } => {
                 self.clear();
-                self.line(&text::failed(&terminal, &self.layout, stage, error));
+                self.line(&text::failed(&terminal, &self.layout, stage));
             }
             Event::Progress { task, done, total, unit } => {
                 let numbers = format!("{}/{} {unit}", count(*done), count(*total));

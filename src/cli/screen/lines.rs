@@ -60,8 +60,8 @@ impl Lines {
             Event::StageFinished { stage, seconds, facts } => {
                 self.line(&text::finished(terminal, layout, (stage, *seconds), facts));
             }
-            Event::StageFailed { stage, error } => {
-                self.line(&text::failed(terminal, layout, stage, error));
+            Event::StageFailed { stage, .. } => {
+                self.line(&text::failed(terminal, layout, stage));
             }
             Event::Progress { task, done, total, unit } => {
                 if self.last_line.elapsed() >= EVERY {

@@ -91,9 +91,9 @@ fn fact(name: &str, number: f64) -> String {
     format!("{} {text}", name.replace('_', " "))
 }
 
-/// `✗ train     failed: …`
-pub(super) fn failed(terminal: &Terminal, layout: &Layout, stage: &str, error: &str) -> String {
-    format!("{} {}  {error}", terminal.paint(Paint::Red, "✗"), layout.name(stage))
+/// `✗ train     failed`: the command ends with the whole error.
+pub(super) fn failed(terminal: &Terminal, layout: &Layout, stage: &str) -> String {
+    format!("{} {}  failed", terminal.paint(Paint::Red, "✗"), layout.name(stage))
 }
 
 /// `loss 2.3145  12,345 tokens/s`
