@@ -1,6 +1,6 @@
 //! Null in a row: it says nothing, so templates refuse to write the word `None` for it.
 
-use minijinja::value::{Rest, ValueKind};
+use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value, escape_formatter, filters};
 
 /// The error's detail, by which [`is_refusal`] knows it again.
@@ -22,13 +22,14 @@ pub(super) fn refuse(environment: &mut Environment<'static>) {
         ("join", Value::from_function(filters::join)),
     ];
     for (name, filter) in of_texts {
-        environment.add_filter(name, move |state: &mut State, value: Value, rest: Rest<Value>| {
+        let guarded = move |state: &mut State, value: Value, rest: Rest<ValueOrKwargs>| {
             if value.is_none() || (name == "join" && holds_null(&value)) {
                 return Err(refusal());
             }
-            let arguments: Vec<Value> = [value].into_iter().chain(rest.0).collect();
+            let arguments: Vec<Value> = [value].into_iter().chain(rest.into_values()).collect();
             filter.call(state, &arguments)
-        });
+        };
+        environment.add_filter(name, guarded);
     }
 }
 

@@ -247,8 +247,10 @@ fn without_texts(code: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{check_chat_template, check_expression, check_syntax, check_template};
     use super::*;
+    use crate::recipe::render::{
+        check_chat_template, check_expression, check_syntax, check_template,
+    };
 
     fn told(result: Result<(), Flaw>) -> (String, Option<String>) {
         result.map_or_else(|flaw| (flaw.reason, flaw.meant), |()| ("fine".to_owned(), None))
@@ -279,7 +281,7 @@ mod tests {
             Some("trim"),
         );
         refused(check_expression("output|lenth"), "there is no filter `lenth`", Some("length"));
-        refused(check_syntax("endings | lst"), "there is no filter `lst`", Some("list"));
+        refused(check_syntax("endings | lits"), "there is no filter `lits`", Some("list"));
         refused(
             check_chat_template("{{ messages|tojsn }}"),
             "there is no filter `tojsn`",
