@@ -1,7 +1,7 @@
 //! Filters, tests and functions that a template names and that do not exist. The engine asks for
 //! them only when a row gets there, so they are looked for in the text.
 
-use crate::recipe::suggest::did_you_mean;
+use crate::base::suggest::did_you_mean;
 use minijinja::Environment;
 use regex::Regex;
 use std::collections::{BTreeSet, HashSet};
