@@ -18,7 +18,7 @@ use crate::base::suggest::did_you_mean;
 use crate::base::template_size::{MAX_CODE, MAX_TAGS, code_length, too_much};
 use minijinja::{Environment, Error, ErrorKind, Value as Dynamic};
 use serde_yaml::Value;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -83,13 +83,13 @@ pub(crate) fn check_syntax(source: &str) -> Result<(), Flaw> {
 }
 
 /// The names that an expression reads; those of filters and the like exist.
-fn expression_names(environment: &Environment<'_>, source: &str) -> Result<HashSet<String>, Flaw> {
+fn expression_names(environment: &Environment<'_>, source: &str) -> Result<BTreeSet<String>, Flaw> {
     if code_length(source) > MAX_CODE {
         return Err(format!("it has more than {MAX_CODE} bytes").into());
     }
     let parsed = catch(|| environment.compile_expression(source));
     let parsed = parsed.map_err(|error| error.to_string())?;
-    let undeclared = parsed.undeclared_variables(false);
+    let undeclared = parsed.undeclared_variables(false).into_iter().collect();
     names::check(environment, source, &undeclared, names::Beside::default())?;
     Ok(undeclared)
 }
@@ -114,7 +114,7 @@ fn template(source: &str, beside: names::Beside) -> Result<(), Flaw> {
     let environment = environment(FUEL);
     let parsed = catch(|| environment.template_from_str(source));
     let parsed = parsed.map_err(|error| error.to_string())?;
-    let undeclared = parsed.undeclared_variables(false);
+    let undeclared = parsed.undeclared_variables(false).into_iter().collect();
     names::check(&environment, &names::of_template(source), &undeclared, beside)
 }
 

@@ -4,7 +4,7 @@
 use crate::base::suggest::did_you_mean;
 use minijinja::Environment;
 use regex::Regex;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 /// What is wrong with a template or an expression.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,7 +126,7 @@ const GIVEN: &[&str] = &["caller", "loop", "self", "super", "varargs", "kwargs"]
 pub(super) fn check(
     environment: &Environment<'_>,
     code: &str,
-    undeclared: &HashSet<String>,
+    undeclared: &BTreeSet<String>,
     beside: Beside,
 ) -> Result<(), Flaw> {
     let code = without_texts(code);
