@@ -460,6 +460,6 @@ fn mistakes_are_told_before_a_trial_starts() {
     assert!(typo.contains("did you mean `evaluate.exact_match`?"), "{typo}");
     let absent = told(&[&seeds[..], &["val_loss", "trainer.val_check_interval=0"]].concat());
     assert!(absent.contains("`train_loss`") && !absent.contains("`best_val_loss`"), "{absent}");
-    let added = told(&["sweep", "tiny.yaml", "model.new_key=1,2"]);
-    assert!(added.contains("+model.new_key=1,2"), "{added}");
+    let added = told(&["sweep", "tiny.yaml", "model.ffn_dropout=0.0,0.1"]);
+    assert!(added.contains("+model.ffn_dropout=0.0,0.1"), "{added}");
 }

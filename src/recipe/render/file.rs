@@ -1,6 +1,6 @@
 //! Whole files as templates: `*.yaml.j2`, rendered before anything is read as YAML.
 
-use super::{Context, catch, environment, problem};
+use super::{Context, catch, environment, names_asked_for, problem};
 use crate::base::template_size::{MAX_CODE, MAX_TAGS, too_much};
 use crate::recipe::place::{Place, SourceFile};
 use crate::recipe::problem::Problem;
@@ -81,7 +81,7 @@ fn run(
     };
     let compiled = catch(|| environment.template_from_named_str(&template.name, source));
     let compiled = compiled.map_err(|error| located(&error, &[]))?;
-    let names: Vec<String> = compiled.undeclared_variables(true).into_iter().collect();
+    let names = names_asked_for(&environment, compiled.undeclared_variables(true));
     if let Some(hidden) = context.hidden(&names) {
         let whole = Place { file: Arc::clone(template), span: 0..0 };
         return Err(Box::new(hidden.at(Some(&whole), "in this template")));

@@ -229,7 +229,7 @@ impl Renderer<'_> {
         let compiled = catch(|| self.environment.compile_expression_owned(source.to_owned()));
         let compiled =
             compiled.map_err(|error| Box::new((self.problem(&error, &[]), error.range())))?;
-        let names: Vec<String> = compiled.undeclared_variables(true).into_iter().collect();
+        let names = names_asked_for(&self.environment, compiled.undeclared_variables(true));
         if let Some(problem) = self.context.hidden(&names) {
             return Err(Box::new((problem, None)));
         }
@@ -255,6 +255,18 @@ impl Renderer<'_> {
         self.problems.push(problem.about(path.clone()).at(place, "in this expression"));
         None
     }
+}
+
+/// What a template asks for and does not define itself, in order: without the engine's own functions.
+fn names_asked_for(
+    environment: &Environment<'_>,
+    undeclared: impl IntoIterator<Item = String>,
+) -> Vec<String> {
+    let globals: Vec<&str> = environment.globals().map(|(name, _)| name).collect();
+    let mut names: Vec<String> = undeclared.into_iter().collect();
+    names.retain(|name| !globals.contains(&name.as_str()));
+    names.sort_unstable();
+    names
 }
 
 /// minijinja's error in our words.
