@@ -229,7 +229,7 @@ impl Renderer<'_> {
         let compiled = catch(|| self.environment.compile_expression_owned(source.to_owned()));
         let compiled =
             compiled.map_err(|error| Box::new((self.problem(&error, &[]), error.range())))?;
-        let names = names_asked_for(&self.environment, compiled.undeclared_variables(true));
+        let names = names_asked_for(self.environment, compiled.undeclared_variables(true));
         if let Some(problem) = self.context.hidden(&names) {
             return Err(Box::new((problem, None)));
         }
