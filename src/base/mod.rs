@@ -1,10 +1,11 @@
-//! Small tools that every room may use: atomic files, content hashes, the spelling of Python and of shells,
+//! Small tools that every room may use: atomic files, content hashes, errors as text, the spelling of Python and of shells,
 //! named random streams, the known word that an unknown one is most like.
 
 pub mod atomic_file;
 pub mod canonical_json;
 pub mod chat_markup;
 pub mod digest;
+pub mod error_chain;
 pub mod file_pattern;
 pub mod mapped_file;
 pub mod python_text;

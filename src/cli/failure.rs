@@ -3,6 +3,7 @@
 use super::exit::Exit;
 use super::terminal::{Paint, Terminal};
 use crate::artifacts;
+use crate::base::error_chain::with_causes;
 use crate::recipe::diagnostic;
 use crate::recipe::problem::Problem;
 use crate::runner;
@@ -112,20 +113,6 @@ impl Failure {
             }
         }
     }
-}
-
-/// The error and its causes, each once, as one line.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let words = inner.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 impl From<Vec<Problem>> for Failure {

@@ -3,6 +3,7 @@
 use super::mesh::Mesh;
 use super::nodes::{NodeFailure, Nodes};
 use super::threads::Hub;
+use crate::base::error_chain::with_causes;
 use crate::layout::mesh::{Coordinates, coordinates};
 use crate::spec::optimization::Degrees;
 use std::any::Any;
@@ -131,20 +132,6 @@ pub fn run_on<R: Send, E: std::error::Error + Send + 'static>(
         met.map_err(|ended| failure(nodes.place().ranks_of(ended.node).start, Cause::Node(ended)))?;
     }
     Ok(results.into_iter().filter_map(|result| lock(&result).take()).collect())
-}
-
-/// The error and its causes, each once, as one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let words = inner.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 fn spawn<'scope>(

@@ -2,7 +2,8 @@
 
 use super::choices::{Pair, Questions};
 use super::held_out::{self, HeldOut};
-use super::{Folders, Refusal, generate, with_causes};
+use super::{Folders, Refusal, generate};
+use crate::base::error_chain::with_causes;
 use crate::data::{choices, tokenizer};
 use crate::engine::classifier::{self, Classifier};
 use crate::engine::generation::{Generated, Session, SessionError, Update, batch};

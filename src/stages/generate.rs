@@ -3,8 +3,9 @@
 pub use super::conversation::Conversation;
 pub use super::devices::Devices;
 use super::evaluation::{lines, progress};
-use super::{Folders, Outcome, Refusal, convert, with_causes};
+use super::{Folders, Outcome, Refusal, convert};
 use crate::base::atomic_file;
+use crate::base::error_chain::with_causes;
 use crate::checkpoint::format::Format;
 use crate::checkpoint::native;
 use crate::checkpoint::opened::Opened;

@@ -1,6 +1,7 @@
 //! The load stage: a checkpoint of any program, or fresh weights, as a native checkpoint.
 
-use super::{Folders, Outcome, Refusal, with_causes};
+use super::{Folders, Outcome, Refusal};
+use crate::base::error_chain::with_causes;
 use crate::checkpoint::completed::Completed;
 use crate::checkpoint::manifest::{Header, Progress};
 use crate::checkpoint::opened::Opened;

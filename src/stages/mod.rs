@@ -184,12 +184,6 @@ pub fn input_refusal(job: &Job, name: &str, path: &Path) -> Option<Refusal> {
     }
 }
 
-/// An error with its causes, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
-}
-
 /// Whether a checkpoint of any program lies at `path`.
 pub fn is_checkpoint(path: &Path) -> bool {
     crate::checkpoint::format::detect(path).is_some()
