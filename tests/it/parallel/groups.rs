@@ -190,7 +190,7 @@ fn collectives_that_do_not_fit_are_named() {
         if group.rank() == 2 { group.all_gather(&x) } else { group.all_reduce(&x, Reduction::Sum) }
             .map(|_| ())
     });
-    fails(None, "F32 [4] where rank", |group| {
+    fails(None, "AllReduce(Sum) of F32 [4]", |group| {
         let x = tensor(0).narrow(0, 0, if group.rank() == 1 { 4 } else { 8 })?;
         group.all_reduce(&x, Reduction::Sum).map(|_| ())
     });
