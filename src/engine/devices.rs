@@ -4,6 +4,16 @@ use crate::kernels::device;
 use crate::spec::backend::Backend;
 use candle_core::{Device, Result};
 
+/// [`of_rank`] with what its operations use started, so that the first of them does not wait for it.
+///
+/// # Errors
+/// The same.
+pub fn started(backend: Backend, rank: usize) -> Result<Device> {
+    let device = of_rank(backend, rank)?;
+    device::start(&device)?;
+    Ok(device)
+}
+
 /// The device of the rank with number `rank` among those of this process.
 ///
 /// # Errors

@@ -84,10 +84,13 @@ impl Team {
                 let at = Coordinates { data: 0, ..at };
                 let holding = Holding::of(&architecture, &replica, at);
                 let all: Vec<_> = std::iter::once(0..holding.length()).collect();
-                let values = piecewise::read(opened.source(), Kind::Weight, &holding, &all)?;
-                let values = Tensor::from_vec(values, holding.length(), &Device::Cpu)?;
-                let device = devices::of_rank(backend, number)?;
-                Ok(Weights::held(holding, &values, formats, &device)?)
+                // A device takes its time to start, as reading does.
+                let (values, device) = rayon::join(
+                    || piecewise::read(opened.source(), Kind::Weight, &holding, &all),
+                    || devices::started(backend, number),
+                );
+                let values = Tensor::from_vec(values?, holding.length(), &Device::Cpu)?;
+                Ok(Weights::held(holding, &values, formats, &device?)?)
             };
             weights.push(read()?);
         }

@@ -25,6 +25,17 @@ pub fn gpu(ordinal: usize) -> Result<Device> {
     )
 }
 
+/// Starts what operations on `device` use, which the first of them would do otherwise: on a GPU the
+/// library of matrix products takes its time; nothing happens on a CPU.
+pub fn start(device: &Device) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        return super::cuda::start(device);
+    }
+    let _ = device;
+    Ok(())
+}
+
 /// Where the numbers of a contiguous tensor on a GPU begin: good for as long as the tensor is there.
 #[cfg(feature = "cuda")]
 pub fn address(tensor: &Tensor) -> Result<u64> {

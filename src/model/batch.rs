@@ -4,6 +4,7 @@ use crate::base::seed::Stream;
 use crate::kernels::dropout::Dropout;
 use crate::parallel::regions::TensorAxis;
 use std::borrow::Cow;
+use std::fmt::Display;
 
 /// Tokens of a few sequences, end to end, without padding.
 #[derive(Clone, Copy, Debug)]
@@ -70,16 +71,21 @@ impl<'a> Pass<'a> {
     }
 
     /// Dropout with `rate` at the place called `name`, such as `layers.3/mlp`, where all tokens are.
-    pub(super) fn dropout(&self, rate: f64, name: &str) -> Option<Dropout<'a>> {
+    pub(super) fn dropout(&self, rate: f64, name: impl Display) -> Option<Dropout<'a>> {
         self.dropout_at(rate, name, self.batch.addresses)
     }
 
     /// The same on the residual stream.
-    pub(super) fn stream_dropout(&self, rate: f64, name: &str) -> Option<Dropout<'_>> {
+    pub(super) fn stream_dropout(&self, rate: f64, name: impl Display) -> Option<Dropout<'_>> {
         self.dropout_at(rate, name, &self.stream_addresses)
     }
 
-    fn dropout_at<'b>(&self, rate: f64, name: &str, addresses: &'b [u64]) -> Option<Dropout<'b>> {
+    fn dropout_at<'b>(
+        &self,
+        rate: f64,
+        name: impl Display,
+        addresses: &'b [u64],
+    ) -> Option<Dropout<'b>> {
         let noise = self.noise.filter(|_| rate > 0.0)?;
         let stream = Stream::new(noise.seed, &format!("dropout/{name}"));
         Some(Dropout { rate, stream, step: noise.step, addresses, channels: None })

@@ -119,27 +119,10 @@ impl Block {
         pass: &Pass<'_>,
         keeps_core: bool,
     ) -> Result<(Stream<'m>, Saved)> {
-        let Stream { x, update } = stream;
-        let (normalized, input_norm) = match update {
-            Some(Update { value, by }) => {
-                let (bias, dropout) = (by.mlp.down.bias(), by.dropout(MLP_OUTPUT, pass));
-                self.input_norm.add_forward(&value, bias, dropout.as_ref(), &x)?
-            }
-            None => self.input_norm.forward(&x)?,
-        };
-        let x = input_norm.input();
+        let (normalized, input_norm) = self.begun(stream, pass)?;
         let (update, attention) = self.attention.forward(&normalized, pass, keeps_core)?;
-        let (x1, normalized, post_attention_norm) = if self.parallel_residual {
-            let x1 = self.add(&update, &self.attention.dense, x, (ATTENTION_OUTPUT, pass))?;
-            let (normalized, saved) = self.post_attention_norm.forward(x)?;
-            (x1, normalized, saved)
-        } else {
-            let (bias, dropout) =
-                (self.attention.dense.bias(), self.dropout(ATTENTION_OUTPUT, pass));
-            let (normalized, saved) =
-                self.post_attention_norm.add_forward(&update, bias, dropout.as_ref(), x)?;
-            (saved.input().clone(), normalized, saved)
-        };
+        let (x1, normalized, post_attention_norm) =
+            self.between(&update, input_norm.input(), pass)?;
         let (value, mlp) = self.mlp.forward(&normalized, pass)?;
         let stream = Stream { x: x1, update: Some(Update { value, by: self }) };
         Ok((stream, Saved { input_norm, attention, post_attention_norm, mlp }))
@@ -193,22 +176,51 @@ impl Block {
         Ok(dx)
     }
 
-    /// The forward of tokens that follow those in `cache`; nothing is dropped or saved.
-    pub(super) fn continued(
-        &self,
-        x: &Tensor,
+    /// The forward of tokens that follow those in `cache`; nothing is saved.
+    pub(super) fn continued<'m>(
+        &'m self,
+        stream: Stream<'_>,
         pass: &Pass<'_>,
         cache: &Cache,
         continued: &Continued<'_>,
-    ) -> Result<Tensor> {
-        let (normalized, _) = self.input_norm.forward(x)?;
+    ) -> Result<Stream<'m>> {
+        let (normalized, input_norm) = self.begun(stream, pass)?;
         let positions = pass.batch.positions;
         let update = self.attention.continued(&normalized, positions, cache, continued)?;
-        let x1 = self.add(&update, &self.attention.dense, x, (ATTENTION_OUTPUT, pass))?;
-        let mlp_input = if self.parallel_residual { x } else { &x1 };
-        let (normalized, _) = self.post_attention_norm.forward(mlp_input)?;
-        let (update, _) = self.mlp.forward(&normalized, pass)?;
-        self.add(&update, &self.mlp.down, &x1, (MLP_OUTPUT, pass))
+        let (x1, normalized, _) = self.between(&update, input_norm.input(), pass)?;
+        let (value, _) = self.mlp.forward(&normalized, pass)?;
+        Ok(Stream { x: x1, update: Some(Update { value, by: self }) })
+    }
+
+    /// The first norm of the stream, with what the block before adds to it.
+    fn begun(&self, stream: Stream<'_>, pass: &Pass<'_>) -> Result<(Tensor, norm::Saved)> {
+        let Stream { x, update } = stream;
+        match update {
+            Some(Update { value, by }) => {
+                let (bias, dropout) = (by.mlp.down.bias(), by.dropout(MLP_OUTPUT, pass));
+                self.input_norm.add_forward(&value, bias, dropout.as_ref(), &x)
+            }
+            None => self.input_norm.forward(&x),
+        }
+    }
+
+    /// The stream with what attention adds to it, and the second norm.
+    fn between(
+        &self,
+        update: &Tensor,
+        x: &Tensor,
+        pass: &Pass<'_>,
+    ) -> Result<(Tensor, Tensor, norm::Saved)> {
+        let dense = &self.attention.dense;
+        if self.parallel_residual {
+            let x1 = self.add(update, dense, x, (ATTENTION_OUTPUT, pass))?;
+            let (normalized, saved) = self.post_attention_norm.forward(x)?;
+            return Ok((x1, normalized, saved));
+        }
+        let dropout = self.dropout(ATTENTION_OUTPUT, pass);
+        let (normalized, saved) =
+            self.post_attention_norm.add_forward(update, dense.bias(), dropout.as_ref(), x)?;
+        Ok((saved.input().clone(), normalized, saved))
     }
 
     /// `x + dropout(update + bias of last)`.
@@ -229,7 +241,7 @@ impl Block {
 
     /// The dropout of what is added to the residual stream at the place called `name`.
     fn dropout<'a>(&self, name: &str, pass: &'a Pass<'_>) -> Option<Dropout<'a>> {
-        pass.stream_dropout(self.hidden_dropout, &format!("layers.{}/{name}", self.layer))
+        pass.stream_dropout(self.hidden_dropout, format_args!("layers.{}/{name}", self.layer))
     }
 
     /// The gradient of what [`Block::add`] added, bias included, in the format of matrix products.

@@ -155,14 +155,15 @@ impl Trunk {
     /// [`Block::continued`] through all blocks, with a cache each.
     pub(super) fn continued(
         &self,
-        mut x: Tensor,
+        x: Tensor,
         pass: &Pass<'_>,
         caches: &[Cache],
         continued: &Continued<'_>,
     ) -> Result<Tensor> {
+        let mut stream = Stream::whole(x);
         for (block, cache) in self.blocks.iter().zip(caches) {
-            x = block.continued(&x, pass, cache, continued)?;
+            stream = block.continued(stream, pass, cache, continued)?;
         }
-        Ok(x)
+        stream.settled(pass)
     }
 }

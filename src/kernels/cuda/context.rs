@@ -8,15 +8,15 @@ use crate::kernels::dropout;
 use candle_core::cuda_backend::DeviceId;
 use candle_core::{CudaDevice, DType, Device, Tensor, bail};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What the operations keep for one device.
 pub(super) struct Context {
     id: DeviceId,
     device: Device,
     gemm: Mutex<Library>,
-    /// Or why there is none.
-    sdpa: std::result::Result<Mutex<Library>, String>,
+    /// Opened when it is first asked for, which takes its time; none where it is not there.
+    sdpa: OnceLock<Option<Mutex<Library>>>,
     words: Mutex<Kept<u32>>,
     wide: Mutex<Kept<u64>>,
     places: Mutex<Kept<usize>>,
@@ -42,7 +42,7 @@ pub(super) fn of_device(device: &Device) -> Result<Arc<Context>> {
         id: cuda.id(),
         device: device.clone(),
         gemm: Mutex::new(Library::gemm()?),
-        sdpa: Library::sdpa().map(Mutex::new).map_err(|error| error.to_string()),
+        sdpa: OnceLock::new(),
         words: Mutex::default(),
         wide: Mutex::default(),
         places: Mutex::default(),
@@ -73,7 +73,7 @@ impl Context {
 
     /// cuDNN, where it is there.
     pub(super) fn sdpa(&self) -> Option<MutexGuard<'_, Library>> {
-        self.sdpa.as_ref().ok().map(locked)
+        self.sdpa.get_or_init(|| Library::sdpa().map(Mutex::new).ok()).as_ref().map(locked)
     }
 
     /// A tensor to be written whole by a kernel.

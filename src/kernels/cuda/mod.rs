@@ -32,6 +32,11 @@ pub(super) fn open(ordinal: usize) -> Result<Device> {
     Ok(Device::Cuda(context::open(ordinal)?))
 }
 
+/// Starts the library of matrix products.
+pub(super) fn start(device: &Device) -> Result<()> {
+    context::of_device(device).map(drop)
+}
+
 /// Bytes of device memory in use now, and the most so far.
 pub(super) fn memory(device: &CudaDevice) -> Result<[u64; 2]> {
     memory::pool_bytes(device)
