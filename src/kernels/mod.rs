@@ -11,6 +11,7 @@
 //! sums over tokens are made of fixed blocks added in order.
 
 pub mod activation;
+pub mod argmax;
 pub mod attention;
 pub mod cross_entropy;
 pub mod device;

@@ -31,6 +31,8 @@ pub(super) trait Real: WithDType + Neg<Output = Self> + std::iter::Sum {
     fn larger(self, other: Self) -> Self;
     /// The absolute value.
     fn magnitude(self) -> Self;
+    /// Whether it is NaN.
+    fn is_not_a_number(self) -> bool;
     /// The storage's values, if it holds this type.
     fn values_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
 
@@ -123,6 +125,11 @@ impl Real for f32 {
         self.abs()
     }
 
+    #[inline(always)]
+    fn is_not_a_number(self) -> bool {
+        self.is_nan()
+    }
+
     fn values_mut(storage: &mut CpuStorage) -> Option<&mut [f32]> {
         if let CpuStorage::F32(values) = storage { Some(values) } else { None }
     }
@@ -171,6 +178,11 @@ impl Real for f64 {
     #[inline(always)]
     fn magnitude(self) -> f64 {
         self.abs()
+    }
+
+    #[inline(always)]
+    fn is_not_a_number(self) -> bool {
+        self.is_nan()
     }
 
     fn values_mut(storage: &mut CpuStorage) -> Option<&mut [f64]> {

@@ -305,6 +305,27 @@ def cross_entropy_case(dtype, rows, columns, vocab):
     check(f"cross entropy in two parts {t}", cut, grads, [ref[:, :half], ref[:, half:]], BOUND[dtype], parts)
 
 
+def argmax_case(dtype, rows, width, columns):
+    x = (rnd(rows, width) * 8).round().to(dtype)  # many equals
+    forbidden = torch.full((rows,), -1, device=DEV, dtype=torch.int32)
+    first = lambda values: [next((i for i, v in enumerate(row) if v == max(row)), -1) for row in values.tolist()]
+    best = first(x[:, :columns])
+    forbidden[0], x[0, best[0]] = best[0], 1e4
+    x[1, columns - 1] = float("nan")
+    x[2, :columns] = float("-inf")
+    x[3, columns:] = float("nan")
+    legal = x[:, :columns].clone()
+    legal[0, best[0]] = float("-inf")
+    wanted = first(legal)
+    wanted[1] = wanted[2] = -1
+    out = torch.empty(rows, device=DEV, dtype=torch.int32)
+    call("sft_argmax", stream(), CODE[dtype], x, forbidden, out, I64(rows), I64(width), I64(columns))
+    good, name = out.tolist() == wanted, f"argmax {str(dtype)[6:]} {rows}x{width} of {columns}"
+    if not good:
+        failed.append(name)
+    print(f"{'ok ' if good else 'BAD'} {name}", flush=True)
+
+
 # ---- attention -------------------------------------------------------------------------------------------------------
 def attention_reference(qkv, starts, heads, groups, d, dy, mask):
     per = heads // groups
@@ -448,6 +469,8 @@ def checks():
         safe(cross_entropy_case, dtype, 19, 77, 77)
         safe(cross_entropy_case, dtype, 40, 50304, 50257)
         safe(cross_entropy_case, dtype, 7, 128256, 128256)
+        for rows, width, columns in ((8, 50304, 50257), (5, 77, 70), (4, 128256, 128256)):
+            safe(argmax_case, dtype, rows, width, columns)
         for lengths, heads, groups, d in (([130], 2, 2, 64), ([1, 63, 64, 65, 200], 4, 2, 128), ([5, 700, 33], 8, 8, 64), ([300, 17], 4, 1, 80), ([70, 90], 3, 3, 256), ([50, 9], 2, 2, 20), ([128, 128], 4, 4, 128)):
             safe(attention_case, dtype, lengths, heads, groups, d)
         safe(attention_case, dtype, [130, 61], 4, 2, 64, True)
@@ -591,6 +614,8 @@ def times():
     where_to = torch.cat([torch.arange(8), torch.full((8,), 255), torch.arange(8 * 2048 // BLOCK)]).to(DEV, torch.int32)
     h = Heads(16, 16, 128, 1 / math.sqrt(128), 0, 16)
     row("cached attention, 8 rows, 256 keys", time_ms(lambda: call("sft_attention_cached", stream(), c, h, qkv1, cache, where_to, I64(2048 // BLOCK), I64(BLOCK), y1, I64(8))), "")
+    logits, none, found = rnd(8, V, dtype=dtype), torch.full((8,), -1, device=DEV, dtype=torch.int32), torch.empty(8, device=DEV, dtype=torch.int32)
+    row("argmax, 8 rows", time_ms(lambda: call("sft_argmax", stream(), c, logits, none, found, I64(8), I64(V), I64(50257))), "")
     # products
     for inputs, outputs in ((2048, 6144), (2048, 2048), (2048, 8192), (8192, 2048), (2048, 3072), (3072, 2048), (2048, V)):
         x, w, dy, bias = rnd(T, inputs, dtype=dtype), rnd(outputs, inputs, dtype=dtype), rnd(T, outputs, dtype=dtype), rnd(outputs, dtype=dtype)

@@ -1,6 +1,7 @@
 //! Tokenizers of the `tokenizers` crate: `tokenizer.json`, and GPT-2's `vocab.json` with `merges.txt`.
 
 use super::files::{TokenizerFiles, read};
+use super::joining::Joining;
 use super::{Error, SpecialIds};
 use serde_json::Value;
 use std::path::Path;
@@ -25,6 +26,7 @@ pub(super) struct HuggingFace {
     tokenizer: Tokenizer,
     /// Whether it puts a space before a text.
     adds_space: bool,
+    joining: Joining,
 }
 
 impl HuggingFace {
@@ -60,7 +62,11 @@ impl HuggingFace {
         // the recipe's rules and never padded, so both are taken off, as Transformers does per call.
         let _ = tokenizer.with_truncation(None);
         tokenizer.with_padding(None);
-        let mut engine = HuggingFace { tokenizer, adds_space: false };
+        let mut engine = HuggingFace {
+            joining: Joining::of(tokenizer.get_decoder()),
+            tokenizer,
+            adds_space: false,
+        };
         let first = engine.encode("x").ok().and_then(|ids| engine.piece(*ids.first()?));
         // The marks of a space in Metaspace's and in byte-level spelling.
         engine.adds_space = first.is_some_and(|piece| piece.starts_with(['\u{2581}', '\u{120}']));
@@ -82,6 +88,22 @@ impl HuggingFace {
 
     pub(super) fn decode(&self, ids: &[u32]) -> Result<String, Error> {
         self.tokenizer.decode(ids, true).map_err(|error| Error::Encode(error.to_string()))
+    }
+
+    /// Whether decoding joins what follows `ids` to their text and changes nothing in it, given that
+    /// the text ends with a whole character.
+    pub(super) fn ends_with(&self, ids: &[u32]) -> bool {
+        let added = self.tokenizer.get_added_vocabulary();
+        let is_special = |piece: &String| added.is_special_token(piece);
+        match self.joining {
+            Joining::Unknown => false,
+            Joining::Tokens => true,
+            Joining::RunsOfBytes => {
+                let mut pieces = ids.iter().rev().filter_map(|id| self.piece(*id));
+                let last = pieces.find(|piece| !is_special(piece));
+                last.is_some_and(|piece| !(piece.len() == 6 && piece.starts_with("<0x")))
+            }
+        }
     }
 
     pub(super) fn piece(&self, id: u32) -> Option<String> {

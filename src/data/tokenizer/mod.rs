@@ -7,6 +7,7 @@
 mod files;
 mod framed;
 mod huggingface;
+mod joining;
 mod sentencepiece;
 mod train;
 
@@ -220,6 +221,19 @@ impl Tokenizer {
         match &self.engine {
             Engine::HuggingFace(engine) => engine.decode(ids),
             Engine::SentencePiece(engine) => Ok(engine.decode(ids)),
+        }
+    }
+
+    /// Whether `text`, to which `ids` decode, is whole: what follows is decoded behind it, and depends
+    /// on nothing before `ids`.
+    ///
+    /// It is not where it may end inside a character, or has no text at all, so that what follows may
+    /// count as a text's beginning; nor where nothing is known of how the tokenizer joins tokens.
+    pub fn is_whole(&self, ids: &[u32], text: &str) -> bool {
+        let ends = !text.is_empty() && !text.ends_with(char::REPLACEMENT_CHARACTER);
+        ends && match &self.engine {
+            Engine::HuggingFace(engine) => engine.ends_with(ids),
+            Engine::SentencePiece(_) => true,
         }
     }
 

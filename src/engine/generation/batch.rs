@@ -4,10 +4,12 @@
 //! between the rows, and draws are addressed by the prompt's number and the token's.
 
 use super::endings;
+use super::growing::Growing;
 use super::predictor::{ModelError, NewTokens, Predictor, Vocabulary};
 use super::sampling::{History, NoChoice, Rules};
 use crate::base::seed::Stream;
 use crate::spec::generation::StopReason;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::slice;
@@ -176,10 +178,22 @@ struct Row {
     tokens: Vec<u32>,
     logprob: Vec<f64>,
     full_logprob: Vec<Vec<f64>>,
-    text: String,
+    text: Growing,
     /// Bytes of the text that the listener has.
     shown: usize,
 }
+
+/// What a forward pass gave for a row.
+#[derive(Clone, Copy)]
+enum Prediction<'a> {
+    /// All logits.
+    Logits(&'a [f32]),
+    /// The token with the largest, if one can be chosen.
+    Likeliest(Option<u32>),
+}
+
+/// A row with its number, a token longer, and whether its text ends with it.
+type Grown = (usize, Row, Result<Option<StopReason>, Error>);
 
 impl<'a> Batch<'a> {
     fn new(request: &'a Request<'a>, context: Option<usize>) -> Batch<'a> {
@@ -209,7 +223,7 @@ impl<'a> Batch<'a> {
                 tokens: Vec::new(),
                 logprob: Vec::new(),
                 full_logprob: Vec::new(),
-                text: String::new(),
+                text: Growing::default(),
                 shown: 0,
             });
         }
@@ -221,18 +235,14 @@ impl<'a> Batch<'a> {
         predictor: &mut dyn Predictor,
         listener: &mut Listener<'_>,
     ) -> Result<(), Error> {
-        let (mut active, mut unread) = (Vec::new(), Vec::new());
-        for (index, row) in self.rows.iter().enumerate() {
-            if let Some(row) = row {
-                active.push(index);
-                let tokens = row.unread(self.request.prompts);
-                unread.push(NewTokens { row: index, tokens });
-            }
-        }
-        let logits = predictor.extend(&unread).map_err(Error::Model)?;
-        for (index, logits) in active.into_iter().zip(logits.values.chunks_exact(logits.width)) {
-            let Some(mut row) = self.rows[index].take() else { continue };
-            let stop = self.grow(&mut row, logits)?;
+        let grown = if self.request.rules.only_the_likeliest() {
+            self.grow_greedily(predictor)?
+        } else {
+            self.grow_by_logits(predictor)?
+        };
+        // Whoever listens hears of the rows in their order.
+        for (index, mut row, stop) in grown {
+            let stop = stop?;
             row.show(stop.is_some(), &self.request.rules.settings().end_strings, listener);
             match stop {
                 None => self.rows[index] = Some(row),
@@ -245,13 +255,61 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// What the model is to read for each row.
+    fn unread(&self) -> Vec<NewTokens<'_>> {
+        let mut unread = Vec::with_capacity(self.rows.len());
+        for (row, held) in self.rows.iter().enumerate() {
+            if let Some(held) = held {
+                unread.push(NewTokens { row, tokens: held.unread(self.request.prompts) });
+            }
+        }
+        unread
+    }
+
+    /// The rows that are being decoded, taken out, with their numbers.
+    fn take(&mut self) -> Vec<(usize, Row)> {
+        let rows = self.rows.iter_mut().enumerate();
+        rows.filter_map(|(index, row)| Some((index, row.take()?))).collect()
+    }
+
+    /// Every row with the likeliest token added.
+    fn grow_greedily(&mut self, predictor: &mut dyn Predictor) -> Result<Vec<Grown>, Error> {
+        let rules = self.request.rules;
+        let rows = self.rows.iter().flatten();
+        let forbidden: Vec<_> = rows.map(|row| rules.forbidden(row.tokens.len())).collect();
+        let tokens = predictor.extend_greedily(&self.unread(), rules.vocab_size(), &forbidden);
+        let rows = self.take().into_iter().zip(tokens.map_err(Error::Model)?);
+        let grow = |((index, mut row), token): ((usize, Row), Option<u32>)| {
+            let stop = self.grow(&mut row, Prediction::Likeliest(token));
+            (index, row, stop)
+        };
+        Ok(rows.map(grow).collect())
+    }
+
+    /// Every row with a token added that its logits gave, the rows at the same time: draws are
+    /// addressed, so that their order does not matter.
+    fn grow_by_logits(&mut self, predictor: &mut dyn Predictor) -> Result<Vec<Grown>, Error> {
+        let logits = predictor.extend(&self.unread()).map_err(Error::Model)?;
+        let rows = self.take().into_par_iter().zip(logits.values.par_chunks_exact(logits.width));
+        let grow = |((index, mut row), logits): ((usize, Row), &[f32])| {
+            let stop = self.grow(&mut row, Prediction::Logits(logits));
+            (index, row, stop)
+        };
+        Ok(rows.map(grow).collect())
+    }
+
     /// Adds the next token to `row` and tells whether its text ends with it.
-    fn grow(&self, row: &mut Row, logits: &[f32]) -> Result<Option<StopReason>, Error> {
+    fn grow(&self, row: &mut Row, prediction: Prediction<'_>) -> Result<Option<StopReason>, Error> {
         let Request { prompts, rules, vocabulary, .. } = self.request;
         let (prompt, count) = (row.prompt, row.tokens.len());
-        let history = History { prompt: &prompts[prompt], generated: &row.tokens };
-        let uniform = self.draws.uniform((prompt as u64) << 32 | count as u64);
-        let token = rules.choose(logits, &history, uniform);
+        let token = match prediction {
+            Prediction::Likeliest(token) => token.ok_or(NoChoice),
+            Prediction::Logits(logits) => {
+                let history = History { prompt: &prompts[prompt], generated: &row.tokens };
+                let uniform = self.draws.uniform((prompt as u64) << 32 | count as u64);
+                rules.choose(logits, &history, uniform)
+            }
+        };
         let token = token.map_err(|source| Error::NoChoice { prompt, token: count, source })?;
         if rules.ends(token) {
             return Ok(Some(StopReason::EndOfSequence));
@@ -260,10 +318,12 @@ impl<'a> Batch<'a> {
             return Ok(Some(StopReason::EndString));
         }
         row.tokens.push(token);
-        row.note(token, rules, logits);
-        let text = vocabulary.text(&prompts[prompt], &row.tokens);
-        row.text = text.map_err(|source| Error::Text { prompt, source })?;
-        if let Some(end) = endings::end_string(&row.text, &rules.settings().end_strings) {
+        if let Prediction::Logits(logits) = prediction {
+            row.note(token, rules, logits);
+        }
+        let grown = row.text.grow(*vocabulary, &prompts[prompt], &row.tokens);
+        grown.map_err(|source| Error::Text { prompt, source })?;
+        if let Some(end) = endings::end_string(row.text.text(), &rules.settings().end_strings) {
             row.text.truncate(end);
             return Ok(Some(StopReason::EndString));
         }
@@ -277,6 +337,7 @@ impl<'a> Batch<'a> {
 
     fn finish(&mut self, row: Row, stop_reason: StopReason, listener: &mut Listener<'_>) {
         let Row { prompt, tokens, logprob, full_logprob, text, .. } = row;
+        let text = text.into_text();
         let generated = Generated { tokens, logprob, full_logprob, text, stop_reason };
         listener(Update::Done { prompt, generated: &generated });
         self.results[prompt] = Some(generated);
@@ -306,8 +367,9 @@ impl Row {
 
     /// Hands the listener what is new and will stay.
     fn show(&mut self, is_done: bool, end_strings: &[String], listener: &mut Listener<'_>) {
-        let end = if is_done { self.text.len() } else { endings::settled(&self.text, end_strings) };
-        if let Some(piece) = self.text.get(self.shown..end).filter(|piece| !piece.is_empty()) {
+        let text = self.text.text();
+        let end = if is_done { text.len() } else { endings::settled(text, end_strings) };
+        if let Some(piece) = text.get(self.shown..end).filter(|piece| !piece.is_empty()) {
             listener(Update::Text { prompt: self.prompt, piece });
             self.shown = end;
         }

@@ -2,7 +2,8 @@
 
 use super::predictor::{Logits, ModelError, NewTokens, Predictor};
 use crate::engine::replica::{Reader, Replica};
-use candle_core::DType;
+use crate::kernels::argmax;
+use candle_core::{DType, Device, Tensor};
 
 /// A model that reads rows of text.
 #[derive(Debug)]
@@ -25,13 +26,30 @@ impl<'a> Cached<'a> {
     }
 }
 
+impl Cached<'_> {
+    /// The logits after the last token of each row, where they were computed.
+    fn logits(&mut self, rows: &[NewTokens<'_>]) -> Result<Tensor, ModelError> {
+        let new: Vec<_> = rows.iter().map(|row| (row.row, row.tokens)).collect();
+        Ok(self.reader.extend(&new)?)
+    }
+}
+
 impl Predictor for Cached<'_> {
     fn extend(&mut self, rows: &[NewTokens<'_>]) -> Result<Logits, ModelError> {
-        let new: Vec<_> = rows.iter().map(|row| (row.row, row.tokens)).collect();
-        let logits = self.reader.extend(&new)?;
+        // As they are stored: half as much to bring from a GPU where they are in half precision.
+        let logits = self.logits(rows)?.to_device(&Device::Cpu)?;
         let width = logits.dim(1)?;
         let values = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         Ok(Logits { values, width })
+    }
+
+    fn extend_greedily(
+        &mut self,
+        rows: &[NewTokens<'_>],
+        vocab_size: usize,
+        forbidden: &[Option<u32>],
+    ) -> Result<Vec<Option<u32>>, ModelError> {
+        Ok(argmax::forward(&self.logits(rows)?, vocab_size, forbidden)?)
     }
 
     fn release(&mut self, row: usize) {

@@ -4,6 +4,7 @@
 //! shorter than `min_length`, drop the embedding's padding rows, then either the largest logit
 //! (greedy sets every other rule aside) or temperature, repetition penalty, top-k, top-p, draw.
 
+use crate::kernels::argmax;
 use crate::spec::generation::{Generation, PenaltyRule};
 
 /// Settings that cannot be followed.
@@ -101,9 +102,9 @@ impl Rules {
     /// The next token, given the model's logits (`[padded vocabulary]`) and a number in [0, 1).
     pub fn choose(&self, logits: &[f32], history: &History, uniform: f64) -> Result<u32, NoChoice> {
         let allowed = &logits[..self.vocab_size.min(logits.len())];
-        let forbidden = self.forbidden(history);
+        let forbidden = self.forbidden(history.generated.len());
         if self.settings.use_greedy {
-            return argmax(allowed, forbidden).ok_or(NoChoice);
+            return argmax::of_row(allowed, forbidden).ok_or(NoChoice);
         }
         draw(&self.probabilities_of(allowed, forbidden, history), uniform).ok_or(NoChoice)
     }
@@ -111,7 +112,7 @@ impl Rules {
     /// The distribution that a sampled token is drawn from, by id.
     pub fn probabilities(&self, logits: &[f32], history: &History) -> Vec<f64> {
         let allowed = &logits[..self.vocab_size.min(logits.len())];
-        self.probabilities_of(allowed, self.forbidden(history), history)
+        self.probabilities_of(allowed, self.forbidden(history.generated.len()), history)
     }
 
     /// The model's own log-probabilities, by id: no rule applied, padding left out.
@@ -123,9 +124,21 @@ impl Rules {
         logits.into_iter().map(|logit| logit - largest - sum.ln()).collect()
     }
 
-    fn forbidden(&self, history: &History) -> Option<u32> {
-        let short = history.generated.len() < self.settings.min_length;
-        self.end_of_sequence.filter(|_| short)
+    /// Ids from here on are padding.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// Whether nothing of the logits is asked for but the id of the largest.
+    pub fn only_the_likeliest(&self) -> bool {
+        let Generation { use_greedy, compute_logprob, all_probs, .. } = self.settings;
+        use_greedy && !compute_logprob && !all_probs
+    }
+
+    /// The token that may not come next where so many were generated: the one that ends the text, as
+    /// long as that is too short.
+    pub fn forbidden(&self, generated: usize) -> Option<u32> {
+        self.end_of_sequence.filter(|_| generated < self.settings.min_length)
     }
 
     fn probabilities_of(
@@ -146,22 +159,6 @@ impl Rules {
         keep_top_p(&mut logits, self.settings.top_p);
         softmax(&logits)
     }
-}
-
-/// The id of the largest logit, the lowest among equals; none when no logit is above minus infinity
-/// or any is not a number.
-fn argmax(logits: &[f32], forbidden: Option<u32>) -> Option<u32> {
-    let mut best = None;
-    let mut largest = f32::NEG_INFINITY;
-    for (id, logit) in logits.iter().enumerate() {
-        if logit.is_nan() {
-            return None;
-        }
-        if *logit > largest && forbidden != Some(id as u32) {
-            (best, largest) = (Some(id as u32), *logit);
-        }
-    }
-    best
 }
 
 /// Makes the tokens of the history less likely, each once however often it occurred.
@@ -206,16 +203,33 @@ pub fn keep_top_p(logits: &mut [f64], p: f64) {
         return;
     }
     let probabilities = softmax(logits);
+    let likelier =
+        |a: &usize, b: &usize| probabilities[*b].total_cmp(&probabilities[*a]).then(a.cmp(b));
     let mut order: Vec<usize> = (0..logits.len()).collect();
-    order.sort_by(|a, b| probabilities[*b].total_cmp(&probabilities[*a]));
-    let mut reached = 0.0;
-    for id in order {
-        if reached > p {
-            logits[id] = f64::NEG_INFINITY;
+    let (mut rest, mut reached) = (order.as_mut_slice(), 0.0);
+    // A few tokens mostly have it all: only as many are put in order as it takes.
+    let mut count = SORTED_FIRST;
+    while !rest.is_empty() && reached <= p {
+        if count < rest.len() {
+            rest.select_nth_unstable_by(count, likelier);
         }
-        reached += probabilities[id];
+        let (next, others) = rest.split_at_mut(count.min(rest.len()));
+        next.sort_unstable_by(likelier);
+        for id in next {
+            if reached > p {
+                logits[*id] = f64::NEG_INFINITY;
+            }
+            reached += probabilities[*id];
+        }
+        (rest, count) = (others, count * 8);
+    }
+    for id in rest {
+        logits[*id] = f64::NEG_INFINITY;
     }
 }
+
+/// Tokens that are put in order first.
+const SORTED_FIRST: usize = 256;
 
 /// `exp(logit) / sum(exp(logit))`, with the largest logit taken off first.
 pub fn softmax(logits: &[f64]) -> Vec<f64> {

@@ -2,6 +2,7 @@
 
 use super::batch::{self, Generated, Listener, Request};
 use super::cached::Cached;
+use super::growing::TOKENS_BEFORE;
 use super::predictor::{ModelError, Vocabulary};
 use super::sampling::{Rules, SettingsError};
 use crate::data::tokenizer::{self, Tokenizer};
@@ -146,14 +147,14 @@ pub fn check_ids(tokenizer: &Tokenizer, model: &Architecture) -> Result<(), Sess
 }
 
 /// A tokenizer's texts.
-struct Texts<'a>(&'a Tokenizer);
-
-/// Tokens before a text that are decoded with it: enough for a tokenizer that treats the first
-/// token of a text in its own way, and for a character that is spread over several tokens.
-const TOKENS_BEFORE: usize = 8;
+#[derive(Clone, Copy, Debug)]
+pub struct Texts<'a>(pub &'a Tokenizer);
 
 impl Vocabulary for Texts<'_> {
     fn text(&self, before: &[u32], tokens: &[u32]) -> Result<String, ModelError> {
+        if before.is_empty() {
+            return Ok(self.0.decode(tokens)?);
+        }
         let before = &before[before.len().saturating_sub(TOKENS_BEFORE)..];
         let given = self.0.decode(before)?;
         let mut all = self.0.decode(&[before, tokens].concat())?;
@@ -162,6 +163,10 @@ impl Vocabulary for Texts<'_> {
         }
         // The prompt ends inside a character, which the new tokens complete.
         Ok(self.0.decode(tokens)?)
+    }
+
+    fn settles(&self, tokens: &[u32], text: &str) -> bool {
+        self.0.is_whole(tokens, text)
     }
 
     fn single_token(&self, text: &str) -> Option<u32> {

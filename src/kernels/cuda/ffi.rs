@@ -2,66 +2,8 @@
 
 #![expect(unsafe_code, reason = "foreign functions")]
 
+pub(super) use super::arguments::{AdamW, Address, Dropout, Handle, Heads, Stream};
 use std::ffi::{c_char, c_int, c_void};
-use std::marker::PhantomData;
-
-/// Where numbers lie on the device; lives no longer than the storage that holds them.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Address<'a>(pub(super) *mut c_void, pub(super) PhantomData<&'a ()>);
-
-impl Address<'_> {
-    /// No numbers: an argument that is left out.
-    pub(super) const NONE: Address<'static> = Address(std::ptr::null_mut(), PhantomData);
-}
-
-/// The stream in which a device's kernels run.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stream(pub(super) *mut c_void);
-
-/// A library in use.
-#[repr(transparent)]
-#[derive(Debug)]
-pub(super) struct Handle<'a>(pub(super) *mut c_void, pub(super) PhantomData<&'a mut ()>);
-
-/// `SftDropout`.
-#[repr(C)]
-#[derive(Debug)]
-pub(super) struct Dropout<'a> {
-    pub(super) key: [u32; 2],
-    pub(super) step: u64,
-    pub(super) threshold: u64,
-    pub(super) addresses: Address<'a>,
-    pub(super) keep: f32,
-    pub(super) first_channel: u32,
-    pub(super) all_channels: u32,
-}
-
-/// `SftHeads`.
-#[repr(C)]
-#[derive(Debug)]
-pub(super) struct Heads {
-    pub(super) heads: i32,
-    pub(super) groups: i32,
-    pub(super) head_dim: i32,
-    pub(super) scale: f32,
-    pub(super) first_head: i32,
-    pub(super) all_heads: i32,
-}
-
-/// `SftAdamW`.
-#[repr(C)]
-#[derive(Debug)]
-pub(super) struct AdamW {
-    pub(super) gradient: f32,
-    pub(super) betas: [f32; 2],
-    pub(super) rests: [f32; 2],
-    pub(super) keep: f32,
-    pub(super) step_size: f32,
-    pub(super) root_scale: f32,
-    pub(super) epsilon: f32,
-}
 
 type A<'a> = Address<'a>;
 
@@ -257,6 +199,17 @@ unsafe extern "C" {
         format: c_int,
         dy: A<'_>,
         width: i64,
+    ) -> c_int;
+
+    pub(super) safe fn sft_argmax(
+        stream: Stream,
+        format: c_int,
+        rows: A<'_>,
+        forbidden: A<'_>,
+        out: A<'_>,
+        count: i64,
+        width: i64,
+        columns: i64,
     ) -> c_int;
 
     pub(super) safe fn sft_cross_entropy_statistics(

@@ -6,6 +6,8 @@
 //! of the current micro-batch on the device.
 
 pub(super) mod activation;
+pub(super) mod argmax;
+mod arguments;
 pub(super) mod attention;
 mod context;
 pub(super) mod cross_entropy;

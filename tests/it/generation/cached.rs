@@ -32,20 +32,25 @@ fn logits(model: &Model, tokens: &[u32]) -> Vec<f32> {
 fn check_greedy(architecture: &Architecture, batch_size: usize) {
     let model = random(architecture);
     let member = Member::alone(&model).expect("one rank");
-    let settings = Generation { max_length: 9, batch_size, ..greedy() };
-    let rules = Rules::new(&settings, VOCAB, None).expect("legal settings");
-    let stop = AtomicBool::new(false);
-    let prompts = prompts();
-    let request = Request {
-        prompts: &prompts,
-        rules: &rules,
-        vocabulary: &NoTexts,
-        stop: &stop,
-        share: (0, 1),
+    let (stop, prompts) = (AtomicBool::new(false), prompts());
+    let results = |compute_logprob| {
+        let settings = Generation { max_length: 9, batch_size, compute_logprob, ..greedy() };
+        let request = Request {
+            prompts: &prompts,
+            rules: &Rules::new(&settings, VOCAB, None).expect("legal settings"),
+            vocabulary: &NoTexts,
+            stop: &stop,
+            share: (0, 1),
+        };
+        let mut cached =
+            Cached::new(member.whole().expect("one rank"), batch_size, &[32; 16]).expect("a cache");
+        decode(&mut cached, &request, &mut |_| ()).expect("decodes")
     };
-    let mut cached =
-        Cached::new(member.whole().expect("one rank"), batch_size, &[32; 16]).expect("a cache");
-    let results = decode(&mut cached, &request, &mut |_| ()).expect("decodes");
+    // Where log-probabilities are asked for, too, the token is chosen from all logits.
+    let (results, with_logits) = (results(false), results(true));
+    for (result, with_logits) in results.iter().zip(with_logits) {
+        assert_eq!((&result.tokens, 9), (&with_logits.tokens, with_logits.logprob.len()));
+    }
     let mut different = std::collections::BTreeSet::new();
     for (prompt, result) in prompts.iter().zip(results) {
         let mut tokens = prompt.clone();

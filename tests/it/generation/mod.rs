@@ -2,6 +2,7 @@
 
 mod batch;
 mod cached;
+mod growing;
 mod layouts;
 mod chi_squared;
 mod choices;

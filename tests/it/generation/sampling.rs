@@ -68,6 +68,36 @@ fn top_p_keeps_the_first_token_past_the_threshold() {
     check_top_p(&[0.125, 0.5, 0.25, 0.125], 0.0, &[0, 1, 2, 3]);
 }
 
+/// The rule of top-p with all tokens in order.
+fn plain_top_p(logits: &mut [f64], p: f64) {
+    let probabilities = softmax(logits);
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|a, b| probabilities[*b].total_cmp(&probabilities[*a]));
+    let mut reached = 0.0;
+    for id in order {
+        if reached > p {
+            logits[id] = f64::NEG_INFINITY;
+        }
+        reached += probabilities[id];
+    }
+}
+
+proptest! {
+    #[test]
+    fn top_p_puts_no_more_in_order_than_it_takes(
+        heights in proptest::collection::vec(0..30_u32, 1..4000),
+        p in 0.01..0.999_f64,
+        slope in prop_oneof![Just(0.01), Just(0.5), Just(30.0)],
+    ) {
+        // Many equals; nearly even, and with almost all in a few.
+        let logits: Vec<f64> = heights.iter().map(|height| f64::from(*height) * slope).collect();
+        let (mut found, mut wanted) = (logits.clone(), logits);
+        keep_top_p(&mut found, p);
+        plain_top_p(&mut wanted, p);
+        prop_assert_eq!(found, wanted);
+    }
+}
+
 fn check_penalty(rule: PenaltyRule, history: &History, wanted: &[f64]) {
     let mut logits = vec![4.0, -4.0, 1.0, -1.0];
     let settings =
