@@ -2,15 +2,16 @@
 
 use crate::kernels::device;
 use crate::spec::backend::Backend;
-use candle_core::{Device, Result};
+use candle_core::{DType, Device, Result};
 
-/// [`of_rank`] with what its operations use started, so that the first of them does not wait for it.
+/// [`of_rank`] with what products in `dtype` with a model `width` wide use started, so that the first
+/// of them does not wait for it.
 ///
 /// # Errors
-/// The same.
-pub fn started(backend: Backend, rank: usize) -> Result<Device> {
+/// The same, or that it does not start.
+pub fn started(backend: Backend, rank: usize, dtype: DType, width: usize) -> Result<Device> {
     let device = of_rank(backend, rank)?;
-    device::start(&device)?;
+    device::start(&device, dtype, width)?;
     Ok(device)
 }
 

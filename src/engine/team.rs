@@ -71,6 +71,7 @@ impl Team {
         check(&architecture, &degrees)?;
         architecture.padded_vocab_size =
             architecture.padded_vocab_size.next_multiple_of(degrees.tensor);
+        let width = architecture.hidden_size;
         let mut weights: Vec<Weights> = Vec::with_capacity(degrees.world_size());
         for number in 0..degrees.world_size() {
             let at = coordinates(&degrees, number);
@@ -87,7 +88,7 @@ impl Team {
                 // A device takes its time to start, as reading does.
                 let (values, device) = rayon::join(
                     || piecewise::read(opened.source(), Kind::Weight, &holding, &all),
-                    || devices::started(backend, number),
+                    || devices::started(backend, number, formats.products, width),
                 );
                 let values = Tensor::from_vec(values?, holding.length(), &Device::Cpu)?;
                 Ok(Weights::held(holding, &values, formats, &device?)?)

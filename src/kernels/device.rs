@@ -1,9 +1,9 @@
 //! Where tensors can lie: the CPU, or an NVIDIA GPU in a build with the feature `cuda`.
 
 use super::Result;
-use candle_core::Device;
+use candle_core::{DType, Device};
 #[cfg(feature = "cuda")]
-use candle_core::{DType, Shape, Tensor};
+use candle_core::{Shape, Tensor};
 
 /// GPU `ordinal`, opened with a stream of its own and a pool that keeps freed memory.
 ///
@@ -26,13 +26,14 @@ pub fn gpu(ordinal: usize) -> Result<Device> {
 }
 
 /// Starts what operations on `device` use, which the first of them would do otherwise: on a GPU the
-/// library of matrix products takes its time; nothing happens on a CPU.
-pub fn start(device: &Device) -> Result<()> {
+/// library of matrix products takes its time, and so does its first product, which is made here with
+/// a weight of `[width, width]`. Nothing happens on a CPU.
+pub fn start(device: &Device, dtype: DType, width: usize) -> Result<()> {
     #[cfg(feature = "cuda")]
     if device.is_cuda() {
-        return super::cuda::start(device);
+        return super::cuda::start(device, dtype, width);
     }
-    let _ = device;
+    let _ = (device, dtype, width);
     Ok(())
 }
 

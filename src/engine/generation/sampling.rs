@@ -203,28 +203,31 @@ pub fn keep_top_p(logits: &mut [f64], p: f64) {
         return;
     }
     let probabilities = softmax(logits);
-    let likelier =
-        |a: &usize, b: &usize| probabilities[*b].total_cmp(&probabilities[*a]).then(a.cmp(b));
-    let mut order: Vec<usize> = (0..logits.len()).collect();
+    // Numbers in the order of `total_cmp`, the largest first, and then by id.
+    let falling = |probability: &f64| {
+        let bits = probability.to_bits().cast_signed();
+        !(bits ^ ((bits >> 63).cast_unsigned() >> 1).cast_signed())
+    };
+    let mut order: Vec<_> = probabilities.iter().map(falling).zip(0_u32..).collect();
     let (mut rest, mut reached) = (order.as_mut_slice(), 0.0);
     // A few tokens mostly have it all: only as many are put in order as it takes.
     let mut count = SORTED_FIRST;
-    while !rest.is_empty() && reached <= p {
+    while !rest.is_empty() && (reached <= p || reached.is_nan()) {
         if count < rest.len() {
-            rest.select_nth_unstable_by(count, likelier);
+            rest.select_nth_unstable(count);
         }
         let (next, others) = rest.split_at_mut(count.min(rest.len()));
-        next.sort_unstable_by(likelier);
-        for id in next {
+        next.sort_unstable();
+        for (_, id) in next {
             if reached > p {
-                logits[*id] = f64::NEG_INFINITY;
+                logits[*id as usize] = f64::NEG_INFINITY;
             }
-            reached += probabilities[*id];
+            reached += probabilities[*id as usize];
         }
         (rest, count) = (others, count * 8);
     }
-    for id in rest {
-        logits[*id] = f64::NEG_INFINITY;
+    for (_, id) in rest {
+        logits[*id as usize] = f64::NEG_INFINITY;
     }
 }
 

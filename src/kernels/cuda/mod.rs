@@ -34,10 +34,15 @@ pub(super) fn open(ordinal: usize) -> Result<Device> {
     Ok(Device::Cuda(context::open(ordinal)?))
 }
 
-/// Starts the library of matrix products.
-pub(super) fn start(device: &Device) -> Result<()> {
-    context::of_device(device).map(drop)
+/// Starts the library of matrix products, and has it load what a product needs.
+pub(super) fn start(device: &Device, dtype: DType, width: usize) -> Result<()> {
+    let x = Tensor::zeros((FEW_ROWS, width), dtype, device)?;
+    linear::forward(&x, &Tensor::zeros((width, width), dtype, device)?, None)?;
+    device.synchronize()
 }
+
+/// Rows of a product as a step of decoding has them.
+const FEW_ROWS: usize = 8;
 
 /// Bytes of device memory in use now, and the most so far.
 pub(super) fn memory(device: &CudaDevice) -> Result<[u64; 2]> {
