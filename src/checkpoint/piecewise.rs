@@ -60,7 +60,7 @@ pub fn copy(
             for part in holding.parts().iter().filter(|part| part.counts) {
                 let Some((slice, here)) = stored(part, range) else { continue };
                 let start = before + part.range.start + here.start - range.start;
-                let values = owned.values.narrow(0, start, here.len())?.to_vec1()?;
+                let values = on_host(&owned.values.narrow(0, start, here.len())?)?;
                 let name = owned.kind.name(&part.parameter.name);
                 let shape = part.parameter.stored_shape();
                 pieces.push((PieceSpec { name, shape, dtype: Dtype::F32, slice }, values));
@@ -69,6 +69,12 @@ pub fn copy(
         }
     }
     Ok((!pieces.is_empty()).then_some(FileSnapshot { name, pieces }))
+}
+
+/// The numbers of a part of a buffer. From a GPU candle sends the whole buffer for each of its parts,
+/// so the part is made a buffer of its own there.
+fn on_host(part: &Tensor) -> candle_core::Result<Vec<f32>> {
+    if part.device().is_cpu() { part.to_vec1() } else { part.force_contiguous()?.to_vec1() }
 }
 
 /// The elements of `part` that lie in `range` of the buffers, counted in the part.

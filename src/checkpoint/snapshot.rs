@@ -43,9 +43,11 @@ impl FileSnapshot {
         const BAND: usize = 1 << 20;
         let specs = self.pieces.iter().map(|(spec, _)| spec.clone()).collect();
         let mut writer = PieceWriter::create(folder, &self.name, specs)?;
+        let mut bytes = vec![0; BAND * size_of::<f32>()];
         for band in self.pieces.iter().flat_map(|(_, values)| values.chunks(BAND)) {
-            let bytes: Vec<u8> = band.iter().flat_map(|value| value.to_le_bytes()).collect();
-            writer.write(&bytes)?;
+            let places = bytes.chunks_exact_mut(size_of::<f32>());
+            places.zip(band).for_each(|(place, value)| place.copy_from_slice(&value.to_le_bytes()));
+            writer.write(&bytes[..size_of_val(band)])?;
         }
         writer.finish()
     }
