@@ -64,12 +64,16 @@ __global__ void activation_forward(const T *__restrict__ x, const T *__restrict_
   }
 }
 
+// Rows on their way to one thread of the backward.
+template <typename T, int V, int KIND> using RingOfThread = Ring<T, V, gated(KIND) ? 3 : 2, 3>;
+
 // Writes dx and, where `partials` is given, the sums of its columns over the chunk.
 template <typename T, int V, int KIND>
 __global__ void activation_backward(const T *__restrict__ x, const T *__restrict__ bias, const T *__restrict__ dy,
                                     T *__restrict__ dx, int rows, int out_width, int per_chunk,
                                     float *__restrict__ partials) {
-  constexpr int HALVES = gated(KIND) ? 2 : 1;
+  constexpr int HALVES = gated(KIND) ? 2 : 1, PLACES = 3;
+  extern __shared__ uint4 ring_memory[];
   __shared__ float parts[8][HALVES * 32 * V];
   const int column = (blockIdx.x * 32 + threadIdx.x) * V, width = HALVES * out_width;
   const int first = blockIdx.y * per_chunk, last = min(rows, first + per_chunk);
@@ -78,34 +82,54 @@ __global__ void activation_backward(const T *__restrict__ x, const T *__restrict
   for (int i = 0; i < V; i++)
 #pragma unroll
     for (int half = 0; half < HALVES; half++) sums[half][i] = 0.f;
-  if (column < out_width)
-#pragma unroll 2
-    for (int row = first + threadIdx.y; row < last; row += 8) {
-      float values[V], out[V], slopes[HALVES][V];
-      const int64_t base = int64_t(row) * width;
-      load_biased<T, V>(x, bias, base, column, values);
-      load<T, V>(dy + int64_t(row) * out_width + column, out);
-      if constexpr (gated(KIND)) {
-        float up[V];
-        load_biased<T, V>(x, bias, base, out_width + column, up);
+  if (column < out_width) {
+    const RingOfThread<T, V, KIND> ring{reinterpret_cast<Pack<T, V> *>(ring_memory)};
+    const auto begin = [&](int place, int row) {
+      if (row < last) {
 #pragma unroll
-        for (int i = 0; i < V; i++) {
-          const float2 both = curve<KIND>(values[i]);
-          slopes[0][i] = out[i] * up[i] * both.y;
+        for (int half = 0; half < HALVES; half++)
+          ring.copy(place, half, x + int64_t(row) * width + half * out_width + column);
+        ring.copy(place, HALVES, dy + int64_t(row) * out_width + column);
+      }
+      ring.commit();
+    };
+#pragma unroll
+    for (int place = 0; place < PLACES; place++) begin(place, first + threadIdx.y + 8 * place);
+    float added[HALVES][V] = {};
+    if (bias)
+#pragma unroll
+      for (int half = 0; half < HALVES; half++) load<T, V>(bias + half * out_width + column, added[half]);
+    int place = 0;
+#pragma unroll 1
+    for (int row = first + threadIdx.y; row < last; row += 8, place = ring.after(place)) {
+      float values[HALVES][V], out[V], slopes[HALVES][V];
+      ring.wait();
+#pragma unroll
+      for (int half = 0; half < HALVES; half++) {
+        unpack<T, V>(ring.take(place, half), values[half]);
+#pragma unroll
+        for (int i = 0; i < V; i++) values[half][i] += added[half][i];
+      }
+      unpack<T, V>(ring.take(place, HALVES), out);
+      begin(place, row + 8 * PLACES);
+#pragma unroll
+      for (int i = 0; i < V; i++) {
+        const float2 both = curve<KIND>(values[0][i]);
+        slopes[0][i] = out[i] * both.y;
+        if constexpr (gated(KIND)) {
+          slopes[0][i] *= values[1][i];
           slopes[1][i] = out[i] * both.x;
         }
-      } else {
-#pragma unroll
-        for (int i = 0; i < V; i++) slopes[0][i] = out[i] * curve<KIND>(values[i]).y;
       }
 #pragma unroll
       for (int half = 0; half < HALVES; half++) {
         round_to<T, V>(slopes[half]);
-        store<T, V>(dx + base + half * out_width + column, slopes[half]);
+        store<T, V>(dx + int64_t(row) * width + half * out_width + column, slopes[half]);
 #pragma unroll
         for (int i = 0; i < V; i++) sums[half][i] += slopes[half][i];
       }
     }
+  }
   if (!partials) return;
 #pragma unroll
   for (int half = 0; half < HALVES; half++)
@@ -126,7 +150,8 @@ __global__ void activation_backward(const T *__restrict__ x, const T *__restrict
 
 } // namespace sft
 
-extern "C" int sft_add_partials(void *stream, const float *partials, int64_t count, int64_t width, float *sum);
+extern "C" int sft_add_partials(void *stream, const float *partials, int64_t count, int64_t width, float *first,
+                                float *second, float *third);
 
 #define SFT_ON_KIND(kind, ...)                                                                                         \
   switch (kind) {                                                                                                      \
@@ -162,12 +187,13 @@ extern "C" int sft_activation_backward(void *stream, int format, int kind, const
   if (rows == 0 || out_width == 0) return 0;
   const bool eight = out_width % 8 == 0 && sft::all_aligned(x, bias, dy, dx);
   const int chunks = sft::ceil_div(rows, ACTIVATION_ROWS);
+  int rc = 0;
   SFT_ON_FORMAT(format, SFT_ON_VECTOR(eight, SFT_ON_KIND(kind,
-      sft::activation_backward<T, V, K><<<dim3(sft::ceil_div(out_width, 32 * V), chunks), dim3(32, 8), 0,
-                                          cudaStream_t(stream)>>>((const T *)x, (const T *)bias, (const T *)dy, (T *)dx,
-                                                                  int(rows), int(out_width), ACTIVATION_ROWS,
-                                                                  d_bias ? workspace : nullptr))));
-  const int rc = cudaGetLastError();
+      rc = sft::start_with_ring(sft::activation_backward<T, V, K>, sft::RingOfThread<T, V, K>::bytes(256),
+                                dim3(sft::ceil_div(out_width, 32 * V), chunks), dim3(32, 8), cudaStream_t(stream), (const T *)x,
+                                (const T *)bias, (const T *)dy, (T *)dx, int(rows), int(out_width), ACTIVATION_ROWS,
+                                d_bias ? workspace : nullptr))));
   if (rc || !d_bias) return rc;
-  return sft_add_partials(stream, workspace, chunks, kind >= sft::GEGLU ? 2 * out_width : out_width, d_bias);
+  const int64_t width = kind >= sft::GEGLU ? 2 * out_width : out_width;
+  return sft_add_partials(stream, workspace, chunks, width, d_bias, nullptr, nullptr);
 }

@@ -3,24 +3,34 @@
 
 namespace sft {
 
-// sum[c] += Σ_p partials[p][c]. A block takes 32 columns; its 8 warps take every eighth partial.
-__global__ void add_partials(const float *__restrict__ partials, int count, int width, float *__restrict__ sum) {
-  __shared__ float parts[8][33];
+// sums[plane][c] += Σ_p partials[plane][p][c]. A block takes 32 columns of a plane; its warps take every 16th partial.
+struct Sums {
+  float *planes[3];
+};
+constexpr int SUM_WARPS = 16, AT_ONCE = 4;
+__global__ void add_partials(const float *__restrict__ partials, int count, int width, Sums sums) {
+  __shared__ float parts[SUM_WARPS][33];
+  float *const sum = sums.planes[blockIdx.y];
+  if (!sum) return;
+  partials += int64_t(blockIdx.y) * count * width;
   const int column = blockIdx.x * 32 + threadIdx.x;
-  float mine[4] = {0.f, 0.f, 0.f, 0.f};
-  if (column < width) {
-    int p = threadIdx.y;
-    for (; p + 24 < count; p += 32)
+  float mine[AT_ONCE] = {};
+  if (column < width)
+    for (int first = threadIdx.y; first < count; first += AT_ONCE * SUM_WARPS)
 #pragma unroll
-      for (int i = 0; i < 4; i++) mine[i] += partials[int64_t(p + 8 * i) * width + column];
-    for (; p < count; p += 8) mine[0] += partials[int64_t(p) * width + column];
-  }
-  parts[threadIdx.y][threadIdx.x] = (mine[0] + mine[1]) + (mine[2] + mine[3]);
+      for (int i = 0; i < AT_ONCE; i++) {
+        const int p = first + i * SUM_WARPS;
+        if (p < count) mine[i] += partials[int64_t(p) * width + column];
+      }
+  float along = 0.f;
+#pragma unroll
+  for (int i = 0; i < AT_ONCE; i++) along += mine[i];
+  parts[threadIdx.y][threadIdx.x] = along;
   __syncthreads();
   if (threadIdx.y == 0 && column < width) {
     float total = 0.f;
 #pragma unroll
-    for (int i = 0; i < 8; i++) total += parts[i][threadIdx.x];
+    for (int i = 0; i < SUM_WARPS; i++) total += parts[i][threadIdx.x];
     sum[column] += total;
   }
 }
@@ -59,9 +69,13 @@ __global__ void column_sums(const T *__restrict__ x, int rows, int width, int pe
 
 } // namespace sft
 
-extern "C" int sft_add_partials(void *stream, const float *partials, int64_t count, int64_t width, float *sum) {
+// Up to three sums over `count` partials each, which lie one after the other; those of null sums are passed over.
+extern "C" int sft_add_partials(void *stream, const float *partials, int64_t count, int64_t width, float *first,
+                                float *second, float *third) {
   if (width == 0) return 0;
-  sft::add_partials<<<sft::ceil_div(width, 32), dim3(32, 8), 0, cudaStream_t(stream)>>>(partials, int(count), int(width), sum);
+  const unsigned planes = third ? 3 : second ? 2 : 1;
+  sft::add_partials<<<dim3(sft::ceil_div(width, 32), planes), dim3(32, sft::SUM_WARPS), 0, cudaStream_t(stream)>>>(
+      partials, int(count), int(width), sft::Sums{{first, second, third}});
   return cudaGetLastError();
 }
 
@@ -80,5 +94,5 @@ extern "C" int sft_column_sums(void *stream, int format, const void *x, int64_t 
       sft::column_sums<T, V><<<dim3(sft::ceil_div(width, 32 * V), chunks), dim3(32, 8), 0, cudaStream_t(stream)>>>(
           (const T *)x, int(rows), int(width), COLUMN_ROWS, workspace)));
   const int rc = cudaGetLastError();
-  return rc ? rc : sft_add_partials(stream, workspace, chunks, width, sum);
+  return rc ? rc : sft_add_partials(stream, workspace, chunks, width, sum, nullptr, nullptr);
 }

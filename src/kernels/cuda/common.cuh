@@ -6,6 +6,7 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_pipeline.h>
 #include <cuda_runtime.h>
 #include <cstdint>
 
@@ -37,6 +38,37 @@ template <typename T, int V> struct alignas(sizeof(T) * V <= 16 ? sizeof(T) * V 
 template <typename T, int V> __device__ __forceinline__ Pack<T, V> fetch(const T *from) {
   return *reinterpret_cast<const Pack<T, V> *>(from);
 }
+
+// Copies a pack into shared memory: behind the thread's back (until __pipeline_wait_prior) where it is large enough for that.
+template <typename T, int V> __device__ __forceinline__ void copy_ahead(Pack<T, V> *to, const T *from) {
+  if constexpr (sizeof(Pack<T, V>) % 16 == 0) {
+#pragma unroll
+    for (size_t at = 0; at < sizeof(Pack<T, V>); at += 16)
+      __pipeline_memcpy_async(reinterpret_cast<char *>(to) + at, reinterpret_cast<const char *>(from) + at, 16);
+  } else {
+    *to = fetch<T, V>(from);
+  }
+}
+
+// A ring in shared memory whose places are filled while earlier ones are computed on: PACKS packs a thread in each of
+// PLACES. A thread copies what it alone reads, so the ring needs no barrier; every place that is committed is waited for in
+// turn, whether or not anything was copied.
+template <typename T, int V, int PACKS, int PLACES> struct Ring {
+  Pack<T, V> *packs;
+
+  static size_t bytes(int threads) { return sizeof(Pack<T, V>) * PACKS * PLACES * threads; }
+
+  __device__ Pack<T, V> *slot(int place, int pack) const {
+    const int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
+    return packs + (place * PACKS + pack) * threads + thread;
+  }
+  __device__ void copy(int place, int pack, const T *from) const { copy_ahead<T, V>(slot(place, pack), from); }
+  __device__ void commit() const { __pipeline_commit(); }
+  // Waits for the oldest place.
+  __device__ void wait() const { __pipeline_wait_prior(PLACES - 1); }
+  __device__ Pack<T, V> take(int place, int pack) const { return fetch<T, V>(slot(place, pack)->at); }
+  __device__ static int after(int place) { return place + 1 == PLACES ? 0 : place + 1; }
+};
 
 template <typename T, int V> __device__ __forceinline__ void unpack(const Pack<T, V> &pack, float (&to)[V]) {
 #pragma unroll
@@ -138,6 +170,17 @@ __device__ __forceinline__ void dropout_factors(const SftDropout &by, int64_t ad
       factor[quad * 4 + 3] = words.w >= by.threshold ? by.keep : 0.f;
     }
   }
+}
+
+// Starts a kernel with a ring of so many bytes. What a block's shared memory has beyond 48 KiB is to be asked for.
+template <typename... P, typename... A>
+int start_with_ring(void (*kernel)(P...), size_t ring, dim3 blocks, dim3 threads, cudaStream_t stream, A... arguments) {
+  if (ring > 24 * 1024) {
+    const int rc = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(ring));
+    if (rc) return rc;
+  }
+  kernel<<<blocks, threads, ring, stream>>>(arguments...);
+  return cudaGetLastError();
 }
 
 inline int ceil_div(int64_t a, int64_t b) { return int((a + b - 1) / b); }

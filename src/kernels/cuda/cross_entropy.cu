@@ -40,11 +40,14 @@ template <typename T> __device__ __forceinline__ Running block_merge(Running min
   return mine;
 }
 
-// A thread's part of a row's statistics; V numbers at a time, the maximum first. `keep` gets what was read.
-template <typename T, int V, typename Keep>
-__device__ __forceinline__ Running scan(const T *row, int real, Keep keep) {
+// A thread's part of a row's statistics; V numbers at a time, the maximum first. `await` is told which pack of the thread's
+// is read next.
+template <typename T, int V, typename Await>
+__device__ __forceinline__ Running scan(const T *row, int real, Await await) {
   Running mine{-INFINITY, 0.f, 0xffffffffu};
+  int number = 0;
   for (int at = threadIdx.x * V; at < real; at += blockDim.x * V) {
+    await(number++);
     float values[V];
     const bool whole = at + V <= real;
     if (whole) {
@@ -53,7 +56,6 @@ __device__ __forceinline__ Running scan(const T *row, int real, Keep keep) {
 #pragma unroll
       for (int i = 0; i < V; i++) values[i] = at + i < real ? widen(row[at + i]) : -INFINITY;
     }
-    keep(at, values);
     float max = values[0];
     int best = 0;
 #pragma unroll
@@ -76,7 +78,7 @@ __global__ void statistics(const T *__restrict__ logits, const uint32_t *__restr
                            int real, Statistics *__restrict__ out) {
   __shared__ Running shared[32];
   const T *row = logits + int64_t(blockIdx.x) * columns;
-  const Running all = block_merge<T>(scan<T, V>(row, real, [](int, const float (&)[V]) {}), shared);
+  const Running all = block_merge<T>(scan<T, V>(row, real, [](int) {}), shared);
   if (threadIdx.x) return;
   const uint32_t label = labels[blockIdx.x] - first;
   out[blockIdx.x] = Statistics{all.max, all.sum, label < uint32_t(real) ? widen(row[label]) : NAN, first + all.argmax};
@@ -102,7 +104,8 @@ __global__ void gradient(T *__restrict__ logits, const uint32_t *__restrict__ la
   }
 }
 
-// Both on one rank: the row waits in shared memory between its one read and its one write.
+// Both on one rank: the row waits in shared memory between its one read, all of which is on its way from the beginning, and
+// its one write.
 template <typename T, int V>
 __global__ void forward_backward(T *__restrict__ logits, const uint32_t *__restrict__ labels, int columns, int real,
                                  float factor, Statistics *__restrict__ out) {
@@ -111,8 +114,19 @@ __global__ void forward_backward(T *__restrict__ logits, const uint32_t *__restr
   T *kept = reinterpret_cast<T *>(memory);
   T *row = logits + int64_t(blockIdx.x) * columns;
   const uint32_t label = labels[blockIdx.x];
-  // Every thread reads back only what it kept itself.
-  const Running mine = scan<T, V>(row, real, [&](int at, const float (&values)[V]) { store<T, V>(kept + at, values); });
+  // A thread reads back only what it copied itself. Its packs arrive in four groups.
+  constexpr int GROUPS = 4;
+  const int stride = blockDim.x * V, packs_per_group = (real + GROUPS * stride - 1) / (GROUPS * stride);
+  for (int group = 0; group < GROUPS; group++) {
+    for (int i = 0; i < packs_per_group; i++) {
+      const int at = (group * packs_per_group + i) * stride + threadIdx.x * V;
+      if (at < real) copy_ahead<T, V>(reinterpret_cast<Pack<T, V> *>(kept + at), row + at);
+    }
+    __pipeline_commit();
+  }
+  const Running mine = scan<T, V>(kept, real, [&](int number) {
+    if (number % packs_per_group == 0) __pipeline_wait_prior(GROUPS - 1 - number / packs_per_group);
+  });
   const Running all = block_merge<T>(mine, shared);
   if (threadIdx.x == 0)
     out[blockIdx.x] = Statistics{all.max, all.sum, label < uint32_t(real) ? widen(row[label]) : NAN, all.argmax};

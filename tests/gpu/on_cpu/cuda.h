@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -71,8 +72,24 @@ inline float __shfl_xor_sync(unsigned, float x, int offset) {
   return other;
 }
 
+// A thread's copies on their way, by group: they arrive when they are waited for, not before.
+struct Copy {
+  void *to;
+  const void *from;
+  size_t bytes;
+};
+inline thread_local std::deque<std::vector<Copy>> on_their_way(1);
+inline void __pipeline_memcpy_async(void *to, const void *from, size_t bytes) { on_their_way.back().push_back({to, from, bytes}); }
+inline void __pipeline_commit() { on_their_way.emplace_back(); }
+inline void __pipeline_wait_prior(int left) {
+  for (; int(on_their_way.size()) - 1 > left; on_their_way.pop_front())
+    for (const Copy &copy : on_their_way.front()) std::memcpy(copy.to, copy.from, copy.bytes);
+}
+
 using cudaStream_t = void *;
 inline int cudaGetLastError() { return 0; }
+enum { cudaFuncAttributeMaxDynamicSharedMemorySize };
+template <typename Kernel> int cudaFuncSetAttribute(Kernel, int, int) { return 0; }
 
 // Runs a kernel's blocks one after the other.
 template <typename Kernel> void launch(dim3 grid, dim3 threads, Kernel kernel) {
