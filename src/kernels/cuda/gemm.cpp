@@ -85,20 +85,21 @@ constexpr int PROPOSALS = 8;
 
 // Products for which another than the library's first proposal was measured to be faster, on an H200 (tests/gpu/products.py).
 struct Choice {
-  int a_transposed, b_transposed;
+  int a_transposed, b_transposed, epilogue;
   int64_t m, n, k;
   int proposal;
 };
 constexpr size_t MEASURED_VERSION = 1301;
-// With cuBLAS 13.1 and 16,384 tokens (taken for a few fewer, too); columns: wᵀ (products y), w (dx), xᵀ (dw), then m, n, k in column-major words.
+// With cuBLAS 13.1 and 16,384 tokens (taken for a few fewer, too), each repeated until the card was at its power limit, as
+// it is in a step; columns: wᵀ (products y), w (dx), xᵀ (dw), then m, n, k in column-major words.
 constexpr Choice CHOICES[] = {
-    {1, 0, 6144, 16384, 2048, 3},  {0, 0, 2048, 16384, 6144, 4},  {0, 1, 2048, 6144, 16384, 7},  //
-    {1, 0, 2048, 16384, 2048, 4},  {0, 0, 2048, 16384, 2048, 4},  {0, 1, 2048, 2048, 16384, 2},  //
-    {1, 0, 8192, 16384, 2048, 7},  {0, 1, 2048, 8192, 16384, 3},                                 //
-    {1, 0, 2048, 16384, 8192, 4},  {0, 0, 8192, 16384, 2048, 6},  {0, 1, 8192, 2048, 16384, 3},  //
-    {1, 0, 3072, 16384, 2048, 6},  {0, 0, 2048, 16384, 3072, 4},  {0, 1, 2048, 3072, 16384, 3},  //
-    {1, 0, 2048, 16384, 3072, 4},  {0, 0, 3072, 16384, 2048, 6},  {0, 1, 3072, 2048, 16384, 3},  //
-    {1, 0, 50304, 16384, 2048, 6}, {0, 1, 2048, 50304, 16384, 1},
+    {1, 0, BIAS, 6144, 16384, 2048, 1},                                         {0, 1, NONE, 2048, 6144, 16384, 1},  //
+    {1, 0, NONE, 2048, 16384, 2048, 5},                                         // 2048 -> 2048
+    {1, 0, NONE, 8192, 16384, 2048, 6},                                         {0, 1, NONE, 2048, 8192, 16384, 1},  //
+    {1, 0, NONE, 2048, 16384, 8192, 1},  {0, 0, NONE, 8192, 16384, 2048, 6},    // 8192 -> 2048
+    {1, 0, NONE, 3072, 16384, 2048, 6},                                         {0, 1, NONE, 2048, 3072, 16384, 6},  //
+                                         {0, 0, NONE, 3072, 16384, 2048, 6},    {0, 1, NONE, 3072, 2048, 16384, 3},  //
+    {1, 0, NONE, 50304, 16384, 2048, 6},                                        // the head
 };
 
 int choice(const Shape &shape) {
@@ -109,7 +110,7 @@ int choice(const Shape &shape) {
   const int64_t n = shape.b_transposed ? shape.n : near(shape.n), k = shape.b_transposed ? near(shape.k) : shape.k;
   for (const Choice &one : CHOICES)
     if (shape.format == 1 && one.a_transposed == shape.a_transposed && one.b_transposed == shape.b_transposed &&
-        one.m == shape.m && one.n == n && one.k == k)
+        one.epilogue == shape.epilogue && one.m == shape.m && one.n == n && one.k == k)
       return one.proposal;
   return 0;
 }
