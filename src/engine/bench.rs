@@ -102,9 +102,11 @@ fn measure(
     let device = trainer.model.weights().device().clone();
     let (mut tokens, mut learned_tokens, mut loss, mut squares) = (0, 0, f64::NAN, 0.0);
     let (mut seconds, mut rates) = (Vec::new(), Vec::new());
+    // As in a training: from one step's outcome to the next's, without waiting in between for the
+    // optimizer, which the next step's first kernels follow.
+    let mut started = Instant::now();
     for step in 0..steps.warmup + steps.timed {
         let consumed = step * share.global_batch_size() as u64;
-        let started = Instant::now();
         let is_timed = step >= steps.warmup;
         let next = |number| {
             let batch = data.micro_batch(share.numbers(consumed, number))?;
@@ -112,8 +114,8 @@ fn measure(
             Ok(batch)
         };
         let outcome = trainer.step(step, share.micro_batches(), next)?;
-        device.synchronize()?;
         let elapsed = started.elapsed().as_secs_f64();
+        started = Instant::now();
         loss = outcome.loss;
         if is_timed {
             tokens += outcome.tokens;

@@ -25,7 +25,7 @@ pub struct OptimizerState {
     second_moment: Tensor,
 }
 
-/// Neighbouring elements that decay alike.
+/// Elements that lie end to end in every buffer.
 #[derive(Debug)]
 struct Run {
     /// Where they lie in the flat buffers.
@@ -34,7 +34,8 @@ struct Run {
     at: usize,
     /// Where they begin in the moments.
     moment_at: usize,
-    decays: bool,
+    /// Which of them decay, counted from the run's first; no two ranges touch.
+    decaying: Vec<Range<usize>>,
 }
 
 /// What changes from step to step.
@@ -117,7 +118,7 @@ impl OptimizerState {
 
     /// Changes every parameter by its gradient.
     pub fn step(&self, weights: &Weights, by: StepSettings) -> Result<()> {
-        for Run { range, at, moment_at, decays } in &self.runs {
+        for Run { range, at, moment_at, decaying } in &self.runs {
             let flat = |buffer: &Tensor| buffer.narrow(0, range.start, range.len());
             let moment = |buffer: &Tensor| buffer.narrow(0, *moment_at, range.len());
             let values = flat(weights.values())?;
@@ -129,12 +130,13 @@ impl OptimizerState {
                 first_moment: &moment(&self.first_moment)?,
                 second_moment: &moment(&self.second_moment)?,
                 copy: masters.as_ref().map(|_| &values),
+                decaying,
             };
             let settings = AdamW {
                 learning_rate: by.learning_rate,
                 betas: self.settings.betas,
                 epsilon: self.settings.eps,
-                weight_decay: if *decays { self.settings.weight_decay } else { 0.0 },
+                weight_decay: self.settings.weight_decay,
                 step: by.number,
                 gradient_scale: by.gradient_scale,
             };
@@ -153,14 +155,18 @@ fn runs(weights: &Weights, owned: &[Range<usize>], do_layer_norm_weight_decay: b
             if start >= end {
                 continue;
             }
-            let decays = part.parameter.role.decays(do_layer_norm_weight_decay);
-            match runs.last_mut() {
-                Some(last) if last.decays == decays && last.range.end == start => {
-                    last.range.end = end;
-                }
-                _ => {
-                    let at = before + start - owned.start;
-                    runs.push(Run { range: start..end, at, moment_at: moments, decays });
+            let at = before + start - owned.start;
+            let continues = |run: &Run| {
+                let length = run.range.len();
+                [run.range.end, run.at + length, run.moment_at + length] == [start, at, moments]
+            };
+            if !runs.last().is_some_and(continues) {
+                runs.push(Run { range: start..start, at, moment_at: moments, decaying: vec![] });
+            }
+            if let Some(run) = runs.last_mut() {
+                run.range.end = end;
+                if part.parameter.role.decays(do_layer_norm_weight_decay) {
+                    join(&mut run.decaying, start - run.range.start..end - run.range.start);
                 }
             }
             moments += end - start;
@@ -171,4 +177,12 @@ fn runs(weights: &Weights, owned: &[Range<usize>], do_layer_norm_weight_decay: b
         moments += owned.end.saturating_sub(owned.start.max(last));
     }
     runs
+}
+
+/// Adds a range behind others, to the last of them where it goes on.
+fn join(ranges: &mut Vec<Range<usize>>, next: Range<usize>) {
+    match ranges.last_mut() {
+        Some(last) if last.end == next.start => last.end = next.end,
+        _ => ranges.push(next),
+    }
 }

@@ -170,7 +170,7 @@ impl Trainer {
         let scale = self.loss_scaler.as_ref().map_or(1.0, LossScaler::factor);
         let updates = done - self.loss_scale().map_or(0, |state| state.skipped_steps);
         let Trainer { model, reduction, .. } = self;
-        model.weights().begin_gradients();
+        model.weights().begin_gradients()?;
         reduction.begin();
         let batches = (0..micro_batches).map(&mut next).collect::<Result<Vec<_>, _>>();
         let batches = batches.map_err(|source| Error::Data { step, source })?;

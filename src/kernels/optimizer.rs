@@ -4,8 +4,9 @@ use super::Result;
 use super::carrier::{expect_shape, on_real, read, update};
 use super::launch::vectorized;
 use super::real::Real;
-use candle_core::Tensor;
+use candle_core::{Tensor, bail};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Numbers per task.
 const BLOCK: usize = 1 << 14;
@@ -19,7 +20,8 @@ pub struct AdamW {
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
     pub epsilon: f64,
-    /// Decoupled weight decay: a parameter first loses `learning_rate * weight_decay` of itself.
+    /// Decoupled weight decay: a parameter first loses `learning_rate * weight_decay` of itself, where
+    /// [`Buffers::decaying`] has it.
     pub weight_decay: f64,
     /// This step's number, from 1, for the bias corrections.
     pub step: u64,
@@ -40,6 +42,8 @@ pub struct Buffers<'a> {
     pub second_moment: &'a Tensor,
     /// Where the new parameters are also put, rounded to half precision.
     pub copy: Option<&'a Tensor>,
+    /// The elements to which weight decay applies, ascending; no two ranges touch.
+    pub decaying: &'a [Range<usize>],
 }
 
 /// One step:
@@ -53,6 +57,12 @@ pub fn step(buffers: &Buffers<'_>, settings: &AdamW) -> Result<()> {
     if let Some(copy) = buffers.copy {
         expect_shape("copy", copy, shape)?;
     }
+    let bounds: Vec<usize> = buffers.decaying.iter().flat_map(|one| [one.start, one.end]).collect();
+    if !bounds.is_sorted()
+        || bounds.last().is_some_and(|end| *end > buffers.parameters.elem_count())
+    {
+        bail!("decaying ranges {:?} of {shape:?} elements", buffers.decaying)
+    }
     #[cfg(feature = "cuda")]
     if buffers.parameters.device().is_cuda() {
         return super::cuda::optimizer::step(buffers, settings);
@@ -60,20 +70,35 @@ pub fn step(buffers: &Buffers<'_>, settings: &AdamW) -> Result<()> {
     on_real!(buffers.parameters, T => {
         let gradients = read::<T>(buffers.gradients)?;
         let gradients: &[T] = &gradients;
-        let factors = Factors::<T>::new(settings);
         update::<T, _>(buffers.parameters, |parameters| {
             update::<T, _>(buffers.first_moment, |first| {
                 update::<T, _>(buffers.second_moment, |second| {
-                    parameters
-                        .par_chunks_mut(BLOCK)
-                        .zip(gradients.par_chunks(BLOCK))
-                        .zip(first.par_chunks_mut(BLOCK).zip(second.par_chunks_mut(BLOCK)))
-                        .for_each(|((p, g), (m, v))| block_step(p, g, m, v, factors));
+                    for (range, decays) in pieces(buffers.decaying, gradients.len()) {
+                        let factors = Factors::<T>::new(settings, decays);
+                        parameters[range.clone()]
+                            .par_chunks_mut(BLOCK)
+                            .zip(gradients[range.clone()].par_chunks(BLOCK))
+                            .zip(first[range.clone()].par_chunks_mut(BLOCK))
+                            .zip(second[range].par_chunks_mut(BLOCK))
+                            .for_each(|(((p, g), m), v)| block_step(p, g, m, v, factors));
+                    }
                 })
             })
         })??
     })?;
     buffers.copy.map_or(Ok(()), |copy| super::reduce::put(copy, buffers.parameters))
+}
+
+/// The `decaying` ranges of `count` elements and those between them, with whether they decay.
+fn pieces(decaying: &[Range<usize>], count: usize) -> Vec<(Range<usize>, bool)> {
+    let (mut pieces, mut end) = (Vec::new(), 0);
+    for range in decaying {
+        pieces.extend([(end..range.start, false), (range.clone(), true)]);
+        end = range.end;
+    }
+    pieces.push((end..count, false));
+    pieces.retain(|(range, _)| !range.is_empty());
+    pieces
 }
 
 /// The constants in the buffers' own precision.
@@ -89,14 +114,15 @@ struct Factors<T> {
 }
 
 impl<T: Real> Factors<T> {
-    fn new(settings: &AdamW) -> Self {
+    fn new(settings: &AdamW, decays: bool) -> Self {
+        let weight_decay = if decays { settings.weight_decay } else { 0.0 };
         let [beta_1, beta_2] = settings.betas;
         let correct = |beta: f64| 1.0 - beta.powf(settings.step as f64);
         Factors {
             gradient: T::of(settings.gradient_scale),
             beta: [T::of(beta_1), T::of(beta_2)],
             rest: [T::of(1.0 - beta_1), T::of(1.0 - beta_2)],
-            keep: T::of(1.0 - settings.learning_rate * settings.weight_decay),
+            keep: T::of(1.0 - settings.learning_rate * weight_decay),
             step_size: T::of(settings.learning_rate / correct(beta_1)),
             root_scale: T::of(1.0 / correct(beta_2).sqrt()),
             epsilon: T::of(settings.epsilon),

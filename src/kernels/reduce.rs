@@ -59,6 +59,19 @@ pub fn clear(x: &Tensor) -> Result<()> {
     on_real!(x, T => update::<T, _>(x, |x| x.fill(T::ZERO)))
 }
 
+/// `x = 0` in these ranges of a flat buffer, in place; meant for many short ones.
+pub fn clear_ranges(x: &Tensor, ranges: &[Range<usize>]) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::reduce::clear_ranges(x, ranges);
+    }
+    on_real!(x, T => update::<T, _>(x, |x| {
+        for range in ranges {
+            x[range.clone()].fill(T::ZERO);
+        }
+    }))
+}
+
 /// The sum of tensors of equal shape, added in their order; there is at least one.
 pub fn total(parts: &[Tensor]) -> Result<Tensor> {
     let Some(first) = parts.first() else { candle_core::bail!("nothing to add") };

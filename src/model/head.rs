@@ -77,6 +77,9 @@ impl Head {
         let _section = timing::section(Part::Head);
         let d_normalized = self.output.loss_backward(&saved.normalized, &saved.d_logits)?;
         let d_rows = self.norm.backward(&saved.norm, &d_normalized, None)?;
+        if are_all(targets.places, tokens) {
+            return self.axis.scattered(&d_rows);
+        }
         let width = d_rows.dim(1)?;
         let dx = Tensor::zeros((tokens, width), d_rows.dtype(), d_rows.device())?;
         embedding::backward(&Lookup { table: &dx, first: 0, ids: targets.places }, &d_rows)?;
@@ -97,6 +100,14 @@ impl Head {
         tokens: usize,
     ) -> Result<(Tensor, norm::Saved)> {
         let x = self.axis.gathered(x, tokens)?;
+        if are_all(places, tokens) {
+            return self.norm.forward(&x);
+        }
         self.norm.forward(&embedding::forward(&Lookup { table: &x, first: 0, ids: places }, None)?)
     }
+}
+
+/// Whether the places are those of all tokens, in their order.
+fn are_all(places: &[u32], tokens: usize) -> bool {
+    places.len() == tokens && places.iter().zip(0..).all(|(place, index)| *place == index)
 }

@@ -3,7 +3,7 @@
 use super::formats::Formats;
 use crate::kernels::reduce;
 use crate::layout::holding::{Holding, Part};
-use crate::layout::parameters::{Parameter, table};
+use crate::layout::parameters::{Parameter, Role, table};
 pub use crate::parallel::parameter_view::ParameterView;
 use crate::spec::architecture::Architecture;
 use candle_core::{Device, Result, Tensor, WithDType};
@@ -128,12 +128,19 @@ impl Weights {
         &self.gradients
     }
 
-    /// Begins a step: what backward passes add is a new sum. Its memory is written when the first
-    /// of them adds; see [`complete_gradients`](Weights::complete_gradients).
-    pub fn begin_gradients(&self) {
-        for empty in &self.empty {
-            empty.store(true, Ordering::Relaxed);
+    /// Begins a step: what backward passes add is a new sum. Those of norms and biases are cleared
+    /// together; the memory of the others is written when the first pass adds, see
+    /// [`complete_gradients`](Weights::complete_gradients).
+    pub fn begin_gradients(&self) -> Result<()> {
+        let mut short = Vec::new();
+        for (part, empty) in self.holding.parts().iter().zip(&self.empty) {
+            let is_short = part.parameter.role != Role::Weight;
+            if is_short {
+                short.push(part.range.clone());
+            }
+            empty.store(!is_short, Ordering::Relaxed);
         }
+        reduce::clear_ranges(&self.gradients, &short)
     }
 
     /// Ends a step's backward passes: gradients to which none of them added are zeros.

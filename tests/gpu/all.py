@@ -10,6 +10,7 @@ step fails. Steps, all of them when none is named:
     kernels   every kernel against f64 (kernels.py)
     same      20 steps in fp32 on GPU and CPU to 1e-4, with the same greedy tokens; bf16 twice with the same bits
     beside    tokens/s, memory and parts of a step at 1.3 B parameters, in turns with torch.compile (torch_step.py)
+    alone     the same without PyTorch, once (only when it is named)
     mission   recipes/megatron_1.3b.yaml from rows to generated text on one GPU; its speed beside `bench`
     formats   200 steps of a GPT of 124 M parameters in bf16 and fp32, plotted (formats.svg)
 """
@@ -116,13 +117,24 @@ def bench(log, recipe, *overrides):
     return json.loads(text)
 
 
+def parts(run):
+    return "ms of a step: " + ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in sorted(run["seconds_by_part"].items(), key=lambda part: -part[1]))
+
+
+def alone():
+    recipe = long_recipe()
+    for ffn in (8192, 3072):
+        run = bench("alone", recipe, f"model.ffn_hidden_size={ffn}")
+        tell(f"alone, ffn {ffn}: {run['tokens_per_second']:,.0f} tokens/s, {run['peak_memory_bytes'] / 2**30:.1f} GiB; {parts(run)}")
+
+
 def beside():
-    recipe, rounds = long_recipe(), 3
+    recipe = long_recipe()
     for ffn in (8192, 3072):
         shape = f"model.ffn_hidden_size={ffn}"
         sft("beside", "run", recipe, "--to", "load", *CACHE, f"trainer.accelerator={ON}", "trainer.devices=1", shape)
         ours, theirs = [], {}
-        for mode in ("bf16", "autocast"):
+        for mode, rounds in (("bf16", 3), ("autocast", 1)):
             torch = subprocess.Popen([sys.executable, HERE / "torch_step.py", str(ffn), mode, str(rounds), OUT])
             name = OUT / f"{mode}-{ffn}"
             wait(name.with_name(name.name + ".ready"), torch)
@@ -140,8 +152,7 @@ def beside():
         tell(f"| sft-run | {show(ours)} | – | {max(run['peak_memory_bytes'] for run in ours) / 2**30:.1f} |")
         for mode, runs in theirs.items():
             tell(f"| torch.compile, {mode} | {show(runs)} | {rate / median([run['tokens_per_second'] for run in runs]):.3f} × | {max(run['peak_gib'] for run in runs):.1f} |")
-        parts = sorted(ours[-1]["seconds_by_part"].items(), key=lambda part: -part[1])
-        tell(f"\nms of a step: " + ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in parts))
+        tell(f"\n{parts(ours[-1])}")
 
 
 def wait(path, process):
@@ -184,4 +195,4 @@ def formats():
 
 
 for step in WANT:
-    {"kernels": kernels, "same": same, "beside": beside, "mission": mission, "formats": formats}[step]()
+    {"kernels": kernels, "same": same, "alone": alone, "beside": beside, "mission": mission, "formats": formats}[step]()

@@ -308,7 +308,7 @@ def cross_entropy_case(dtype, rows, columns, vocab):
 def argmax_case(dtype, rows, width, columns):
     x = (rnd(rows, width) * 8).round().to(dtype)  # many equals
     forbidden = torch.full((rows,), -1, device=DEV, dtype=torch.int32)
-    first = lambda values: [next((i for i, v in enumerate(row) if v == max(row)), -1) for row in values.tolist()]
+    first = lambda values: [row.index(max(row)) for row in values.tolist()]
     best = first(x[:, :columns])
     forbidden[0], x[0, best[0]] = best[0], 1e4
     x[1, columns - 1] = float("nan")
@@ -446,15 +446,26 @@ def adamw_case(count, half):
     by, copy = adamw_settings(), torch.empty(count, device=DEV, dtype=half)
     g64 = g.double() * 0.5
     m1, v1 = 0.9 * m.double() + 0.1 * g64, 0.95 * v.double() + 0.05 * g64.square()
-    p1 = p.double() * (1 - 1e-4) - 1e-3 / (1 - 0.9**3) * m1 / ((v1 / (1 - 0.95**3)).sqrt() + 1e-8)
+    bounds = sorted(set(np.random.randint(0, count + 1, 6).tolist()))
+    bounds = torch.tensor(bounds[: len(bounds) // 2 * 2], device=DEV, dtype=torch.int64)
+    decays = torch.searchsorted(bounds, torch.arange(count, device=DEV), right=True) % 2 == 1
+    p1 = p.double() * torch.where(decays, 1 - 1e-4, 1.0).double() - 1e-3 / (1 - 0.9**3) * m1 / ((v1 / (1 - 0.95**3)).sqrt() + 1e-8)
     start = [p.clone(), m.clone(), v.clone(), None]
-    check(f"adamw {count} copy {str(half)[6:]}", lambda: call("sft_adamw", stream(), p, g, m, v, CODE[half], copy, I64(count), by), [p, m, v, copy], [p1, m1, v1, p1], [1e-6, 1e-6, 1e-6, 4e-3], start)
+    check(f"adamw {count} copy {str(half)[6:]}", lambda: call("sft_adamw", stream(), p, g, m, v, CODE[half], copy, I64(count), bounds, I64(len(bounds)), by), [p, m, v, copy], [p1, m1, v1, p1], [1e-6, 1e-6, 1e-6, 4e-3], start)
+
+
+def clear_case(count):
+    x, bounds = rnd(count), torch.tensor([[0, 3], [5, 5], [7, 1200], [count - 1, count]], device=DEV)
+    after = x.double()
+    for begin, end in bounds.tolist():
+        after[begin:end] = 0
+    check(f"clear of ranges of {count}", lambda: call("sft_clear_ranges", stream(), x, bounds, I64(len(bounds))), [x], [after], 0.0, [x.clone()])
 
 
 def checks():
     print("cuBLAS", LIB.sft_cublas_version(), "cuDNN", LIB.sft_cudnn_version(), "torch", torch.__version__, torch.cuda.get_device_name(0))
     for dtype in (F32, BF16, F16):
-        for rows, width in ((37, 96), (5, 33), (700, 2048), (3, 12288)):
+        for rows, width in ((37, 96), (5, 33), (2300, 2048), (1200, 4096), (3, 12288)):
             for kind in (0, 1, 2):
                 safe(norm_case, dtype, kind, rows, width, False)
             safe(norm_case, dtype, 1, rows, width, True)
@@ -487,6 +498,7 @@ def checks():
     for count in (1, 1003, 4096, 1 << 20):
         safe(adamw_case, count, BF16)
     safe(adamw_case, 1000, F16)
+    safe(clear_case, 4001)
     safe(adamw_case, 1000, F32)
 
 
@@ -636,7 +648,8 @@ def times():
     p, g, m, v = (torch.randn(n, device=DEV) * 0.01 for _ in range(4))
     v.abs_()
     cp, by = torch.empty(n, device=DEV, dtype=dtype), adamw_settings()
-    ms = time_ms(lambda: call("sft_adamw", stream(), p, g, m, v, c, cp, I64(n), by), 10)
+    bounds = torch.tensor([0, n], device=DEV)
+    ms = time_ms(lambda: call("sft_adamw", stream(), p, g, m, v, c, cp, I64(n), bounds, I64(2), by), 10)
     row("adamw, 329 M, f32 state, bf16 copy", ms, gb(30 * n, ms))
     total, wsq = torch.zeros(1, device=DEV, dtype=torch.float64), torch.empty(LIB.sft_squares_workspace(), device=DEV, dtype=torch.uint8)
     ms = time_ms(lambda: call("sft_sum_of_squares", stream(), 0, g, I64(n), wsq, total), 10)

@@ -28,10 +28,15 @@ class Flat:
         self.master = torch.randn(total, device=DEV) * 0.015
         self.copy.copy_(self.master)
         at, self.views, self.gradients = 0, {}, {}
-        for name, shape in shapes.items():
+        # Gradients that are added to come first, so that they are cleared at once; the others are put by their first product.
+        added = lambda name: len(shapes[name]) == 1 or name == "position"
+        for name in sorted(shapes, key=added, reverse=True):
+            shape = shapes[name]
             self.views[name] = self.copy[at : at + sizes[name]].view(shape)
             self.gradients[name] = self.gradient[at : at + sizes[name]].view(shape)
             at += (sizes[name] + 63) // 64 * 64
+            if added(name):
+                self.added = self.gradient[:at]
 
 
 def run(ffn):
@@ -53,6 +58,7 @@ def run(ffn):
     by_word, by_position, ids32 = order_of(ids), order_of(positions), ids.to(torch.int32)
     ws = new(max(LIB.sft_norm_backward_workspace(I64(T), I64(H)), LIB.sft_column_workspace(I64(T), I64(max(ffn, 3 * H)))), dtype=F32)
     squares, total, loss = new(LIB.sft_squares_workspace(), dtype=torch.uint8), torch.zeros(1, device=DEV, dtype=torch.float64), torch.zeros(1, device=DEV, dtype=torch.float64)
+    decaying = torch.tensor([0, p.master.numel()], device=DEV)
     common = (I64(B), I64(S), I64(NH), I64(NH), I64(D), F(1 / math.sqrt(D)), None, None, None)
     rows, wide = I64(T), I64(H)
     marks, spans = [], {}
@@ -83,9 +89,7 @@ def run(ffn):
         return dx, y
     def step(k):
         part("start")
-        for name, g in G.items():  # the others are put there by their first product
-            if g.dim() == 1 or name == "position":
-                call("sft_clear", stream(), g, I64(g.numel() * 4))
+        call("sft_clear", stream(), p.added, I64(p.added.numel() * 4))
         part("clear")
         x = new(T, H)
         call("sft_gather", stream(), c, W["word"], ids32, I64(0), I64(V), W["position"], positions, x, rows, wide); part("embedding")
@@ -133,7 +137,7 @@ def run(ffn):
         total.zero_(); call("sft_sum_of_squares", stream(), 0, p.gradient, I64(p.gradient.numel()), squares, total); part("gradient norm")
         scale = min(1.0, 1.0 / (math.sqrt(total.item()) / T + 1e-6)) / T
         by = adamw_settings(k + 1, scale)
-        call("sft_adamw", stream(), p.master, p.gradient, p.first, p.second, c, p.copy, I64(p.master.numel()), by); part("optimizer")
+        call("sft_adamw", stream(), p.master, p.gradient, p.first, p.second, c, p.copy, I64(p.master.numel()), decaying, I64(2), by); part("optimizer")
     losses, times = [], []
     torch.cuda.reset_peak_memory_stats()
     import time

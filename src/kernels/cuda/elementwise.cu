@@ -165,3 +165,17 @@ extern "C" int sft_cast(void *stream, int format, const void *x, int y_format, v
 
 // x = 0.
 extern "C" int sft_clear(void *stream, void *x, int64_t bytes) { return cudaMemsetAsync(x, 0, bytes, cudaStream_t(stream)); }
+
+namespace sft {
+__global__ void clear_ranges(float *__restrict__ x, const int64_t *__restrict__ ranges) {
+  const int64_t end = ranges[2 * blockIdx.x + 1];
+  for (int64_t at = ranges[2 * blockIdx.x] + threadIdx.x; at < end; at += blockDim.x) x[at] = 0.f;
+}
+} // namespace sft
+
+// x = 0 in `count` ranges of numbers, (begin, end) each: many short ones in one launch.
+extern "C" int sft_clear_ranges(void *stream, float *x, const int64_t *ranges, int64_t count) {
+  if (count == 0) return 0;
+  sft::clear_ranges<<<unsigned(count), 256, 0, cudaStream_t(stream)>>>(x, ranges);
+  return cudaGetLastError();
+}

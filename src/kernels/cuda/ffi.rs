@@ -174,6 +174,12 @@ unsafe extern "C" {
         count: i64,
     ) -> c_int;
     pub(super) safe fn sft_clear(stream: Stream, x: A<'_>, bytes: i64) -> c_int;
+    pub(super) safe fn sft_clear_ranges(
+        stream: Stream,
+        x: A<'_>,
+        ranges: A<'_>,
+        count: i64,
+    ) -> c_int;
 
     pub(super) safe fn sft_gather(
         stream: Stream,
@@ -262,6 +268,8 @@ unsafe extern "C" {
         copy_format: c_int,
         copy: A<'_>,
         count: i64,
+        decaying: A<'_>,
+        bounds: i64,
         by: &AdamW,
     ) -> c_int;
     pub(super) safe fn sft_squares_workspace() -> i64;

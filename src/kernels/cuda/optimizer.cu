@@ -8,9 +8,25 @@ struct SftAdamW {
 
 namespace sft {
 
+// Where weight decay applies: `bounds` has the begins and ends of ascending ranges that do not touch.
+struct Decaying {
+  const int64_t *bounds;
+  int count;
+  // How many bounds an element has passed: it decays where that is odd.
+  __device__ int passed(int64_t at) const {
+    int low = 0, high = count;
+    while (low < high) {
+      const int middle = (low + high) / 2;
+      if (bounds[middle] <= at) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+};
+
 template <typename T, int V>
 __global__ void adamw(float *__restrict__ p, const float *__restrict__ g, float *__restrict__ m, float *__restrict__ v,
-                      T *__restrict__ copy, int64_t packs, SftAdamW by) {
+                      T *__restrict__ copy, int64_t packs, Decaying decaying, SftAdamW by) {
   const int64_t pack = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (pack >= packs) return;
   const int64_t at = pack * V;
@@ -19,13 +35,19 @@ __global__ void adamw(float *__restrict__ p, const float *__restrict__ g, float 
   load<float, V>(g + at, gs);
   load<float, V>(m + at, ms);
   load<float, V>(v + at, vs);
+  // Most blocks lie between two bounds.
+  const int64_t first = int64_t(blockIdx.x) * blockDim.x * V;
+  int passed = decaying.passed(first);
+  const bool one_kind = passed == decaying.count || decaying.bounds[passed] >= first + int64_t(blockDim.x) * V;
 #pragma unroll
   for (int i = 0; i < V; i++) {
+    if (!one_kind) passed = decaying.passed(at + i);
+    const float keep = passed & 1 ? by.keep : 1.f;
     const float gradient = gs[i] * by.gradient;
     ms[i] = fmaf(by.beta_1, ms[i], by.rest_1 * gradient);
     vs[i] = fmaf(by.beta_2, vs[i], by.rest_2 * gradient * gradient);
     const float divisor = fmaf(sqrtf(vs[i]), by.root_scale, by.epsilon);
-    ps[i] = fmaf(by.keep, ps[i], -(by.step_size * ms[i] / divisor));
+    ps[i] = fmaf(keep, ps[i], -(by.step_size * ms[i] / divisor));
   }
   store<float, V>(p + at, ps);
   store<float, V>(m + at, ms);
@@ -70,15 +92,17 @@ __global__ void add_squares(const double *__restrict__ partials, int count, doub
 
 } // namespace sft
 
-// One AdamW step; `copy`, if given, gets the parameters in `copy_format`.
+// One AdamW step; `copy`, if given, gets the parameters in `copy_format`. Weight decay applies between every even and the
+// next odd one of the `bounds` ascending numbers `decaying` (on the device).
 extern "C" int sft_adamw(void *stream, float *parameters, const float *gradients, float *first, float *second,
-                         int copy_format, void *copy, int64_t count, const SftAdamW *by) {
+                         int copy_format, void *copy, int64_t count, const int64_t *decaying, int64_t bounds,
+                         const SftAdamW *by) {
   if (count == 0) return 0;
   const bool four = count % 4 == 0 && sft::all_aligned(parameters, gradients, first, second) &&
                     (reinterpret_cast<uintptr_t>(copy) & 7) == 0;
 #define SFT_STEP(WIDTH)                                                                                                \
   sft::adamw<T, WIDTH><<<unsigned((count / WIDTH + 255) / 256), 256, 0, cudaStream_t(stream)>>>(                       \
-      parameters, gradients, first, second, (T *)copy, count / WIDTH, *by)
+      parameters, gradients, first, second, (T *)copy, count / WIDTH, sft::Decaying{decaying, int(bounds)}, *by)
   SFT_ON_FORMAT(copy_format, if (four) SFT_STEP(4); else SFT_STEP(1));
 #undef SFT_STEP
   return cudaGetLastError();

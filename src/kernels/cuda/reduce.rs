@@ -1,10 +1,11 @@
 //! Sums and changes of whole buffers.
 
 use super::context::{format, of};
-use super::{check, ffi, hold};
+use super::{check, expect_f32, ffi, hold};
 use crate::kernels::Result;
 use crate::kernels::timing::Part;
 use candle_core::{DType, Tensor};
+use std::ops::Range;
 
 /// Σ x² over all `parts` of `whole`, in f64, in their order; waits for it.
 pub(in crate::kernels) fn sum_of_squares(whole: &Tensor, parts: &[Tensor]) -> Result<f64> {
@@ -48,6 +49,22 @@ pub(in crate::kernels) fn clear(x: &Tensor) -> Result<()> {
     let bytes = x.elem_count() * x.dtype().size_in_bytes();
     let work = context.work(Part::Other)?;
     let code = ffi::sft_clear(work.stream(), values.at(), bytes as i64);
+    check("clear", code)
+}
+
+/// `x = 0` in these ranges, each of which should be short.
+pub(in crate::kernels) fn clear_ranges(x: &Tensor, ranges: &[Range<usize>]) -> Result<()> {
+    expect_f32("what is cleared by ranges", x)?;
+    let context = of(x)?;
+    let bounds: Vec<usize> = ranges.iter().flat_map(|range| [range.start, range.end]).collect();
+    let send = || {
+        let bounds = bounds.iter().map(|bound| *bound as i64).collect::<Vec<_>>();
+        Ok(vec![Tensor::new(bounds, context.device())?])
+    };
+    let bounds = context.of_starts("ranges", &bounds, send)?.swap_remove(0);
+    let (values, bounds) = (hold(x)?, hold(&bounds)?);
+    let work = context.work(Part::Other)?;
+    let code = ffi::sft_clear_ranges(work.stream(), values.at(), bounds.at(), ranges.len() as i64);
     check("clear", code)
 }
 

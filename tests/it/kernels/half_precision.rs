@@ -191,6 +191,7 @@ fn the_optimizer_writes_the_rounded_copy() {
             first_moment: &zeros(),
             second_moment: &zeros(),
             copy: Some(&copies.narrow(0, 5_000, 40_000).unwrap()),
+            decaying: std::slice::from_ref(&(0..40_000)),
         };
         let settings = AdamW {
             learning_rate: 1e-2,
