@@ -15,6 +15,7 @@ step fails. Steps, all of them when none is named:
     formats   200 steps of a GPT of 124 M parameters in bf16 and fp32, plotted (formats.svg)
 """
 import json, os, pathlib, subprocess, sys, time
+from statistics import median
 
 HERE = pathlib.Path(__file__).resolve().parent
 RECIPES = HERE.parent.parent / "recipes"
@@ -145,7 +146,6 @@ def beside():
                 wait(made, torch)
                 theirs.setdefault(mode, []).append(json.loads(made.read_text()))
             torch.wait()
-        median = lambda values: sorted(values)[len(values) // 2]
         rate = median([run["tokens_per_second"] for run in ours])
         tell(f"\n| ffn {ffn} | tokens/s, each run | ours is faster by | peak GiB |\n|---|---|---|---|")
         show = lambda runs: " · ".join(f"{run['tokens_per_second']:,.0f}" for run in runs)
@@ -177,6 +177,24 @@ def mission():
         raise SystemExit("mission: the loss does not fall, or the run is slower than bench")
 
 
+def plot(series):
+    """Losses by step as an SVG picture: a line for each of two runs, the second dashed over the first."""
+    steps, high = max(map(len, series.values())), max(max(values) for values in series.values())
+    x, y = lambda step: 50 + 620 * step / steps, lambda loss: 260 - 240 * loss / high
+    rows = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 310" font-family="sans-serif" font-size="12">',
+            '<rect width="700" height="310" fill="white"/>']
+    for loss in range(0, int(high) + 1, 2):
+        rows.append(f'<path d="M50 {y(loss):.1f}H670" stroke="#ddd"/><text x="42" y="{y(loss) + 4:.1f}" text-anchor="end">{loss}</text>')
+    for step in range(0, steps + 1, steps // 4):
+        rows.append(f'<text x="{x(step):.1f}" y="278" text-anchor="middle">{step}</text>')
+    rows.append('<text x="360" y="300" text-anchor="middle">step</text><text x="14" y="140" transform="rotate(-90 14 140)" text-anchor="middle">loss, nats</text>')
+    for number, (name, values) in enumerate(series.items()):
+        look = ('stroke="#1f77b4" stroke-width="3"', 'stroke="#d62728" stroke-dasharray="4 3"')[number]
+        points = " ".join(f"{x(step):.1f},{y(loss):.1f}" for step, loss in enumerate(values, 1))
+        rows.append(f'<polyline fill="none" {look} points="{points}"/><path d="M540 {40 + 20 * number}h40" {look}/><text x="590" y="{44 + 20 * number}">{name}</text>')
+    return "\n".join(rows + ["</svg>", ""])
+
+
 def formats():
     shape = ["num_layers=12", "hidden_size=768", "ffn_hidden_size=3072", "num_attention_heads=12", "encoder_seq_length=1024", "max_position_embeddings=1024", "global_batch_size=16", "micro_batch_size=16"]
     recipe = OUT / "formats.yaml"
@@ -186,9 +204,7 @@ def formats():
     full = losses(trained("formats-fp32", recipe, *cut, "trainer.precision=32", "model.precision=32", "model.megatron_amp_O2=false"))
     mean = lambda values: sum(values[-50:]) / 50
     off = mean(half) / mean(full) - 1
-    high = max(half + full)
-    points = lambda values: " ".join(f"{3 * x},{200 - 190 * y / high:.1f}" for x, y in enumerate(values))
-    (OUT / "formats.svg").write_text(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 600 200"><polyline fill="none" stroke="black" points="{points(full)}"/><polyline fill="none" stroke="red" points="{points(half)}"/></svg>\n')
+    (OUT / "formats.svg").write_text(plot({"bf16": half, "fp32": full}))
     tell(f"\nformats: mean loss of the last 50 of {len(full)} steps {mean(half):.4f} in bf16, {mean(full):.4f} in fp32: {100 * off:+.2f}%")
     if abs(off) > 0.01:
         raise SystemExit("formats: more than 1% apart")
