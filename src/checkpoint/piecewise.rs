@@ -72,7 +72,7 @@ pub fn copy(
 }
 
 /// The numbers of a part of a buffer. From a GPU candle sends the whole buffer for each of its parts,
-/// so the part is made a buffer of its own there.
+/// so the part is made a buffer of its own there: room for the largest parameter's part.
 fn on_host(part: &Tensor) -> candle_core::Result<Vec<f32>> {
     if part.device().is_cpu() { part.to_vec1() } else { part.force_contiguous()?.to_vec1() }
 }

@@ -72,7 +72,7 @@ template <typename T, int V, int KIND>
 __global__ void activation_backward(const T *__restrict__ x, const T *__restrict__ bias, const T *__restrict__ dy,
                                     T *__restrict__ dx, int rows, int out_width, int per_chunk,
                                     float *__restrict__ partials) {
-  constexpr int HALVES = gated(KIND) ? 2 : 1, PLACES = 3;
+  constexpr int HALVES = gated(KIND) ? 2 : 1;
   extern __shared__ uint4 ring_memory[];
   __shared__ float parts[8][HALVES * 32 * V];
   const int column = (blockIdx.x * 32 + threadIdx.x) * V, width = HALVES * out_width;
@@ -94,7 +94,7 @@ __global__ void activation_backward(const T *__restrict__ x, const T *__restrict
       ring.commit();
     };
 #pragma unroll
-    for (int place = 0; place < PLACES; place++) begin(place, first + threadIdx.y + 8 * place);
+    for (int place = 0; place < ring.ROOM; place++) begin(place, first + threadIdx.y + 8 * place);
     float added[HALVES][V] = {};
     if (bias)
 #pragma unroll
@@ -111,7 +111,7 @@ __global__ void activation_backward(const T *__restrict__ x, const T *__restrict
         for (int i = 0; i < V; i++) values[half][i] += added[half][i];
       }
       unpack<T, V>(ring.take(place, HALVES), out);
-      begin(place, row + 8 * PLACES);
+      begin(place, row + 8 * ring.ROOM);
 #pragma unroll
       for (int i = 0; i < V; i++) {
         const float2 both = curve<KIND>(values[0][i]);

@@ -54,6 +54,7 @@ template <typename T, int V> __device__ __forceinline__ void copy_ahead(Pack<T, 
 // PLACES. A thread copies what it alone reads, so the ring needs no barrier; every place that is committed is waited for in
 // turn, whether or not anything was copied.
 template <typename T, int V, int PACKS, int PLACES> struct Ring {
+  static constexpr int ROOM = PLACES;
   Pack<T, V> *packs;
 
   static size_t bytes(int threads) { return sizeof(Pack<T, V>) * PACKS * PLACES * threads; }
@@ -172,7 +173,8 @@ __device__ __forceinline__ void dropout_factors(const SftDropout &by, int64_t ad
   }
 }
 
-// Starts a kernel with a ring of so many bytes. What a block's shared memory has beyond 48 KiB is to be asked for.
+// Starts a kernel with a ring of so many bytes. What a block's shared memory has beyond 48 KiB is to be asked for; arrays
+// of fixed size take up to 24 of them.
 template <typename... P, typename... A>
 int start_with_ring(void (*kernel)(P...), size_t ring, dim3 blocks, dim3 threads, cudaStream_t stream, A... arguments) {
   if (ring > 24 * 1024) {

@@ -8,6 +8,7 @@ use crate::kernels::dropout;
 use candle_core::cuda_backend::DeviceId;
 use candle_core::{CudaDevice, DType, Device, Tensor, bail};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What the operations keep for one device.
@@ -20,6 +21,8 @@ pub(super) struct Context {
     words: Mutex<Kept<u32>>,
     wide: Mutex<Kept<u64>>,
     places: Mutex<Kept<usize>>,
+    /// Those of the optimizer's runs, which come in every step.
+    bounds: Mutex<Kept<usize>>,
     /// Where somebody measures, what was started.
     pub(super) spans: Mutex<Option<Spans>>,
 }
@@ -46,6 +49,7 @@ pub(super) fn of_device(device: &Device) -> Result<Arc<Context>> {
         words: Mutex::default(),
         wide: Mutex::default(),
         places: Mutex::default(),
+        bounds: Mutex::new(Kept { most: 512, ..Kept::default() }),
         spans: Mutex::default(),
     });
     contexts.push(context.clone());
@@ -104,6 +108,19 @@ impl Context {
         make: impl FnOnce() -> Result<Vec<Tensor>>,
     ) -> Result<Vec<Tensor>> {
         locked(&self.words).get(what, list, make)
+    }
+
+    /// The begins and ends of ranges on the device, if there are any.
+    pub(super) fn bounds(&self, ranges: &[Range<usize>]) -> Result<Option<Tensor>> {
+        if ranges.is_empty() {
+            return Ok(None);
+        }
+        let bounds: Vec<usize> = ranges.iter().flat_map(|range| [range.start, range.end]).collect();
+        let send = || {
+            let bounds = bounds.iter().map(|bound| *bound as i64).collect::<Vec<_>>();
+            Ok(vec![Tensor::new(bounds, &self.device)?])
+        };
+        Ok(locked(&self.bounds).get("bounds", &bounds, send)?.pop())
     }
 
     /// What `make` gives for a list of sequence starts, kept under `what`.
@@ -174,16 +191,15 @@ impl Mask {
 /// Lists that are the same in every layer are sent once: the last few, found by their content.
 struct Kept<T> {
     entries: VecDeque<(&'static str, Vec<T>, Vec<Tensor>)>,
+    /// Lists kept.
+    most: usize,
 }
 
 impl<T> Default for Kept<T> {
     fn default() -> Self {
-        Kept { entries: VecDeque::new() }
+        Kept { entries: VecDeque::new(), most: 12 }
     }
 }
-
-/// Lists kept per device and type.
-const KEPT: usize = 12;
 
 impl<T: Copy + PartialEq> Kept<T> {
     fn get(
@@ -197,7 +213,7 @@ impl<T: Copy + PartialEq> Kept<T> {
             return Ok(tensors.clone());
         }
         let made = make()?;
-        if self.entries.len() == KEPT {
+        if self.entries.len() == self.most {
             self.entries.pop_front();
         }
         self.entries.push_back((what, list.to_vec(), made.clone()));

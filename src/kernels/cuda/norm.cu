@@ -11,7 +11,8 @@ __device__ __forceinline__ float normalize(float x, float2 moment) { return __fm
 // The most threads of a block: what is summed over rows stays in registers.
 constexpr int row_threads(int v) { return v == 8 ? 256 : 1024; }
 
-// Blocks of the usual width still share a multiprocessor; a row of the widest fills it alone.
+// Blocks of the usual width still share a multiprocessor; a row of the widest fills it alone: in f32 more than 8,192 numbers
+// need as much shared memory as a Hopper GPU has.
 constexpr int places(size_t row) { return row <= 12288 ? 3 : row <= 49152 ? 2 : 1; }
 template <typename T, int V, int N, int PARTS>
 using RingOfRows = Ring<T, V, N * PARTS, places(sizeof(Pack<T, V>) * N * PARTS * row_threads(V))>;
@@ -19,7 +20,6 @@ using RingOfRows = Ring<T, V, N * PARTS, places(sizeof(Pack<T, V>) * N * PARTS *
 // A ring of a block's rows of PARTS tensors; null ones are left out.
 template <typename T, int V, int N, int PARTS> struct RowRing : RingOfRows<T, V, N, PARTS> {
   using Base = RingOfRows<T, V, N, PARTS>;
-  static constexpr int PLACES = places(sizeof(Pack<T, V>) * N * PARTS * row_threads(V));
   __device__ explicit RowRing(uint4 *memory) : Base{reinterpret_cast<Pack<T, V> *>(memory)} {}
 
   __device__ Pack<T, V> take(int place, int part, int n) const { return Base::take(place, part * N + n); }
@@ -38,7 +38,7 @@ template <typename T, int V, int N, int PARTS> struct RowRing : RingOfRows<T, V,
   // Starts as many rows as there is room for: the block's first.
   __device__ void fill(const T *const (&sources)[PARTS], int64_t rows, int width) const {
 #pragma unroll
-    for (int place = 0; place < PLACES; place++)
+    for (int place = 0; place < Base::ROOM; place++)
       begin(place, sources, blockIdx.x + int64_t(place) * gridDim.x, rows, width);
   }
 };
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(row_threads(V), V == 8 && N == 1 ? 5 : 1)
   const T *const sources[FORWARD_PARTS] = {residual, x};
   const float offset = kind == LAYER_NORM_1P ? 1.f : 0.f, share = 1.f / width;
   ring.fill(sources, rows, width);
-  int place = 0;
+  int place = 0, turn = 0;
   for (int64_t row = blockIdx.x; row < rows; row += gridDim.x, place = Ring::after(place)) {
     const int64_t base = row * width;
     float values[N][V], total[1] = {0.f};
@@ -96,10 +96,11 @@ __global__ void __launch_bounds__(row_threads(V), V == 8 && N == 1 ? 5 : 1)
 #pragma unroll
       for (int i = 0; i < V; i++) total[0] += values[n][i];
     }
-    ring.begin(place, sources, row + int64_t(Ring::PLACES) * gridDim.x, rows, width);
+    ring.begin(place, sources, row + int64_t(Ring::ROOM) * gridDim.x, rows, width);
     float mean = 0.f;
     if (kind != RMS_NORM) {
-      block_sum<1>(total, shared, 0);
+      block_sum<1>(total, shared, turn);
+      turn ^= 1;
       mean = total[0] * share;
     }
     float squares[1] = {0.f};
@@ -108,7 +109,8 @@ __global__ void __launch_bounds__(row_threads(V), V == 8 && N == 1 ? 5 : 1)
       if ((n * blockDim.x + threadIdx.x) * V < width)
 #pragma unroll
         for (int i = 0; i < V; i++) squares[0] += (values[n][i] - mean) * (values[n][i] - mean);
-    block_sum<1>(squares, shared, 1);
+    block_sum<1>(squares, shared, turn);
+    turn ^= 1;
     const float2 moment = make_float2(mean, rsqrtf(squares[0] * share + epsilon));
     if (threadIdx.x == 0) moments[row] = moment;
 #pragma unroll
@@ -207,7 +209,7 @@ __global__ void __launch_bounds__(row_threads(V), V == 8 && N == 1 ? 4 : 1)
         for (int i = 0; i < V; i++) d_sum[n][i] += out[i];
       store<T, V>(dx + base + at, out);
     }
-    ring.begin(place, sources, row + int64_t(Ring::PLACES) * gridDim.x, rows, width);
+    ring.begin(place, sources, row + int64_t(Ring::ROOM) * gridDim.x, rows, width);
   }
   float *to = partials + int64_t(blockIdx.x) * width;
   const int64_t plane = int64_t(gridDim.x) * width;
@@ -221,7 +223,7 @@ __global__ void __launch_bounds__(row_threads(V), V == 8 && N == 1 ? 4 : 1)
   }
 }
 
-// Five and four for each multiprocessor of a Hopper GPU: what their registers allow.
+// Five and four for each multiprocessor of a Hopper GPU: what their registers allow in rows of the usual width.
 constexpr int FORWARD_BLOCKS = 660, NORM_BLOCKS = 528;
 
 } // namespace sft

@@ -6,7 +6,7 @@ use crate::kernels::Result;
 use crate::kernels::dropout::Dropout;
 use crate::kernels::norm::{Gradients, Kind, Norm, Saved};
 use crate::kernels::timing::Part;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Tensor, bail};
 
 /// The number of a kind in `norm.cu`.
 fn number(kind: Kind) -> i32 {
@@ -36,6 +36,17 @@ pub(in crate::kernels) fn add_forward(
     run(Some(Update { x, bias, dropout }), residual, norm)
 }
 
+/// Refuses rows that norm.cu has no form for.
+fn expect_width(width: usize) -> Result<()> {
+    let even = width.is_multiple_of(8);
+    let most = if even { 16_384 } else { 8_192 };
+    if width > most {
+        let odd = if even { "" } else { " where 8 does not divide them" };
+        bail!("a norm over {width} numbers: a GPU takes at most {most}{odd}")
+    }
+    Ok(())
+}
+
 /// What is added to the residual stream.
 struct Update<'a> {
     x: Tensor,
@@ -50,6 +61,7 @@ fn run(
     norm: &Norm<'_>,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let ((tokens, width), dtype) = (residual.dims2()?, residual.dtype());
+    expect_width(width)?;
     let context = of(residual)?;
     let dropout = update.as_ref().and_then(|update| update.dropout);
     let mask = context.mask(dropout, tokens)?;

@@ -5,7 +5,6 @@ use super::{address, check, expect_f32, ffi, hold, hold_optional};
 use crate::kernels::Result;
 use crate::kernels::optimizer::{AdamW, Buffers};
 use crate::kernels::timing::Part;
-use candle_core::Tensor;
 
 /// One step; see the CPU's.
 pub(in crate::kernels) fn step(buffers: &Buffers<'_>, settings: &AdamW) -> Result<()> {
@@ -29,16 +28,8 @@ pub(in crate::kernels) fn step(buffers: &Buffers<'_>, settings: &AdamW) -> Resul
     let (parameters, gradients) = (hold(buffers.parameters)?, hold(buffers.gradients)?);
     let (first, second) = (hold(buffers.first_moment)?, hold(buffers.second_moment)?);
     let copy = hold_optional(buffers.copy)?;
-    let bounds: Vec<usize> = buffers.decaying.iter().flat_map(|one| [one.start, one.end]).collect();
-    let send = || {
-        let bounds = bounds.iter().map(|bound| *bound as i64).collect::<Vec<_>>();
-        Ok(vec![Tensor::new(bounds, context.device())?])
-    };
-    let on_device = match bounds.is_empty() {
-        true => None,
-        false => Some(context.of_starts("decaying", &bounds, send)?.swap_remove(0)),
-    };
-    let decaying = hold_optional(on_device.as_ref())?;
+    let bounds = context.bounds(buffers.decaying)?;
+    let decaying = hold_optional(bounds.as_ref())?;
     let work = context.work(Part::Optimizer)?;
     let code = ffi::sft_adamw(
         work.stream(),
@@ -50,7 +41,7 @@ pub(in crate::kernels) fn step(buffers: &Buffers<'_>, settings: &AdamW) -> Resul
         address(copy.as_ref()),
         buffers.parameters.elem_count() as i64,
         address(decaying.as_ref()),
-        bounds.len() as i64,
+        2 * buffers.decaying.len() as i64,
         &by,
     );
     check("AdamW", code)

@@ -56,12 +56,7 @@ pub(in crate::kernels) fn clear(x: &Tensor) -> Result<()> {
 pub(in crate::kernels) fn clear_ranges(x: &Tensor, ranges: &[Range<usize>]) -> Result<()> {
     expect_f32("what is cleared by ranges", x)?;
     let context = of(x)?;
-    let bounds: Vec<usize> = ranges.iter().flat_map(|range| [range.start, range.end]).collect();
-    let send = || {
-        let bounds = bounds.iter().map(|bound| *bound as i64).collect::<Vec<_>>();
-        Ok(vec![Tensor::new(bounds, context.device())?])
-    };
-    let bounds = context.of_starts("ranges", &bounds, send)?.swap_remove(0);
+    let Some(bounds) = context.bounds(ranges)? else { return Ok(()) };
     let (values, bounds) = (hold(x)?, hold(&bounds)?);
     let work = context.work(Part::Other)?;
     let code = ffi::sft_clear_ranges(work.stream(), values.at(), bounds.at(), ranges.len() as i64);

@@ -50,7 +50,7 @@ int main() {
 }
 """
 
-source = (KERNELS / "common.cuh").read_text() + launches((KERNELS / "argmax.cu").read_text())
+source = launches((KERNELS / "common.cuh").read_text()) + launches((KERNELS / "argmax.cu").read_text())
 source = re.sub(r"#include <cuda.*|#include \"common.cuh\"|#pragma.*", "", source)
 with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / "argmax.cpp"

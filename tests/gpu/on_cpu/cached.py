@@ -61,7 +61,7 @@ int main() {
 }
 """
 
-source = "".join((KERNELS / name).read_text() for name in ("common.cuh", "attention.cuh")) + launches((KERNELS / "attention.cu").read_text())
+source = "".join(launches((KERNELS / name).read_text()) for name in ("common.cuh", "attention.cuh", "attention.cu"))
 source = re.sub(r"#include <cuda.*|#include \"(common|attention).cuh\"|#pragma.*", "", source)
 with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / "cached.cpp"
