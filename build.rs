@@ -104,7 +104,9 @@ fn is_up_to_date(object: &Path, source: &Path) -> bool {
 fn compile(home: &Path, source: &Path, object: &Path, capability: &str) {
     let mut nvcc = Command::new(home.join("bin/nvcc"));
     nvcc.args(["-std=c++17", "-Xcompiler=-fPIC"]);
-    nvcc.arg(format!("-gencode=arch=compute_{capability},code=sm_{capability}"));
+    // Hopper's own instructions, of linear_activation.cu.
+    let target = if capability == "90" { "90a" } else { capability };
+    nvcc.arg(format!("-gencode=arch=compute_{target},code=sm_{target}"));
     if source.extension().is_some_and(|end| end == "cpp") {
         // Templates of cudnn-frontend: compiled, not computed with.
         nvcc.args(["-O1", "-Xcompiler=-w", "-DNDEBUG", "-DNV_CUDNN_FRONTEND_USE_DYNAMIC_LOADING"]);

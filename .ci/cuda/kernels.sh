@@ -6,7 +6,9 @@ out=$(realpath -m "$1")
 cd "$(dirname "$0")/../../src/kernels/cuda"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-flags=(-std=c++17 -Xcompiler=-fPIC "-gencode=arch=compute_${CUDA_COMPUTE_CAP:-90},code=sm_${CUDA_COMPUTE_CAP:-90}")
+target=${CUDA_COMPUTE_CAP:-90}
+[ "$target" != 90 ] || target=90a   # as build.rs has it
+flags=(-std=c++17 -Xcompiler=-fPIC "-gencode=arch=compute_$target,code=sm_$target")
 for source in *.cu; do
   "$CUDA_HOME/bin/nvcc" "${flags[@]}" -O3 -c "$source" -o "$work/$source.o"
 done

@@ -18,6 +18,7 @@ pub mod device;
 pub mod dropout;
 pub mod embedding;
 pub mod linear;
+pub mod linear_activation;
 pub mod norm;
 pub mod optimizer;
 pub mod reduce;

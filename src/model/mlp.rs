@@ -4,6 +4,7 @@ use super::batch::Pass;
 use super::linear::{column, row};
 use super::weights::Weights;
 use crate::kernels::dropout::{Channels, Dropout};
+use crate::kernels::linear_activation::Activated;
 use crate::kernels::{activation, dropout};
 use crate::parallel::linear::{ColumnParallel, RowParallel};
 use crate::parallel::regions::TensorAxis;
@@ -23,19 +24,14 @@ pub(super) struct Mlp {
     pub(super) down: RowParallel,
 }
 
-/// What its backward needs.
+/// What its backward needs: before bias and activation, and after activation and dropout.
 #[derive(Debug)]
-pub(super) struct Saved {
-    /// Before bias and activation.
-    inner: Tensor,
-    /// After activation and dropout.
-    active: Tensor,
-}
+pub(super) struct Saved(Activated);
 
 impl Saved {
     /// Everything held.
     pub(super) fn tensors(&self) -> [&Tensor; 2] {
-        [&self.inner, &self.active]
+        [&self.0.before, &self.0.output]
     }
 }
 
@@ -60,33 +56,40 @@ impl Mlp {
 
     /// Stream to stream, without the last bias.
     pub(super) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Result<(Tensor, Saved)> {
-        let inner = self.up.forward(x, pass.tokens())?;
-        let mut active = activation::forward(self.kind, &inner, self.up.bias())?;
+        let mut activated = self.up.forward_activated(self.kind, x, pass.tokens())?;
         if let Some(dropout) = self.dropout(pass) {
-            active = dropout::apply(&active, &dropout)?;
+            activated.output = dropout::apply(&activated.output, &dropout)?;
         }
-        let y = self.down.forward(&active)?;
-        Ok((y, Saved { inner, active }))
+        let y = self.down.forward(&activated.output)?;
+        Ok((y, Saved(activated)))
     }
 
     /// The gradients of `x` and of the activation's input; `dy` is the gradient after the last bias,
     /// whose own gradient the caller adds.
     pub(super) fn backward(
         &self,
-        saved: &Saved,
+        Saved(activated): &Saved,
         pass: &Pass<'_>,
         dy: &Tensor,
     ) -> Result<(Tensor, Tensor)> {
-        let mut d_active = self.down.backward(&saved.active, dy)?;
-        if let Some(dropout) = self.dropout(pass) {
-            d_active = dropout::apply(&d_active, &dropout)?;
-        }
-        let (inner, bias) = (&saved.inner, self.up.bias());
-        let d_inner = match self.up.bias_gradient()? {
-            Some(to) => activation::backward_with_bias(self.kind, inner, bias, &d_active, to)?,
-            None => activation::backward(self.kind, inner, bias, &d_active)?,
+        let d_inner = match self.dropout(pass) {
+            None => self.down.backward_activated(self.kind, activated, &self.up, dy)?,
+            Some(dropout) => {
+                let d_dropped = self.down.backward(&activated.output, dy)?;
+                let d_active = dropout::apply(&d_dropped, &dropout)?;
+                self.backward_activation(&activated.before, &d_active)?
+            }
         };
         Ok((self.up.backward_input(&d_inner)?, d_inner))
+    }
+
+    /// The gradient of the activation's input; adds that of the bias.
+    fn backward_activation(&self, inner: &Tensor, d_active: &Tensor) -> Result<Tensor> {
+        let bias = self.up.bias();
+        match self.up.bias_gradient()? {
+            Some(to) => activation::backward_with_bias(self.kind, inner, bias, d_active, to),
+            None => activation::backward(self.kind, inner, bias, d_active),
+        }
     }
 
     /// Adds the gradient of the first weight, which takes `x` and `d_inner` of

@@ -6,7 +6,9 @@
 
 use super::parameter_view::ParameterView;
 use super::regions::TensorAxis;
+use crate::kernels::activation::Kind;
 use crate::kernels::linear;
+use crate::kernels::linear_activation::{self, Activated, Next};
 use candle_core::{Result, Tensor};
 
 /// Each rank has its part of the outputs: rows of the weight, and their biases.
@@ -42,6 +44,12 @@ impl ColumnParallel {
     /// `x·wᵀ`: stream `[rows, inputs]` to `[tokens, outputs/ranks]`.
     pub fn forward(&self, x: &Tensor, tokens: usize) -> Result<Tensor> {
         linear::forward(&self.axis.gathered(x, tokens)?, &self.weight.value, None)
+    }
+
+    /// `x·wᵀ` and the activation of it and the bias.
+    pub fn forward_activated(&self, kind: Kind, x: &Tensor, tokens: usize) -> Result<Activated> {
+        let x = self.axis.gathered(x, tokens)?;
+        linear_activation::forward(kind, &x, &self.weight.value, self.bias())
     }
 
     /// `x·wᵀ + b`.
@@ -119,8 +127,28 @@ impl RowParallel {
 
     /// The gradient of `x`; adds that of the weight. `dy` is the stream's gradient after the bias.
     pub fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let dy = self.backward_weight(x, dy)?;
+        linear::backward_input(&dy, &self.weight.value)
+    }
+
+    /// The same where `x` is the activation of `before + bias`, without more between: the gradient of
+    /// `before`, whose sums are added to the bias's gradient.
+    pub fn backward_activated(
+        &self,
+        kind: Kind,
+        activated: &Activated,
+        of: &ColumnParallel,
+        dy: &Tensor,
+    ) -> Result<Tensor> {
+        let dy = self.backward_weight(&activated.output, dy)?;
+        let next = Next { gradient: &dy, weight: &self.weight.value };
+        linear_activation::backward(kind, &activated.before, of.bias(), next, of.bias_gradient()?)
+    }
+
+    /// Adds the gradient of the weight; gives `dy` of all tokens.
+    fn backward_weight(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let dy = self.axis.gathered(dy, x.dim(0)?)?;
         self.weight.accumulate_product(&dy, x)?;
-        linear::backward_input(&dy, &self.weight.value)
+        Ok(dy)
     }
 }

@@ -9,7 +9,8 @@ step fails. Steps, all of them when none is named:
 
     kernels   every kernel against f64 (kernels.py)
     same      20 steps in fp32 on GPU and CPU to 1e-4, with the same greedy tokens; bf16 twice with the same bits
-    beside    tokens/s, memory and parts of a step at 1.3 B parameters, in turns with torch.compile (torch_step.py)
+    beside    tokens/s, memory and parts of a step at 1.3 B parameters, in turns with torch.compile (torch_step.py), for
+              ffn 8192 and 3072; beside:3072 for one of them
     alone     the same without PyTorch, once (only when it is named)
     mission   recipes/megatron_1.3b.yaml from rows to generated text on one GPU; its speed beside `bench`
     formats   200 steps of a GPT of 124 M parameters in bf16 and fp32, plotted (formats.svg)
@@ -129,9 +130,9 @@ def alone():
         tell(f"alone, ffn {ffn}: {run['tokens_per_second']:,.0f} tokens/s, {run['peak_memory_bytes'] / 2**30:.1f} GiB; {parts(run)}")
 
 
-def beside():
+def beside(ffns="8192,3072"):
     recipe = long_recipe()
-    for ffn in (8192, 3072):
+    for ffn in map(int, ffns.split(",")):
         shape = f"model.ffn_hidden_size={ffn}"
         sft("beside", "run", recipe, "--to", "load", *CACHE, f"trainer.accelerator={ON}", "trainer.devices=1", shape)
         ours, theirs = [], {}
@@ -210,5 +211,7 @@ def formats():
         raise SystemExit("formats: more than 1% apart")
 
 
+STEPS = {"kernels": kernels, "same": same, "alone": alone, "beside": beside, "mission": mission, "formats": formats}
 for step in WANT:
-    {"kernels": kernels, "same": same, "alone": alone, "beside": beside, "mission": mission, "formats": formats}[step]()
+    name, *of = step.split(":")
+    STEPS[name](*of)

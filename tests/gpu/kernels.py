@@ -462,6 +462,28 @@ def clear_case(count):
     check(f"clear of ranges of {count}", lambda: call("sft_clear_ranges", stream(), x, bounds, I64(len(bounds))), [x], [after], 0.0, [x.clone()])
 
 
+def linear_activation_case(dtype, kind, tokens, depth, features, with_bias=True):
+    x, w, b = rnd(tokens, depth, dtype=dtype), rnd(features, depth, dtype=dtype, scale=depth**-0.5), rnd(features, dtype=dtype) if with_bias else None
+    n = (I64(tokens), I64(depth), I64(features))
+    tag = f"linear + activation {kind} {str(dtype)[6:]} {tokens}x{depth}->{features}{' bias' if with_bias else ''}"
+    f = {0: lambda t: torch.nn.functional.gelu(t, approximate="tanh"), 1: torch.nn.functional.gelu, 2: torch.relu, 3: lambda t: torch.relu(t).square()}[kind]
+    added = b.double() if with_bias else 0
+    before, y = (torch.empty(tokens, features, device=DEV, dtype=dtype) for _ in range(2))
+    ref = x.double() @ w.double().t()
+    # The activation is of the rounded product, as when the two are apart.
+    check(tag + " fwd", lambda: call("sft_linear_activation_forward", stream(), CODE[dtype], kind, x, w, b, before, y, *n),
+          [before, y], [ref, f(ref.to(dtype).double() + added)], [BOUND[dtype], 2 * BOUND[dtype]])
+    kept = rnd(tokens, features, dtype=dtype)
+    k64 = kept.double().requires_grad_()
+    w2, dy, dx = rnd(depth, features, dtype=dtype, scale=depth**-0.5), rnd(tokens, depth, dtype=dtype), torch.empty_like(y)
+    (g,) = torch.autograd.grad(f(k64 + added), k64, dy.double() @ w2.double())
+    ws = torch.full((LIB.sft_column_workspace(I64(tokens), I64(features)),), float("nan"), device=DEV)
+    db = rnd(features)
+    start = [None, db.clone()]
+    check(tag + " bwd", lambda: call("sft_linear_activation_backward", stream(), CODE[dtype], kind, dy, w2, kept, b, dx, ws, db, *n),
+          [dx, db], [g, start[1] + g.sum(0)], [2 * BOUND[dtype], max(5e-5, BOUND[dtype])], start)
+
+
 def checks():
     print("cuBLAS", LIB.sft_cublas_version(), "cuDNN", LIB.sft_cudnn_version(), "torch", torch.__version__, torch.cuda.get_device_name(0))
     for dtype in (F32, BF16, F16):
@@ -494,6 +516,11 @@ def checks():
         safe(linear_case, dtype, 130, 96, 200)
         safe(linear_case, dtype, 1000, 2048, 6144)
         safe(linear_case, dtype, 24, 40, 8)
+        if dtype != F32:
+            for kind in range(4):
+                safe(linear_activation_case, dtype, kind, 300, 200, 136)
+            for tokens, depth, features in ((256, 64, 256), (1, 8, 8), (1000, 72, 1032), (77, 1024, 8192), (4096, 2048, 3072)):
+                safe(linear_activation_case, dtype, 0, tokens, depth, features, depth != 72)
     safe(attention_case, BF16, [2048, 2048], 4, 4, 128)
     safe(attention_case, BF16, [1024] * 3, 4, 4, 64)
     for count in (1, 1003, 4096, 1 << 20):
@@ -638,7 +665,9 @@ def times():
         tf = lambda f: (lambda ms: f"{ms:6.3f} {flop / ms / 1e9:5.0f}")(time_ms(f, 10))
         cells = [("fwd", lambda: call("sft_linear_forward", GEMM, stream(), c, x, w, None, pre, None, *n)), ("+bias", lambda: call("sft_linear_forward", GEMM, stream(), c, x, w, bias, pre, None, *n))]
         if outputs in (8192, 3072):
-            y2 = torch.empty_like(dy)
+            y2, ws2, w2 = torch.empty_like(dy), torch.empty(LIB.sft_column_workspace(I64(T), I64(outputs)), device=DEV), rnd(inputs, outputs, dtype=dtype)
+            cells.append(("+bias+gelu, own", lambda: call("sft_linear_activation_forward", stream(), c, 0, x, w, bias, pre, y2, *n)))
+            cells.append(("dx with gelu's derivative, own", lambda: call("sft_linear_activation_backward", stream(), c, 0, x, w2, pre, bias, y2, ws2, torch.zeros(outputs, device=DEV), *n)))
             cells.append(("+bias+gelu", lambda: call("sft_linear_forward", GEMM, stream(), c, x, w, bias, y2, pre, *n)))
         cells += [("dx", lambda: call("sft_linear_backward_input", GEMM, stream(), c, dy, w, dx, *n)), ("dw f32 +=", lambda: call("sft_linear_backward_weight", GEMM, stream(), c, dy, x, dw, 1, *n)), ("dw f32 =", lambda: call("sft_linear_backward_weight", GEMM, stream(), c, dy, x, dw, 0, *n)),
                   ("torch fwd", lambda: torch.matmul(x, w.t())), ("torch dx", lambda: torch.matmul(dy, w)), ("torch dw", lambda: torch.matmul(dy.t(), x))]

@@ -9,7 +9,7 @@ use crate::kernels::timing::Part;
 use candle_core::Tensor;
 
 /// The number of a kind in `activation.cu`.
-fn number(kind: Kind) -> i32 {
+pub(super) fn number(kind: Kind) -> i32 {
     match kind {
         Kind::GeluTanh => 0,
         Kind::GeluErf => 1,

@@ -14,6 +14,7 @@ pub(super) mod cross_entropy;
 pub(super) mod embedding;
 mod ffi;
 pub(super) mod linear;
+pub(super) mod linear_activation;
 mod memory;
 pub(super) mod norm;
 pub(super) mod optimizer;
