@@ -9,6 +9,7 @@ use crate::layout::holding::{Holding, Part};
 use crate::layout::slice::Slice;
 use candle_core::Tensor;
 use safetensors::Dtype;
+use std::fmt;
 use std::ops::Range;
 
 /// Elements `owned` of the buffer of `kind` that a rank with `holding` has, end to end; padding is
@@ -35,15 +36,37 @@ pub fn read(
     Ok(values)
 }
 
+/// Numbers that lie end to end, or are made when they are asked for.
+pub trait Numbers: fmt::Debug {
+    /// A copy of those of `range`, in fp32.
+    fn on_host(&self, range: &Range<usize>) -> Result<Vec<f32>, candle_core::Error>;
+}
+
+impl Numbers for Tensor {
+    /// From a GPU candle sends the whole buffer for each of its parts, so the part is made a buffer of
+    /// its own there: room for the largest parameter's part.
+    fn on_host(&self, range: &Range<usize>) -> Result<Vec<f32>, candle_core::Error> {
+        let part = self.narrow(0, range.start, range.len())?;
+        if part.device().is_cpu() { part.to_vec1() } else { part.force_contiguous()?.to_vec1() }
+    }
+}
+
 /// Elements of a rank's buffers to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Owned<'a> {
     /// What they are.
     pub kind: Kind,
     /// Their values, end to end.
-    pub values: &'a Tensor,
+    pub values: &'a dyn Numbers,
     /// Where they lie in the rank's buffers.
     pub ranges: &'a [Range<usize>],
+}
+
+impl<'a> Owned<'a> {
+    /// Elements of `kind`, whose values lie in `ranges` of the buffers.
+    pub fn new(kind: Kind, values: &'a dyn Numbers, ranges: &'a [Range<usize>]) -> Owned<'a> {
+        Owned { kind, values, ranges }
+    }
 }
 
 /// File `name` with a copy of what this rank counts ([`Part::counts`]) of these elements, in fp32;
@@ -60,7 +83,7 @@ pub fn copy(
             for part in holding.parts().iter().filter(|part| part.counts) {
                 let Some((slice, here)) = stored(part, range) else { continue };
                 let start = before + part.range.start + here.start - range.start;
-                let values = on_host(&owned.values.narrow(0, start, here.len())?)?;
+                let values = owned.values.on_host(&(start..start + here.len()))?;
                 let name = owned.kind.name(&part.parameter.name);
                 let shape = part.parameter.stored_shape();
                 pieces.push((PieceSpec { name, shape, dtype: Dtype::F32, slice }, values));
@@ -69,12 +92,6 @@ pub fn copy(
         }
     }
     Ok((!pieces.is_empty()).then_some(FileSnapshot { name, pieces }))
-}
-
-/// The numbers of a part of a buffer. From a GPU candle sends the whole buffer for each of its parts,
-/// so the part is made a buffer of its own there: room for the largest parameter's part.
-fn on_host(part: &Tensor) -> candle_core::Result<Vec<f32>> {
-    if part.device().is_cpu() { part.to_vec1() } else { part.force_contiguous()?.to_vec1() }
 }
 
 /// The elements of `part` that lie in `range` of the buffers, counted in the part.

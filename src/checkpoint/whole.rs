@@ -59,7 +59,7 @@ pub fn read_moments(
 pub struct State<'a> {
     /// The model.
     pub model: &'a Model,
-    /// Its parameters `[elements]` in fp32: the optimizer's masters, if there are any.
+    /// Its parameters `[elements]`, in fp32.
     pub parameters: &'a Tensor,
     /// AdamW's moments, `[elements]` each, if any.
     pub moments: Option<[&'a Tensor; 2]>,
@@ -89,11 +89,13 @@ pub fn save_state(target: &Path, state: &State<'_>, progress: Progress) -> Resul
     };
     let holding = model.weights().holding();
     let all: Vec<_> = std::iter::once(0..holding.length()).collect();
-    let of = |kind, values| Owned { kind, values, ranges: &all };
-    let weights = [of(Kind::Weight, *parameters)];
+    let weights = [Owned::new(Kind::Weight, *parameters, &all)];
     let mut files = vec![piecewise::copy(model_file(0), holding, &weights)?];
     if let Some([first, second]) = *moments {
-        let moments = [of(Kind::FirstMoment, first), of(Kind::SecondMoment, second)];
+        let moments = [
+            Owned::new(Kind::FirstMoment, first, &all),
+            Owned::new(Kind::SecondMoment, second, &all),
+        ];
         files.push(piecewise::copy(optimizer_file(0), holding, &moments)?);
     }
     let files = files.into_iter().flatten().collect();

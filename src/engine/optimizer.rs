@@ -1,6 +1,8 @@
 //! AdamW's state over the flat buffers, with NeMo's weight-decay groups: moments and, beside
-//! half-precision parameters, masters.
+//! half-precision parameters, what their fp32 values have beyond them.
 
+use crate::checkpoint::piecewise::Numbers;
+use crate::kernels::masters::Masters;
 use crate::kernels::optimizer::{AdamW, Buffers, step};
 use crate::layout::holding::intersection;
 use crate::model::weights::Weights;
@@ -8,7 +10,10 @@ use crate::spec::optimization::Optimizer;
 use candle_core::{Device, Result, Tensor};
 use std::ops::Range;
 
-/// The moments of the parameters that this rank changes, and these parameters; frozen ones have a
+/// Elements whose masters are made together: 16 MiB of them on the device.
+const BAND: usize = 4 << 20;
+
+/// The moments of the parameters that this rank changes, and their fp32 masters; frozen ones have a
 /// master, so that their own value is what is saved, and no moments.
 #[derive(Debug)]
 pub struct OptimizerState {
@@ -18,8 +23,8 @@ pub struct OptimizerState {
     /// What of them is not frozen.
     learned: Vec<Range<usize>>,
     runs: Vec<Run>,
-    /// The parameters in fp32, when the model's own are in half precision.
-    masters: Option<Tensor>,
+    /// What the owned parameters have beyond the model's own.
+    masters: Masters,
     /// Moments have the learned elements end to end.
     first_moment: Tensor,
     second_moment: Tensor,
@@ -50,8 +55,8 @@ pub struct StepSettings {
 }
 
 impl OptimizerState {
-    /// State before the first step, of all parameters; `start` are the parameters as they lie in the
-    /// flat buffers `[length]`, not rounded.
+    /// State before the first step, of all parameters; `start` are the values of which `weights` were
+    /// made, as they lie in the flat buffers `[length]`, not rounded.
     pub fn new(settings: &Optimizer, weights: &Weights, start: &Tensor) -> Result<OptimizerState> {
         let all = 0..weights.holding().length();
         OptimizerState::of_elements(settings, weights, &[all], start)
@@ -69,11 +74,11 @@ impl OptimizerState {
         let count: usize = learned.iter().map(Range::len).sum();
         let zeros = || Tensor::zeros(count, formats.gradients(), device);
         let masters = if formats.parameters == formats.gradients() {
-            None
+            Masters::Nothing
         } else {
             let pieces = owned.iter().map(|range| start.narrow(0, range.start, range.len()));
             let start = Tensor::cat(&pieces.collect::<Result<Vec<_>>>()?, 0)?;
-            Some(start.to_dtype(formats.gradients())?.to_device(device)?)
+            Masters::of(&start, formats.parameters, device)?
         };
         Ok(OptimizerState {
             settings: settings.clone(),
@@ -112,8 +117,9 @@ impl OptimizerState {
     }
 
     /// The owned parameters in fp32, end to end, where the model's own are in half precision.
-    pub fn masters(&self) -> Option<&Tensor> {
-        self.masters.as_ref()
+    pub fn masters<'a>(&'a self, weights: &'a Weights) -> Option<OwnedMasters<'a>> {
+        let rounds = !matches!(self.masters, Masters::Nothing);
+        rounds.then_some(OwnedMasters { state: self, weights })
     }
 
     /// Changes every parameter by its gradient.
@@ -121,15 +127,12 @@ impl OptimizerState {
         for Run { range, at, moment_at, decaying } in &self.runs {
             let flat = |buffer: &Tensor| buffer.narrow(0, range.start, range.len());
             let moment = |buffer: &Tensor| buffer.narrow(0, *moment_at, range.len());
-            let values = flat(weights.values())?;
-            let master = |buffer: &Tensor| buffer.narrow(0, *at, range.len());
-            let masters = self.masters.as_ref().map(master).transpose()?;
             let buffers = Buffers {
-                parameters: masters.as_ref().unwrap_or(&values),
+                parameters: &flat(weights.values())?,
+                masters: &self.masters.narrow(*at, range.len())?,
                 gradients: &flat(weights.gradients())?,
                 first_moment: &moment(&self.first_moment)?,
                 second_moment: &moment(&self.second_moment)?,
-                copy: masters.as_ref().map(|_| &values),
                 decaying,
             };
             let settings = AdamW {
@@ -143,6 +146,33 @@ impl OptimizerState {
             step(&buffers, &settings)?;
         }
         weights.values_changed()
+    }
+}
+
+/// The fp32 values of the parameters that a rank owns, end to end; made a band at a time
+/// where they are not kept.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnedMasters<'a> {
+    state: &'a OptimizerState,
+    weights: &'a Weights,
+}
+
+impl Numbers for OwnedMasters<'_> {
+    fn on_host(&self, range: &Range<usize>) -> Result<Vec<f32>> {
+        let OptimizerState { owned, masters, .. } = self.state;
+        let (mut before, mut values) = (0, Vec::with_capacity(range.len()));
+        for owned in owned {
+            let here = intersection(&(before..before + owned.len()), range);
+            for start in here.clone().step_by(BAND) {
+                let count = BAND.min(here.end - start);
+                let place = owned.start + start - before;
+                let parameters = self.weights.values().narrow(0, place, count)?;
+                let band = masters.narrow(start, count)?.values(&parameters)?;
+                values.extend(band.on_host(&(0..count))?);
+            }
+            before += owned.len();
+        }
+        Ok(values)
     }
 }
 

@@ -208,16 +208,16 @@ fn pieces(trainer: &Trainer) -> Result<Vec<FileSnapshot>, Error> {
     // Replicas that have the same write once; each writes what only it has.
     let is_shared = owned == all;
     let (first, writes_own) = (mesh.at.data == 0, mesh.at.data == 0 || !is_shared);
-    let of = |kind, values, ranges| Owned { kind, values, ranges };
-    let parameters = match optimizer.masters() {
-        Some(masters) => writes_own.then(|| of(Kind::Weight, masters, owned)),
-        None => first.then(|| of(Kind::Weight, weights.values(), &all[..])),
+    let masters = optimizer.masters(weights);
+    let parameters = match &masters {
+        Some(masters) => writes_own.then(|| Owned::new(Kind::Weight, masters, owned)),
+        None => first.then(|| Owned::new(Kind::Weight, weights.values(), &all[..])),
     };
     let [first_moment, second_moment] = optimizer.moments();
     let learned = optimizer.learned();
     let moments = [
-        of(Kind::FirstMoment, first_moment, learned),
-        of(Kind::SecondMoment, second_moment, learned),
+        Owned::new(Kind::FirstMoment, first_moment, learned),
+        Owned::new(Kind::SecondMoment, second_moment, learned),
     ];
     let moments = if writes_own { &moments[..] } else { &[] };
     let copy = |name, owned: &[Owned<'_>]| piecewise::copy(name, weights.holding(), owned);

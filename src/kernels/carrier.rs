@@ -7,7 +7,6 @@ use candle_core::{Tensor, bail};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::cell::RefCell;
-use std::marker::PhantomData;
 use std::ops::{Deref, Range};
 
 /// Runs `$body` with `$real` standing for the type that the tensor's numbers are computed in: their
@@ -118,11 +117,37 @@ fn rounded<T: Real, H: Half>(values: &[T]) -> Vec<H> {
 ///
 /// No tensor of the same buffer may be read or changed inside `change`.
 pub(super) fn update<T: Real, R>(tensor: &Tensor, change: impl FnOnce(&mut [T]) -> R) -> Result<R> {
-    let update = Update {
-        change: RefCell::new(Some(change)),
-        result: RefCell::new(None),
-        kind: PhantomData,
-    };
+    in_place(tensor, |storage, range| match storage {
+        CpuStorage::BF16(values) => Ok(change_half(&mut values[range], change)),
+        CpuStorage::F16(values) => Ok(change_half(&mut values[range], change)),
+        storage => match T::values_mut(storage) {
+            Some(values) => Ok(change(&mut values[range])),
+            None => bail!("the tensor changed in place does not hold {:?}", T::DTYPE),
+        },
+    })
+}
+
+/// Hands over the numbers of a bf16 and of an i16 tensor together, as [`update`] does, but as they
+/// are stored.
+pub(super) fn update_halves<R>(
+    [floats, integers]: [&Tensor; 2],
+    change: impl FnOnce(&mut [bf16], &mut [i16]) -> R,
+) -> Result<R> {
+    in_place(floats, |floats, place| match floats {
+        CpuStorage::BF16(floats) => in_place(integers, |integers, range| match integers {
+            CpuStorage::I16(integers) => Ok(change(&mut floats[place], &mut integers[range])),
+            _ => bail!("the second tensor changed in place does not hold i16"),
+        }),
+        _ => bail!("the first tensor changed in place does not hold bf16"),
+    })
+}
+
+/// Hands over the storage of a contiguous tensor on the CPU, with the tensor's range in it.
+fn in_place<R>(
+    tensor: &Tensor,
+    change: impl FnOnce(&mut CpuStorage, Range<usize>) -> Result<R>,
+) -> Result<R> {
+    let update = Update { change: RefCell::new(Some(change)), result: RefCell::new(None) };
     tensor.inplace_op1(&update)?;
     match update.result.into_inner() {
         Some(result) => Ok(result),
@@ -131,13 +156,12 @@ pub(super) fn update<T: Real, R>(tensor: &Tensor, change: impl FnOnce(&mut [T]) 
 }
 
 /// A change in place as candle wants it; candle shares the operation, so its parts sit in cells.
-struct Update<T, F, R> {
+struct Update<F, R> {
     change: RefCell<Option<F>>,
     result: RefCell<Option<R>>,
-    kind: PhantomData<T>,
 }
 
-impl<T: Real, R, F: FnOnce(&mut [T]) -> R> InplaceOp1 for Update<T, F, R> {
+impl<R, F: FnOnce(&mut CpuStorage, Range<usize>) -> Result<R>> InplaceOp1 for Update<F, R> {
     fn name(&self) -> &'static str {
         "update"
     }
@@ -145,15 +169,7 @@ impl<T: Real, R, F: FnOnce(&mut [T]) -> R> InplaceOp1 for Update<T, F, R> {
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
         let range = contiguous(layout)?;
         let Some(change) = self.change.borrow_mut().take() else { return Ok(()) };
-        let result = match storage {
-            CpuStorage::BF16(values) => change_half(&mut values[range], change),
-            CpuStorage::F16(values) => change_half(&mut values[range], change),
-            storage => match T::values_mut(storage) {
-                Some(values) => change(&mut values[range]),
-                None => bail!("the tensor changed in place does not hold {:?}", T::DTYPE),
-            },
-        };
-        *self.result.borrow_mut() = Some(result);
+        *self.result.borrow_mut() = Some(change(storage, range)?);
         Ok(())
     }
 }

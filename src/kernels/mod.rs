@@ -19,6 +19,7 @@ pub mod dropout;
 pub mod embedding;
 pub mod linear;
 pub mod linear_activation;
+pub mod masters;
 pub mod norm;
 pub mod optimizer;
 pub mod reduce;

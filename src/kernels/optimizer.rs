@@ -1,8 +1,9 @@
 //! AdamW over flat buffers, one pass (Loshchilov and Hutter, "Decoupled weight decay regularization").
 
 use super::Result;
-use super::carrier::{expect_shape, on_real, read, update};
+use super::carrier::{expect_shape, on_real, read, update, update_halves};
 use super::launch::vectorized;
+use super::masters::{Masters, change_joined};
 use super::real::Real;
 use candle_core::{Tensor, bail};
 use rayon::prelude::*;
@@ -32,16 +33,17 @@ pub struct AdamW {
 /// The buffers of a step, of equal shape, each in a storage of its own; all but the gradients change.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffers<'a> {
-    /// The parameters.
+    /// The parameters as the model has them.
     pub parameters: &'a Tensor,
+    /// What stands beside them, so that small changes add up. A step changes the unrounded values,
+    /// and rounds them to the parameters.
+    pub masters: &'a Masters,
     /// Their gradients.
     pub gradients: &'a Tensor,
     /// Running mean of the gradients.
     pub first_moment: &'a Tensor,
     /// Running mean of the squared gradients.
     pub second_moment: &'a Tensor,
-    /// Where the new parameters are also put, rounded to half precision.
-    pub copy: Option<&'a Tensor>,
     /// The elements to which weight decay applies, ascending; no two ranges touch.
     pub decaying: &'a [Range<usize>],
 }
@@ -54,9 +56,7 @@ pub fn step(buffers: &Buffers<'_>, settings: &AdamW) -> Result<()> {
     expect_shape("gradients", buffers.gradients, shape)?;
     expect_shape("first_moment", buffers.first_moment, shape)?;
     expect_shape("second_moment", buffers.second_moment, shape)?;
-    if let Some(copy) = buffers.copy {
-        expect_shape("copy", copy, shape)?;
-    }
+    buffers.masters.expect_beside(buffers.parameters)?;
     let bounds: Vec<usize> = buffers.decaying.iter().flat_map(|one| [one.start, one.end]).collect();
     if !bounds.is_sorted()
         || bounds.last().is_some_and(|end| *end > buffers.parameters.elem_count())
@@ -67,26 +67,66 @@ pub fn step(buffers: &Buffers<'_>, settings: &AdamW) -> Result<()> {
     if buffers.parameters.device().is_cuda() {
         return super::cuda::optimizer::step(buffers, settings);
     }
-    on_real!(buffers.parameters, T => {
-        let gradients = read::<T>(buffers.gradients)?;
-        let gradients: &[T] = &gradients;
-        update::<T, _>(buffers.parameters, |parameters| {
-            update::<T, _>(buffers.first_moment, |first| {
-                update::<T, _>(buffers.second_moment, |second| {
-                    for (range, decays) in pieces(buffers.decaying, gradients.len()) {
-                        let factors = Factors::<T>::new(settings, decays);
-                        parameters[range.clone()]
-                            .par_chunks_mut(BLOCK)
-                            .zip(gradients[range.clone()].par_chunks(BLOCK))
-                            .zip(first[range.clone()].par_chunks_mut(BLOCK))
-                            .zip(second[range].par_chunks_mut(BLOCK))
-                            .for_each(|(((p, g), m), v)| block_step(p, g, m, v, factors));
-                    }
-                })
-            })
-        })??
-    })?;
-    buffers.copy.map_or(Ok(()), |copy| super::reduce::put(copy, buffers.parameters))
+    match buffers.masters {
+        Masters::Nothing => on_real!(buffers.parameters, T => {
+            step_of::<T>(buffers.parameters, buffers, settings)
+        }),
+        Masters::Whole(values) => {
+            step_of::<f32>(values, buffers, settings)?;
+            super::reduce::put(buffers.parameters, values)
+        }
+        Masters::Remainders(rest) => step_joined(rest, buffers, settings),
+    }
+}
+
+/// A step of `values`.
+fn step_of<T: Real>(values: &Tensor, buffers: &Buffers<'_>, settings: &AdamW) -> Result<()> {
+    update::<T, _>(values, |values| {
+        for_pieces::<T>(buffers, settings, |range, g, m, v, by| {
+            values[range]
+                .par_chunks_mut(BLOCK)
+                .zip(g.par_chunks(BLOCK))
+                .zip(m.par_chunks_mut(BLOCK))
+                .zip(v.par_chunks_mut(BLOCK))
+                .for_each(|(((p, g), m), v)| block_step(p, g, m, v, by));
+        })
+    })?
+}
+
+/// A step of bf16 parameters with their remainders.
+fn step_joined(rest: &Tensor, buffers: &Buffers<'_>, settings: &AdamW) -> Result<()> {
+    update_halves([buffers.parameters, rest], |copies, rest| {
+        for_pieces::<f32>(buffers, settings, |range, g, m, v, by| {
+            copies[range.clone()]
+                .par_chunks_mut(BLOCK)
+                .zip(rest[range].par_chunks_mut(BLOCK))
+                .zip(g.par_chunks(BLOCK))
+                .zip(m.par_chunks_mut(BLOCK))
+                .zip(v.par_chunks_mut(BLOCK))
+                .for_each(|((((copies, rest), g), m), v)| {
+                    change_joined(copies, rest, |p| block_step(p, g, m, v, by));
+                });
+        })
+    })?
+}
+
+/// Calls `work(range, gradients, first moments, second moments, constants)` for the ranges in which
+/// all elements decay or none does.
+fn for_pieces<T: Real>(
+    buffers: &Buffers<'_>,
+    settings: &AdamW,
+    mut work: impl FnMut(Range<usize>, &[T], &mut [T], &mut [T], Factors<T>),
+) -> Result<()> {
+    let gradients = read::<T>(buffers.gradients)?;
+    update::<T, _>(buffers.first_moment, |first| {
+        update::<T, _>(buffers.second_moment, |second| {
+            for (range, decays) in pieces(buffers.decaying, gradients.len()) {
+                let (first, second) = (&mut first[range.clone()], &mut second[range.clone()]);
+                let by = Factors::new(settings, decays);
+                work(range.clone(), &gradients[range], first, second, by);
+            }
+        })
+    })?
 }
 
 /// The `decaying` ranges of `count` elements and those between them, with whether they decay.

@@ -31,7 +31,8 @@ pub struct Workload<'a> {
     pub degrees: Degrees,
     /// Number format of the computation.
     pub precision: Precision,
-    /// Half-precision parameters beside fp32 masters.
+    /// Half-precision parameters, whose fp32 masters the optimizer has: in 4 bytes beside fp16, in 2
+    /// beside bf16, which is half of them.
     pub megatron_amp_o2: bool,
     /// Whether optimizer state is split over the replicas.
     pub distributed_optimizer: bool,
@@ -50,7 +51,7 @@ pub struct DeviceMemory {
     pub weights: u64,
     /// Gradients, in fp32.
     pub gradients: u64,
-    /// Moments, and fp32 masters where the weights are not.
+    /// Moments, and what fp32 masters have beyond the weights.
     pub optimizer: u64,
     /// What forward passes keep for their backward, at its peak; every sequence full and every token
     /// learned.
@@ -77,7 +78,12 @@ pub fn of_stage(workload: &Workload<'_>, stage: usize) -> DeviceMemory {
     let [parameters, learned] = parameters_of_stage(workload, stage);
     let half = workload.precision != Precision::Fp32;
     let masters = half && workload.megatron_amp_o2;
-    let state = 8 * learned + if masters { 4 * parameters } else { 0 };
+    let beside = match workload.precision {
+        Precision::Bf16 if masters => 2,
+        Precision::Fp16 if masters => 4,
+        Precision::Fp32 | Precision::Bf16 | Precision::Fp16 => 0,
+    };
+    let state = 8 * learned + beside * parameters;
     let replicas = if workload.distributed_optimizer { workload.degrees.data as u64 } else { 1 };
     DeviceMemory {
         parameters,
@@ -303,13 +309,16 @@ mod tests {
     }
 
     #[test]
-    fn mixed_precision_takes_18_bytes_per_parameter_and_zero_splits_12_of_them() {
+    fn mixed_precision_takes_16_or_18_bytes_per_parameter_and_zero_splits_10_or_12_of_them() {
         let model = llama_7b();
         let parameters = element_count(&model) as u64;
-        let alone = per_device(&workload(&model));
-        assert_eq!(alone.weights + alone.gradients + alone.optimizer, 18 * parameters);
-        let shared = Workload { degrees: degrees(4, 1, 1, false), ..workload(&model) };
-        assert_eq!(per_device(&shared).optimizer, 3 * parameters);
+        for (precision, bytes, split) in [(Precision::Bf16, 16, 10), (Precision::Fp16, 18, 12)] {
+            let workload = Workload { precision, ..workload(&model) };
+            let alone = per_device(&workload);
+            assert_eq!(alone.weights + alone.gradients + alone.optimizer, bytes * parameters);
+            let shared = Workload { degrees: degrees(5, 1, 1, false), ..workload };
+            assert_eq!(per_device(&shared).optimizer, (split * parameters).div_ceil(5));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The model's parameters and their gradients, each set in one flat buffer in the table's order.
 
 use super::formats::Formats;
-use crate::kernels::reduce;
+use crate::kernels::{masters, reduce};
 use crate::layout::holding::{Holding, Part};
 use crate::layout::parameters::{Parameter, Role, table};
 pub use crate::parallel::parameter_view::ParameterView;
@@ -51,7 +51,8 @@ impl Weights {
         Weights::held(Holding::single(architecture), values, formats, device)
     }
 
-    /// What one rank holds, with `values` `[length]` as they lie in its buffers.
+    /// What one rank holds, with `values` `[length]` as they lie in its buffers, rounded as
+    /// [`masters::rounded`] does.
     pub fn held(
         holding: Holding,
         values: &Tensor,
@@ -62,14 +63,14 @@ impl Weights {
         if values.dims() != [length] {
             candle_core::bail!("values {:?} for {length} parameters", values.dims());
         }
-        let placed = |dtype| values.to_dtype(dtype)?.to_device(device);
         let casts = formats.products != formats.parameters;
+        let products = casts.then(|| values.to_dtype(formats.products)?.to_device(device));
         Ok(Weights {
             empty: holding.parts().iter().map(|_| Arc::default()).collect(),
             holding,
             formats,
-            values: placed(formats.parameters)?,
-            product_values: if casts { Some(placed(formats.products)?) } else { None },
+            values: masters::rounded(values, formats.parameters)?.to_device(device)?,
+            product_values: products.transpose()?,
             gradients: Tensor::zeros(length, formats.gradients(), device)?,
         })
     }

@@ -446,12 +446,56 @@ def adamw_case(count, half):
     by, copy = adamw_settings(), torch.empty(count, device=DEV, dtype=half)
     g64 = g.double() * 0.5
     m1, v1 = 0.9 * m.double() + 0.1 * g64, 0.95 * v.double() + 0.05 * g64.square()
-    bounds = sorted(set(np.random.randint(0, count + 1, 6).tolist()))
+    bounds = sorted(set(torch.randint(0, count + 1, (6,)).tolist()))
     bounds = torch.tensor(bounds[: len(bounds) // 2 * 2], device=DEV, dtype=torch.int64)
     decays = torch.searchsorted(bounds, torch.arange(count, device=DEV), right=True) % 2 == 1
     p1 = p.double() * torch.where(decays, 1 - 1e-4, 1.0).double() - 1e-3 / (1 - 0.9**3) * m1 / ((v1 / (1 - 0.95**3)).sqrt() + 1e-8)
     start = [p.clone(), m.clone(), v.clone(), None]
     check(f"adamw {count} copy {str(half)[6:]}", lambda: call("sft_adamw", stream(), p, g, m, v, CODE[half], copy, I64(count), bounds, I64(len(bounds)), by), [p, m, v, copy], [p1, m1, v1, p1], [1e-6, 1e-6, 1e-6, 4e-3], start)
+
+
+def split(values):
+    """kernels/masters.rs's `split`: the nearest bf16 numbers, ties away from zero, and what has to be added to their bits."""
+    bits = values.view(torch.int32)
+    upper = torch.where(values.isnan(), bits >> 16 | 0x40, (bits + 0x8000) >> 16)
+    rest = torch.where(values.isnan(), 0, (bits << 16) >> 16)
+    return upper.to(torch.int16).view(BF16), rest.to(torch.int16)
+
+
+def adamw_split_case(count):
+    """Parameters with remainders take the step of f32 parameters to the bit."""
+    p, g, m, v, by = rnd(count), rnd(count), rnd(count), rnd(count).abs(), adamw_settings()
+    p[::3] = ((p[::3].view(torch.int32) & ~0xFFFF) | 0x8000).view(F32)  # ties
+    bounds = torch.tensor([0, count // 3], device=DEV)
+    rest_of = lambda: (I64(count), bounds, I64(2), by)
+    p1, m1, v1 = p.clone(), m.clone(), v.clone()
+    call("sft_adamw", stream(), p1, g, m1, v1, CODE[F32], None, *rest_of())
+    (copy, rest), values = split(p), torch.empty(count, device=DEV)
+    def run():
+        call("sft_adamw_split", stream(), copy, rest, g, m, v, *rest_of())
+        call("sft_join_masters", stream(), copy, rest, values, I64(count))
+    start = [copy.clone(), rest.clone(), m.clone(), v.clone(), None]
+    check(f"adamw {count} with remainders", run, [copy, rest, m, v, values], [*split(p1), m1, v1, p1], 0.0, start)
+
+
+def split_case():
+    """A step that changes nothing splits every bf16 number's neighbours into what they were."""
+    upper, lower = torch.arange(1 << 16, device=DEV), torch.tensor([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], device=DEV)
+    bits = (upper[:, None] * 0x10000 + lower).flatten()
+    values = torch.where(bits < 1 << 31, bits, bits - (1 << 32)).to(torch.int32).view(F32)
+    numbers, is_nan = ~values.isnan(), values.isnan()
+    zeros, by = torch.zeros_like(values), AdamW(1, 0, 0, 0, 0, 1, 0, 1, 1)
+    (copy, rest), after = split(values), torch.empty_like(values)
+    expected = copy.clone()
+    def run():
+        call("sft_adamw_split", stream(), copy, rest, zeros, zeros.clone(), zeros.clone(), I64(len(values)), None, I64(0), by)
+        call("sft_join_masters", stream(), copy, rest, after, I64(len(values)))
+        if not (after[is_nan].isnan().all() and copy[is_nan].isnan().all()):
+            raise ValueError("NaN became a number")
+        for out in (after, copy):
+            out[is_nan] = 0
+    bits_of = lambda x, i: torch.where(numbers, x, torch.zeros_like(x)).view(i)
+    check("split and join of every bf16 number's neighbours", run, [after.view(torch.int32), copy.view(torch.int16)], [bits_of(values, torch.int32), bits_of(expected, torch.int16)], 0.0, [torch.zeros_like(bits, dtype=torch.int32), expected.view(torch.int16).clone()])
 
 
 def clear_case(count):
@@ -525,6 +569,8 @@ def checks():
     safe(attention_case, BF16, [1024] * 3, 4, 4, 64)
     for count in (1, 1003, 4096, 1 << 20):
         safe(adamw_case, count, BF16)
+        safe(adamw_split_case, count)
+    safe(split_case)
     safe(adamw_case, 1000, F16)
     safe(clear_case, 4001)
     safe(adamw_case, 1000, F32)
@@ -677,10 +723,11 @@ def times():
     n = 1_315_725_312 // 4   # a quarter of the model: far beyond the cache
     p, g, m, v = (torch.randn(n, device=DEV) * 0.01 for _ in range(4))
     v.abs_()
-    cp, by = torch.empty(n, device=DEV, dtype=dtype), adamw_settings()
-    bounds = torch.tensor([0, n], device=DEV)
+    by, bounds, (cp, rest) = adamw_settings(), torch.tensor([0, n], device=DEV), split(p)
+    ms = time_ms(lambda: call("sft_adamw_split", stream(), cp, rest, g, m, v, I64(n), bounds, I64(2), by), 10)
+    row("adamw, 329 M, bf16 with remainders", ms, gb(28 * n, ms))
     ms = time_ms(lambda: call("sft_adamw", stream(), p, g, m, v, c, cp, I64(n), bounds, I64(2), by), 10)
-    row("adamw, 329 M, f32 state, bf16 copy", ms, gb(30 * n, ms))
+    row("adamw, 329 M, f32, copy in half precision", ms, gb(30 * n, ms))
     total, wsq = torch.zeros(1, device=DEV, dtype=torch.float64), torch.empty(LIB.sft_squares_workspace(), device=DEV, dtype=torch.uint8)
     ms = time_ms(lambda: call("sft_sum_of_squares", stream(), 0, g, I64(n), wsq, total), 10)
     row("sum of squares, 329 M f32", ms, gb(4 * n, ms))

@@ -3,8 +3,8 @@
 
     python3 tests/gpu/step.py target/libsft_kernels.so [FFN ...]     # 8192 and 3072 when none is named
 
-24 layers, hidden 2048, 16 heads, vocabulary 50304, micro-batch 8 x 2048, bf16, with fp32 master weights, main gradients
-and moments: the work of tests like torch_baseline's plus that of the masters. Prints the time of each part and of the step.
+24 layers, hidden 2048, 16 heads, vocabulary 50304, micro-batch 8 x 2048, bf16, with fp32 master weights (as bf16 and
+remainders), main gradients and moments: the work of tests like torch_baseline's plus that of the masters. Prints the time of each part and of the step.
 """
 import sys
 
@@ -18,15 +18,13 @@ c = CODE[BF16]
 
 
 class Flat:
-    """Parameters in one buffer of bf16, with gradients, masters and moments in f32."""
+    """Parameters in one buffer of bf16, with the remainders of their masters, and gradients and moments in f32."""
 
     def __init__(self, shapes):
         sizes = {name: math.prod(shape) for name, shape in shapes.items()}
         total = (sum((n + 63) // 64 * 64 for n in sizes.values()))
-        self.copy = torch.empty(total, dtype=BF16, device=DEV)
         self.gradient, self.first, self.second = (torch.zeros(total, device=DEV) for _ in range(3))
-        self.master = torch.randn(total, device=DEV) * 0.015
-        self.copy.copy_(self.master)
+        self.copy, self.rest = split(torch.randn(total, device=DEV) * 0.015)
         at, self.views, self.gradients = 0, {}, {}
         # Gradients that are added to come first, so that they are cleared at once; the others are put by their first product.
         added = lambda name: len(shapes[name]) == 1 or name == "position"
@@ -58,7 +56,7 @@ def run(ffn):
     by_word, by_position, ids32 = order_of(ids), order_of(positions), ids.to(torch.int32)
     ws = new(max(LIB.sft_norm_backward_workspace(I64(T), I64(H)), LIB.sft_column_workspace(I64(T), I64(max(ffn, 3 * H)))), dtype=F32)
     squares, total, loss = new(LIB.sft_squares_workspace(), dtype=torch.uint8), torch.zeros(1, device=DEV, dtype=torch.float64), torch.zeros(1, device=DEV, dtype=torch.float64)
-    decaying = torch.tensor([0, p.master.numel()], device=DEV)
+    decaying = torch.tensor([0, p.copy.numel()], device=DEV)
     common = (I64(B), I64(S), I64(NH), I64(NH), I64(D), F(1 / math.sqrt(D)), None, None, None)
     rows, wide = I64(T), I64(H)
     marks, spans = [], {}
@@ -136,7 +134,7 @@ def run(ffn):
         total.zero_(); call("sft_sum_of_squares", stream(), 0, p.gradient, I64(p.gradient.numel()), squares, total); part("gradient norm")
         scale = min(1.0, 1.0 / (math.sqrt(total.item()) / T + 1e-6)) / T
         by = adamw_settings(k + 1, scale)
-        call("sft_adamw", stream(), p.master, p.gradient, p.first, p.second, c, p.copy, I64(p.master.numel()), decaying, I64(2), by); part("optimizer")
+        call("sft_adamw_split", stream(), p.copy, p.rest, p.gradient, p.first, p.second, I64(p.copy.numel()), decaying, I64(2), by); part("optimizer")
     losses, times = [], []
     torch.cuda.reset_peak_memory_stats()
     import time

@@ -309,6 +309,25 @@ unsafe extern "C" {
         bounds: i64,
         by: &AdamW,
     ) -> c_int;
+    pub(super) safe fn sft_adamw_split(
+        stream: Stream,
+        parameters: A<'_>,
+        rest: A<'_>,
+        gradients: A<'_>,
+        first: A<'_>,
+        second: A<'_>,
+        count: i64,
+        decaying: A<'_>,
+        bounds: i64,
+        by: &AdamW,
+    ) -> c_int;
+    pub(super) safe fn sft_join_masters(
+        stream: Stream,
+        parameters: A<'_>,
+        rest: A<'_>,
+        values: A<'_>,
+        count: i64,
+    ) -> c_int;
     pub(super) safe fn sft_squares_workspace() -> i64;
     pub(super) safe fn sft_sum_of_squares(
         stream: Stream,

@@ -54,6 +54,7 @@ fn base(storage: &CudaStorage) -> Result<u64> {
         CudaStorageSlice::F16(values) => values.device_ptr(&stream).0,
         CudaStorageSlice::F64(values) => values.device_ptr(&stream).0,
         CudaStorageSlice::U32(values) => values.device_ptr(&stream).0,
+        CudaStorageSlice::I16(values) => values.device_ptr(&stream).0,
         CudaStorageSlice::I64(values) => values.device_ptr(&stream).0,
         CudaStorageSlice::U8(values) => values.device_ptr(&stream).0,
         _ => bail!("kernels have no form for {:?}", storage.dtype()),

@@ -1,4 +1,4 @@
-// AdamW over flat buffers in one pass with the copy in the computing format, and the gradient's norm.
+// AdamW over flat buffers in one pass with the parameters in the computing format, and the gradient's norm.
 #include "common.cuh"
 
 // kernels/optimizer.rs's `Factors`.
@@ -24,14 +24,53 @@ struct Decaying {
   }
 };
 
-template <typename T, int V>
-__global__ void adamw(float *__restrict__ p, const float *__restrict__ g, float *__restrict__ m, float *__restrict__ v,
-                      T *__restrict__ copy, int64_t packs, Decaying decaying, SftAdamW by) {
+// Parameters in f32; where the model's are in T, these are a rounded copy.
+template <typename T> struct Whole {
+  float *values;
+  T *copy;
+  template <int V> __device__ void get(int64_t at, float (&p)[V]) const { load<float, V>(values + at, p); }
+  template <int V> __device__ void put(int64_t at, const float (&p)[V]) const {
+    store<float, V>(values + at, p);
+    if (copy) store<T, V>(copy + at, p);
+  }
+  bool aligned_to_four() const { return aligned(values) && (reinterpret_cast<uintptr_t>(copy) & 7) == 0; }
+};
+
+// kernels/masters.rs's `split` and `join`: the bits of bf16 parameters, and of what rounding took from their f32 values.
+struct Split {
+  uint16_t *copies;
+  int16_t *rest;
+  template <int V> __device__ void get(int64_t at, float (&p)[V]) const {
+    const Pack<uint16_t, V> upper = fetch<uint16_t, V>(copies + at);
+    const Pack<int16_t, V> lower = fetch<int16_t, V>(rest + at);
+#pragma unroll
+    for (int i = 0; i < V; i++) p[i] = __uint_as_float((uint32_t(upper.at[i]) << 16) + uint32_t(int32_t(lower.at[i])));
+  }
+  template <int V> __device__ void put(int64_t at, const float (&p)[V]) const {
+    Pack<uint16_t, V> upper;
+    Pack<int16_t, V> lower;
+#pragma unroll
+    for (int i = 0; i < V; i++) {
+      const uint32_t bits = __float_as_uint(p[i]);
+      const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+      upper.at[i] = uint16_t(is_nan ? bits >> 16 | 0x40u : (bits + 0x8000u) >> 16);
+      lower.at[i] = int16_t(is_nan ? 0u : bits);
+    }
+    *reinterpret_cast<Pack<uint16_t, V> *>(copies + at) = upper;
+    *reinterpret_cast<Pack<int16_t, V> *>(rest + at) = lower;
+  }
+  bool aligned_to_four() const { return ((reinterpret_cast<uintptr_t>(copies) | reinterpret_cast<uintptr_t>(rest)) & 7) == 0; }
+};
+
+// Six blocks a multiprocessor: 40 registers, where one more would cost a block.
+template <typename P, int V>
+__global__ void __launch_bounds__(256, 6) adamw(P parameters, const float *__restrict__ g, float *__restrict__ m,
+                                                float *__restrict__ v, int64_t packs, Decaying decaying, SftAdamW by) {
   const int64_t pack = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (pack >= packs) return;
   const int64_t at = pack * V;
   float ps[V], gs[V], ms[V], vs[V];
-  load<float, V>(p + at, ps);
+  parameters.get(at, ps);
   load<float, V>(g + at, gs);
   load<float, V>(m + at, ms);
   load<float, V>(v + at, vs);
@@ -49,10 +88,35 @@ __global__ void adamw(float *__restrict__ p, const float *__restrict__ g, float 
     const float divisor = fmaf(sqrtf(vs[i]), by.root_scale, by.epsilon);
     ps[i] = fmaf(keep, ps[i], -(by.step_size * ms[i] / divisor));
   }
-  store<float, V>(p + at, ps);
+  parameters.put(at, ps);
   store<float, V>(m + at, ms);
   store<float, V>(v + at, vs);
-  if (copy) store<T, V>(copy + at, ps);
+}
+
+template <typename P, int V>
+int start_adamw(cudaStream_t stream, P parameters, const float *gradients, float *first, float *second, int64_t count,
+                Decaying decaying, const SftAdamW &by) {
+  const unsigned blocks = unsigned((count / V + 255) / 256);
+  adamw<P, V><<<blocks, 256, 0, stream>>>(parameters, gradients, first, second, count / V, decaying, by);
+  return cudaGetLastError();
+}
+
+template <typename P>
+int step(void *stream, P parameters, const float *gradients, float *first, float *second, int64_t count,
+         const int64_t *decaying, int64_t bounds, const SftAdamW &by) {
+  if (count == 0) return 0;
+  const bool four = count % 4 == 0 && all_aligned(gradients, first, second) && parameters.aligned_to_four();
+  const Decaying where{decaying, int(bounds)};
+  if (four) return start_adamw<P, 4>(cudaStream_t(stream), parameters, gradients, first, second, count, where, by);
+  return start_adamw<P, 1>(cudaStream_t(stream), parameters, gradients, first, second, count, where, by);
+}
+
+template <int V> __global__ void join(Split parameters, float *__restrict__ values, int64_t packs) {
+  const int64_t pack = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (pack >= packs) return;
+  float p[V];
+  parameters.get(pack * V, p);
+  store<float, V>(values + pack * V, p);
 }
 
 constexpr int SQUARE_BLOCKS = 1056;
@@ -97,14 +161,25 @@ __global__ void add_squares(const double *__restrict__ partials, int count, doub
 extern "C" int sft_adamw(void *stream, float *parameters, const float *gradients, float *first, float *second,
                          int copy_format, void *copy, int64_t count, const int64_t *decaying, int64_t bounds,
                          const SftAdamW *by) {
+  SFT_ON_FORMAT(copy_format, return sft::step(stream, sft::Whole<T>{parameters, (T *)copy}, gradients, first, second, count,
+                                              decaying, bounds, *by));
+}
+
+// The same of bf16 parameters beside which lies what rounding took from their f32 values.
+extern "C" int sft_adamw_split(void *stream, void *parameters, void *rest, const float *gradients, float *first,
+                               float *second, int64_t count, const int64_t *decaying, int64_t bounds, const SftAdamW *by) {
+  const sft::Split both{(uint16_t *)parameters, (int16_t *)rest};
+  return sft::step(stream, both, gradients, first, second, count, decaying, bounds, *by);
+}
+
+// The f32 values of such parameters.
+extern "C" int sft_join_masters(void *stream, void *parameters, void *rest, float *values, int64_t count) {
   if (count == 0) return 0;
-  const bool four = count % 4 == 0 && sft::all_aligned(parameters, gradients, first, second) &&
-                    (reinterpret_cast<uintptr_t>(copy) & 7) == 0;
-#define SFT_STEP(WIDTH)                                                                                                \
-  sft::adamw<T, WIDTH><<<unsigned((count / WIDTH + 255) / 256), 256, 0, cudaStream_t(stream)>>>(                       \
-      parameters, gradients, first, second, (T *)copy, count / WIDTH, sft::Decaying{decaying, int(bounds)}, *by)
-  SFT_ON_FORMAT(copy_format, if (four) SFT_STEP(4); else SFT_STEP(1));
-#undef SFT_STEP
+  const sft::Split both{(uint16_t *)parameters, (int16_t *)rest};
+  const bool four = count % 4 == 0 && sft::aligned(values) && both.aligned_to_four();
+  const unsigned blocks = unsigned((count / (four ? 4 : 1) + 255) / 256);
+  if (four) sft::join<4><<<blocks, 256, 0, cudaStream_t(stream)>>>(both, values, count / 4);
+  else sft::join<1><<<blocks, 256, 0, cudaStream_t(stream)>>>(both, values, count);
   return cudaGetLastError();
 }
 

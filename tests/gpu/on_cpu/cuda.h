@@ -1,4 +1,4 @@
-// As much of CUDA C++ as norm.cu and columns.cu use, for a CPU: a thread is a thread, a barrier a barrier, and a warp's lanes
+// As much of CUDA C++ as the kernels compiled here use, for a CPU: a thread is a thread, a barrier a barrier, and a warp's lanes
 // exchange through memory. For logic, not for speed.
 #pragma once
 #include <algorithm>
@@ -40,6 +40,8 @@ struct __half { // f16 is not computed here
   uint16_t bits;
   explicit operator float() const { return 0.f; }
 };
+inline uint32_t __float_as_uint(float x) { return std::bit_cast<uint32_t>(x); }
+inline float __uint_as_float(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline float __bfloat162float(__nv_bfloat16 x) { return float(x); }
 inline __nv_bfloat16 __float2bfloat16_rn(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);

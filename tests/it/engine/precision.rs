@@ -3,17 +3,23 @@
 use super::training::{job, keep_only_what_a_kill_leaves, metrics, run};
 use super::{f64_model, gpt, gradients, learn, llama, micro_batch};
 use candle_core::{DType, Device, Tensor};
+use half::bf16;
 use sft_run::base::digest::Digest;
-use sft_run::checkpoint::whole;
+use sft_run::checkpoint::native::Checkpoint;
+use sft_run::checkpoint::piecewise::Numbers;
+use sft_run::checkpoint::whole::{self, Progress};
 use sft_run::engine::state::Begin;
+use sft_run::engine::training;
+use sft_run::kernels::masters;
 use sft_run::model::Model;
 use sft_run::model::formats::Formats;
 use sft_run::model::weights::{Weights, start_values};
 use sft_run::parallel::mesh::Mesh;
+use sft_run::parallel::ranks;
 use sft_run::spec::architecture::Architecture;
 use sft_run::spec::event::Silent;
 use sft_run::spec::job::TrainJob;
-use sft_run::spec::optimization::{LossScaling, Precision};
+use sft_run::spec::optimization::{Degrees, LossScaling, OptimizerName, Precision};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -99,14 +105,88 @@ fn masters_keep_what_half_precision_would_lose() {
     let begin = Begin::going_on(&job, &folder.path().join("output/checkpoint")).unwrap();
     let trainer = begin.trainer(&job, &Mesh::single()).unwrap();
     let weights = trainer.model.weights();
-    assert_eq!(
-        trainer.optimizer.masters().unwrap_or(weights.values()).to_vec1::<f32>().unwrap(),
-        saved
-    );
-    let rounded = Tensor::new(saved, &Device::Cpu).unwrap().to_dtype(DType::BF16).unwrap();
+    let masters = trainer.optimizer.masters(weights).unwrap();
+    assert_eq!(masters.on_host(&(0..saved.len())).unwrap(), saved);
+    let saved = Tensor::new(saved, &Device::Cpu).unwrap();
+    let rounded = masters::rounded(&saved, DType::BF16).unwrap();
     let wide = |tensor: &Tensor| tensor.to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(weights.values().dtype(), DType::BF16);
     assert_eq!(wide(weights.values()), wide(&rounded));
+}
+
+/// bf16 with masters on `degrees`, from a start in `folder` of which a third are ties between two bf16
+/// numbers.
+fn from_ties(folder: &Path, degrees: Degrees, name: OptimizerName) -> TrainJob {
+    let mut job = in_precision(Precision::Bf16, true);
+    (job.trainer.degrees, job.model.optim.name) = (degrees, name);
+    // The norm, by which gradients would be clipped, is added up in another order by each optimizer.
+    job.trainer.gradient_clip_val = 0.0;
+    let mut start = start_values::<f32>(&job.model.architecture, 7);
+    for value in start.iter_mut().step_by(3) {
+        *value = f32::from_bits(value.to_bits() & 0xffff_0000 | 0x8000);
+    }
+    if !folder.join("start").exists() {
+        let model = whole::build(&job.model.architecture, start).unwrap();
+        whole::save(&folder.join("start"), &model, Progress::default(), None).unwrap();
+    }
+    job
+}
+
+/// Parameters and moments of the checkpoint at `path`, as bits.
+fn state(path: &Path, job: &TrainJob) -> [Vec<u32>; 3] {
+    let (checkpoint, architecture) = (Checkpoint::open(path).unwrap(), &job.model.architecture);
+    let values = whole::read_weights(&checkpoint, architecture).unwrap();
+    let [first, second] = whole::read_moments(&checkpoint, architecture).unwrap();
+    [values, first, second].map(|all| all.into_iter().map(f32::to_bits).collect())
+}
+
+#[test]
+fn bf16_goes_on_with_the_same_bits_whether_the_state_is_split_or_not() {
+    let degrees = Degrees { data: 2, ..Degrees::SINGLE };
+    let names = [OptimizerName::Adamw, OptimizerName::DistributedFusedAdam];
+    let (whole, stop) = (tempfile::tempdir().unwrap(), AtomicBool::new(false));
+    let job = from_ties(whole.path(), degrees, names[0]);
+    run(whole.path(), &job, &Silent, &stop).unwrap();
+    let expected = state(&whole.path().join("output/checkpoint"), &job);
+    for (before, after) in [(0, 1), (1, 0), (1, 1)] {
+        let cut = tempfile::tempdir().unwrap();
+        let first = from_ties(cut.path(), degrees, names[before]);
+        keep_only_what_a_kill_leaves(cut.path(), &first, 5);
+        let second = from_ties(cut.path(), degrees, names[after]);
+        run(cut.path(), &second, &Silent, &stop).unwrap();
+        let found = state(&cut.path().join("output/checkpoint"), &job);
+        assert!(found == expected, "{before} {after}");
+    }
+}
+
+/// However ranks share them, the masters that a rank begins with are the values of the checkpoint, and
+/// what it computes with are these, rounded, those of other ranks' optimizers too.
+#[test]
+fn masters_are_the_values_of_the_checkpoint_at_every_layout() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = OptimizerName::DistributedFusedAdam;
+    for (data, tensor, pipeline) in [(1, 1, 1), (4, 1, 1), (2, 2, 1), (2, 1, 2)] {
+        let degrees = Degrees { data, tensor, pipeline, ..Degrees::SINGLE };
+        let job = from_ties(folder.path(), degrees, name);
+        let begin = Begin::at(&job, &folder.path().join("start")).unwrap();
+        let checkpoint = Checkpoint::open(&folder.path().join("start")).unwrap();
+        let all = whole::read_weights(&checkpoint, &job.model.architecture).unwrap();
+        ranks::run(&degrees, |mesh| {
+            let trainer = begin.trainer(&job, &mesh)?;
+            let (weights, owned) = (trainer.model.weights(), trainer.optimizer.owned());
+            let here = weights.holding().cut(&all);
+            let mine: Vec<f32> =
+                owned.iter().flat_map(|range| here[range.clone()].to_vec()).collect();
+            let masters = trainer.optimizer.masters(weights).unwrap();
+            assert!(masters.on_host(&(0..mine.len())).unwrap() == mine);
+            assert!(masters.on_host(&(7..mine.len() - 3)).unwrap() == mine[7..mine.len() - 3]);
+            let here = Tensor::new(here, &Device::Cpu)?;
+            let rounded = masters::rounded(&here, DType::BF16)?;
+            assert!(rounded.to_vec1::<bf16>()? == weights.values().to_vec1::<bf16>()?);
+            Ok::<_, training::Error>(())
+        })
+        .unwrap();
+    }
 }
 
 /// The model of [`f64_model`] in other formats.

@@ -3,6 +3,7 @@
 use super::{assert_close, f32_of, numbers, random, zeros};
 use candle_core::{Device, Tensor, Var};
 use candle_nn::optim::{AdamW as CandleAdamW, Optimizer, ParamsAdamW};
+use sft_run::kernels::masters::Masters;
 use sft_run::kernels::optimizer::{self, AdamW, Buffers};
 use sft_run::kernels::reduce;
 
@@ -36,9 +37,9 @@ fn adamw_takes_the_steps_that_candle_takes() {
         };
         let take = |parameters: &Tensor, gradients: &Tensor, first: &Tensor, second: &Tensor| {
             let [first_moment, second_moment] = [first, second];
-            let (copy, decaying) = (None, &decaying[..]);
+            let (masters, decaying) = (&Masters::Nothing, &decaying[..]);
             let buffers =
-                Buffers { parameters, gradients, first_moment, second_moment, copy, decaying };
+                Buffers { parameters, masters, gradients, first_moment, second_moment, decaying };
             optimizer::step(&buffers, &settings).unwrap();
         };
         take(&parameters, &gradients, &first, &second);
