@@ -7,7 +7,7 @@ use crate::kernels::optimizer::{AdamW, Buffers, step};
 use crate::layout::holding::intersection;
 use crate::model::weights::Weights;
 use crate::spec::optimization::Optimizer;
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor, bail};
 use std::ops::Range;
 
 /// Elements whose masters are made together: 16 MiB of them on the device.
@@ -171,6 +171,9 @@ impl Numbers for OwnedMasters<'_> {
                 values.extend(band.on_host(&(0..count))?);
             }
             before += owned.len();
+        }
+        if values.len() != range.len() {
+            bail!("masters {range:?} of {before}")
         }
         Ok(values)
     }

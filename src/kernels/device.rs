@@ -37,6 +37,13 @@ pub fn start(device: &Device, dtype: DType, width: usize) -> Result<()> {
     Ok(())
 }
 
+/// Tells the operations on a GPU that others work on it too, such as NCCL: none then counts on having
+/// all of its multiprocessors until it ends.
+#[cfg(feature = "cuda")]
+pub fn share(device: &Device) -> Result<()> {
+    super::cuda::share(device)
+}
+
 /// Where the numbers of a contiguous tensor on a GPU begin: good for as long as the tensor is there.
 #[cfg(feature = "cuda")]
 pub fn address(tensor: &Tensor) -> Result<u64> {

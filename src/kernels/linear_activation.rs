@@ -10,7 +10,7 @@ use candle_core::Tensor;
 pub struct Activated {
     /// Before bias and activation, `[tokens, outputs]`; the backward takes it.
     pub before: Tensor,
-    /// After them; half as wide if the activation is gated.
+    /// After them, and whatever the caller has done to it since; half as wide if the activation is gated.
     pub output: Tensor,
 }
 

@@ -75,22 +75,27 @@ impl Masters {
 
     /// Refuses parameters that these cannot stand beside.
     pub(super) fn expect_beside(&self, parameters: &Tensor) -> Result<()> {
+        let format = parameters.dtype();
         let (beside, fits) = match self {
+            Masters::Nothing if matches!(format, DType::F16 | DType::BF16) => {
+                bail!("parameters in {format:?} have no masters")
+            }
             Masters::Nothing => return Ok(()),
-            Masters::Whole(values) => (values, values.dtype() == DType::F32),
+            Masters::Whole(values) => (values, [values.dtype(), format] == [DType::F32, DType::F16]),
             Masters::Remainders(rest) => {
-                (rest, [rest.dtype(), parameters.dtype()] == [DType::I16, DType::BF16])
+                (rest, [rest.dtype(), format] == [DType::I16, DType::BF16])
             }
         };
         if !fits {
-            bail!("{:?} does not stand beside {:?}", beside.dtype(), parameters.dtype())
+            bail!("{:?} does not stand beside {format:?}", beside.dtype())
         }
         expect_shape("what stands beside the parameters", beside, parameters.dims())
     }
 }
 
 /// `values` in `format`; in bf16 ties go away from zero, so that [`Masters`] fit beside them and a
-/// model has the same bits whether it is trained or read. What is rounded to bf16 is on the CPU then.
+/// model has the same bits while it is trained with them and when it is read. What is rounded to bf16 is
+/// on the CPU then.
 pub fn rounded(values: &Tensor, format: DType) -> Result<Tensor> {
     if format != DType::BF16 || values.dtype() == format {
         return values.to_dtype(format);

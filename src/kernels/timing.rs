@@ -7,13 +7,13 @@ use std::cell::Cell;
 /// Kinds of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
-    /// Matrix products.
+    /// Matrix products, with the activations that are taken in them.
     Products,
     /// Attention.
     Attention,
     /// Norms with the residual sums before them and the gradients of biases beside them.
     Norms,
-    /// Activations with the biases before them.
+    /// Activations with the biases before them, where they are by themselves.
     Activation,
     /// The output layer, its norm, the loss.
     Head,

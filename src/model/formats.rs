@@ -3,8 +3,11 @@
 use crate::spec::optimization::Precision;
 use candle_core::DType;
 
-/// Number formats of a model. Gradients of parameters and the optimizer's state are always in fp32
-/// (f64 in an f64 model), and kernels sum in fp32 whatever they read and write.
+/// Number formats of a model. Gradients of parameters, moments and masters are always fp32 (f64 in an
+/// f64 model; bf16's masters stand as the parameters and 16 bits more, see [`masters`]), and kernels
+/// sum in fp32 whatever they read and write.
+///
+/// [`masters`]: crate::kernels::masters
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Formats {
     /// Of the parameters and of the residual stream.

@@ -127,7 +127,7 @@ impl RowParallel {
 
     /// The gradient of `x`; adds that of the weight. `dy` is the stream's gradient after the bias.
     pub fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        let dy = self.backward_weight(x, dy)?;
+        let dy = self.gathered_for_weight(x, dy)?;
         linear::backward_input(&dy, &self.weight.value)
     }
 
@@ -140,13 +140,13 @@ impl RowParallel {
         of: &ColumnParallel,
         dy: &Tensor,
     ) -> Result<Tensor> {
-        let dy = self.backward_weight(&activated.output, dy)?;
+        let dy = self.gathered_for_weight(&activated.output, dy)?;
         let next = Next { gradient: &dy, weight: &self.weight.value };
         linear_activation::backward(kind, &activated.before, of.bias(), next, of.bias_gradient()?)
     }
 
-    /// Adds the gradient of the weight; gives `dy` of all tokens.
-    fn backward_weight(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    /// `dy` of all tokens, after the weight's gradient was added.
+    fn gathered_for_weight(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let dy = self.axis.gathered(dy, x.dim(0)?)?;
         self.weight.accumulate_product(&dy, x)?;
         Ok(dy)

@@ -2,7 +2,7 @@
 """The CUDA kernels against f64 on random inputs and odd shapes, and their times beside torch.compile's.
 
     .ci/cuda/kernels.sh target/libsft_kernels.so        # where nvcc is
-    python3 tests/gpu/kernels.py target/libsft_kernels.so [check] [time]
+    python3 tests/gpu/kernels.py target/libsft_kernels.so [check[:NAME,...]] [time]   # NAME: of adamw_case and the like
 
 Outputs are filled with NaN before each call, inputs are drawn anew, every call runs twice and must give the same bits.
 An error is |out - reference| / |reference| in the Euclidean norm. The exit code is 1 when one is above its bound.
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 LIB = ctypes.CDLL(sys.argv[1])
-WANT = sys.argv[2:] or ["check", "time"]
+WANT = {name: only for name, _, only in (word.partition(":") for word in sys.argv[2:] or ["check", "time"])}
 DEV = "cuda"
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 CODE = {F32: 0, BF16: 1, F16: 2}
@@ -39,6 +39,16 @@ class Heads(ctypes.Structure):
 
 class AdamW(ctypes.Structure):
     _fields_ = [(n, F) for n in ("gradient", "beta_1", "beta_2", "rest_1", "rest_2", "keep", "step_size", "root_scale", "epsilon")]
+
+
+class LinearActivation(ctypes.Structure):
+    _fields_ = ([("format", ctypes.c_int32), ("kind", ctypes.c_int32)] + [(n, ctypes.c_void_p) for n in ("input", "weight", "bias", "before", "out")]
+                + [(n, I64) for n in ("tokens", "depth", "features")] + [("alone", ctypes.c_int32)])
+
+
+def linear_activation(kind, x, weight, bias, before, out, alone=1):
+    at = lambda t: None if t is None else t.data_ptr()
+    return LinearActivation(CODE[x.dtype], kind, at(x), at(weight), at(bias), at(before), at(out), x.shape[0], x.shape[1], out.shape[1], alone)
 
 
 def arg(x):
@@ -90,6 +100,9 @@ def check(name, run, outputs, references, bound, before=None):
 
 
 def safe(f, *a):
+    only = WANT.get("check")
+    if only and f.__name__ not in only.split(","):
+        return
     try:
         f(*a)
     except Exception as e:  # one broken kernel must not hide the others
@@ -506,26 +519,33 @@ def clear_case(count):
     check(f"clear of ranges of {count}", lambda: call("sft_clear_ranges", stream(), x, bounds, I64(len(bounds))), [x], [after], 0.0, [x.clone()])
 
 
-def linear_activation_case(dtype, kind, tokens, depth, features, with_bias=True):
+def linear_activation_case(dtype, kind, tokens, depth, features, with_bias=True, alone=1):
     x, w, b = rnd(tokens, depth, dtype=dtype), rnd(features, depth, dtype=dtype, scale=depth**-0.5), rnd(features, dtype=dtype) if with_bias else None
-    n = (I64(tokens), I64(depth), I64(features))
-    tag = f"linear + activation {kind} {str(dtype)[6:]} {tokens}x{depth}->{features}{' bias' if with_bias else ''}"
+    tag = f"linear + activation {kind} {str(dtype)[6:]} {tokens}x{depth}->{features}{' bias' if with_bias else ''}{'' if alone else ' shared'}"
     f = {0: lambda t: torch.nn.functional.gelu(t, approximate="tanh"), 1: torch.nn.functional.gelu, 2: torch.relu, 3: lambda t: torch.relu(t).square()}[kind]
     added = b.double() if with_bias else 0
-    before, y = (torch.empty(tokens, features, device=DEV, dtype=dtype) for _ in range(2))
+    # What lies behind the outputs must stay as it is.
+    room = [torch.empty(tokens * features + 4096, device=DEV, dtype=dtype) for _ in range(3)]
+    before, y, dx = (r[:tokens * features].view(tokens, features) for r in room)
+    for r in room:
+        r[tokens * features:] = 7
     ref = x.double() @ w.double().t()
     # The activation is of the rounded product, as when the two are apart.
-    check(tag + " fwd", lambda: call("sft_linear_activation_forward", stream(), CODE[dtype], kind, x, w, b, before, y, *n),
+    check(tag + " fwd", lambda: call("sft_linear_activation_forward", stream(), linear_activation(kind, x, w, b, before, y, alone)),
           [before, y], [ref, f(ref.to(dtype).double() + added)], [BOUND[dtype], 2 * BOUND[dtype]])
     kept = rnd(tokens, features, dtype=dtype)
     k64 = kept.double().requires_grad_()
-    w2, dy, dx = rnd(depth, features, dtype=dtype, scale=depth**-0.5), rnd(tokens, depth, dtype=dtype), torch.empty_like(y)
+    w2, dy = rnd(depth, features, dtype=dtype, scale=depth**-0.5), rnd(tokens, depth, dtype=dtype)
     (g,) = torch.autograd.grad(f(k64 + added), k64, dy.double() @ w2.double())
     ws = torch.full((LIB.sft_column_workspace(I64(tokens), I64(features)),), float("nan"), device=DEV)
     db = rnd(features)
     start = [None, db.clone()]
-    check(tag + " bwd", lambda: call("sft_linear_activation_backward", stream(), CODE[dtype], kind, dy, w2, kept, b, dx, ws, db, *n),
+    back = linear_activation(kind, dy, w2, b, kept, dx, alone)
+    check(tag + " bwd", lambda: call("sft_linear_activation_backward", stream(), back, ws, db),
           [dx, db], [g, start[1] + g.sum(0)], [2 * BOUND[dtype], max(5e-5, BOUND[dtype])], start)
+    check(tag + " bwd without sums", lambda: call("sft_linear_activation_backward", stream(), back, None, None), [dx], [g], 2 * BOUND[dtype])
+    for r in room:
+        assert (r[tokens * features:] == 7).all(), "written behind the end"
 
 
 def checks():
@@ -560,11 +580,13 @@ def checks():
         safe(linear_case, dtype, 130, 96, 200)
         safe(linear_case, dtype, 1000, 2048, 6144)
         safe(linear_case, dtype, 24, 40, 8)
-        if dtype != F32:
+        if dtype != F32 and torch.cuda.get_device_capability() == (9, 0):
             for kind in range(4):
                 safe(linear_activation_case, dtype, kind, 300, 200, 136)
-            for tokens, depth, features in ((256, 64, 256), (1, 8, 8), (1000, 72, 1032), (77, 1024, 8192), (4096, 2048, 3072)):
+            # The last: several tiles for each cluster, ends of tiles on all sides, a block without features.
+            for tokens, depth, features in ((256, 64, 256), (1, 8, 8), (1000, 72, 1032), (77, 1024, 8192), (4096, 2048, 3072), (9000, 200, 1032)):
                 safe(linear_activation_case, dtype, 0, tokens, depth, features, depth != 72)
+            safe(linear_activation_case, dtype, 0, 9000, 200, 1032, True, 0)
     safe(attention_case, BF16, [2048, 2048], 4, 4, 128)
     safe(attention_case, BF16, [1024] * 3, 4, 4, 64)
     for count in (1, 1003, 4096, 1 << 20):
@@ -711,9 +733,13 @@ def times():
         tf = lambda f: (lambda ms: f"{ms:6.3f} {flop / ms / 1e9:5.0f}")(time_ms(f, 10))
         cells = [("fwd", lambda: call("sft_linear_forward", GEMM, stream(), c, x, w, None, pre, None, *n)), ("+bias", lambda: call("sft_linear_forward", GEMM, stream(), c, x, w, bias, pre, None, *n))]
         if outputs in (8192, 3072):
-            y2, ws2, w2 = torch.empty_like(dy), torch.empty(LIB.sft_column_workspace(I64(T), I64(outputs)), device=DEV), rnd(inputs, outputs, dtype=dtype)
-            cells.append(("+bias+gelu, own", lambda: call("sft_linear_activation_forward", stream(), c, 0, x, w, bias, pre, y2, *n)))
-            cells.append(("dx with gelu's derivative, own", lambda: call("sft_linear_activation_backward", stream(), c, 0, x, w2, pre, bias, y2, ws2, torch.zeros(outputs, device=DEV), *n)))
+            y2 = torch.empty_like(dy)
+            if torch.cuda.get_device_capability() == (9, 0):
+                w2, ws2, db2 = rnd(inputs, outputs, dtype=dtype), torch.empty(LIB.sft_column_workspace(I64(T), I64(outputs)), device=DEV), torch.zeros(outputs, device=DEV)
+                for alone, how in ((1, "own"), (0, "own, shared")):
+                    both = linear_activation(0, x, w, bias, pre, y2, alone), linear_activation(0, x, w2, bias, pre, y2, alone)
+                    cells.append((f"+bias+gelu, {how}", lambda both=both: call("sft_linear_activation_forward", stream(), both[0])))
+                    cells.append((f"dx·gelu' + bias sums, {how}", lambda both=both: call("sft_linear_activation_backward", stream(), both[1], ws2, db2)))
             cells.append(("+bias+gelu", lambda: call("sft_linear_forward", GEMM, stream(), c, x, w, bias, y2, pre, *n)))
         cells += [("dx", lambda: call("sft_linear_backward_input", GEMM, stream(), c, dy, w, dx, *n)), ("dw f32 +=", lambda: call("sft_linear_backward_weight", GEMM, stream(), c, dy, x, dw, 1, *n)), ("dw f32 =", lambda: call("sft_linear_backward_weight", GEMM, stream(), c, dy, x, dw, 0, *n)),
                   ("torch fwd", lambda: torch.matmul(x, w.t())), ("torch dx", lambda: torch.matmul(dy, w)), ("torch dw", lambda: torch.matmul(dy.t(), x))]

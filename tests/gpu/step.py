@@ -100,7 +100,7 @@ def run(ffn):
             out = linear(att, f"{l}.out", False, H, H); part("gemm")
             x1, y2, m2 = norm(out, W[f"{l}.out.b"], x, f"{l}.n2"); part("norm")
             inner, act = new(T, ffn), new(T, ffn)
-            call("sft_linear_activation_forward", stream(), c, 0, y2, W[f"{l}.up.w"], W[f"{l}.up.b"], inner, act, rows, wide, I64(ffn)); part("gemm with activation")
+            call("sft_linear_activation_forward", stream(), linear_activation(0, y2, W[f"{l}.up.w"], W[f"{l}.up.b"], inner, act)); part("gemm with activation")
             update = linear(act, f"{l}.down", False, ffn, H); part("gemm")
             kept.append((x, m1, qkv, att, stats, x1, m2, inner, act))
             del y1, y2
@@ -117,7 +117,7 @@ def run(ffn):
             x, m1, qkv, att, stats, x1, m2, inner, act = kept.pop()
             back_weight(dx, act, G[f"{l}.down.w"], ffn, H); part("gemm")
             d_inner = new(T, ffn)
-            call("sft_linear_activation_backward", stream(), c, 0, dx, W[f"{l}.down.w"], inner, W[f"{l}.up.b"], d_inner, ws, G[f"{l}.up.b"], rows, wide, I64(ffn)); part("gemm with activation")
+            call("sft_linear_activation_backward", stream(), linear_activation(0, dx, W[f"{l}.down.w"], W[f"{l}.up.b"], inner, d_inner), ws, G[f"{l}.up.b"]); part("gemm with activation")
             d_y2 = back_input(d_inner, W[f"{l}.up.w"], H, ffn); part("gemm")
             dx, y2 = norm_back(x1, m2, f"{l}.n2", d_y2, dx, G[f"{l}.out.b"]); part("norm")
             back_weight(d_inner, y2, G[f"{l}.up.w"], H, ffn); part("gemm")

@@ -138,9 +138,6 @@ extern "C" int sft_add_partials(void *stream, const float *partials, int64_t cou
   default: return sft::REFUSED;                                                                                        \
   }
 
-// Rows per block: as in columns.cu, whose workspace this shares.
-constexpr int ACTIVATION_ROWS = 256;
-
 // y [rows, out_width] of x + bias; x is twice as wide when the kind is gated: gate, then up.
 extern "C" int sft_activation_forward(void *stream, int format, int kind, const void *x, const void *bias, void *y,
                                       int64_t rows, int64_t out_width) {
@@ -159,12 +156,12 @@ extern "C" int sft_activation_backward(void *stream, int format, int kind, const
                                        int64_t out_width) {
   if (rows == 0 || out_width == 0) return 0;
   const bool eight = out_width % 8 == 0 && sft::all_aligned(x, bias, dy, dx);
-  const int chunks = sft::ceil_div(rows, ACTIVATION_ROWS);
+  const int chunks = sft::ceil_div(rows, sft::SUMMED_ROWS);
   int rc = 0;
   SFT_ON_FORMAT(format, SFT_ON_VECTOR(eight, SFT_ON_KIND(kind,
       rc = sft::start_with_ring(sft::activation_backward<T, V, K>, sft::RingOfThread<T, V, K>::bytes(256),
                                 dim3(sft::ceil_div(out_width, 32 * V), chunks), dim3(32, 8), cudaStream_t(stream), (const T *)x,
-                                (const T *)bias, (const T *)dy, (T *)dx, int(rows), int(out_width), ACTIVATION_ROWS,
+                                (const T *)bias, (const T *)dy, (T *)dx, int(rows), int(out_width), sft::SUMMED_ROWS,
                                 d_bias ? workspace : nullptr))));
   if (rc || !d_bias) return rc;
   const int64_t width = kind >= sft::GEGLU ? 2 * out_width : out_width;

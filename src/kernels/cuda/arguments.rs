@@ -60,3 +60,20 @@ pub(super) struct AdamW {
     pub(super) root_scale: f32,
     pub(super) epsilon: f32,
 }
+
+/// `SftLinearActivation`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LinearActivation<'a> {
+    pub(super) format: i32,
+    pub(super) kind: i32,
+    pub(super) input: Address<'a>,
+    pub(super) weight: Address<'a>,
+    pub(super) bias: Address<'a>,
+    pub(super) before: Address<'a>,
+    pub(super) out: Address<'a>,
+    pub(super) tokens: i64,
+    pub(super) depth: i64,
+    pub(super) features: i64,
+    pub(super) alone: i32,
+}

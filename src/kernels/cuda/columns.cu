@@ -79,20 +79,18 @@ extern "C" int sft_add_partials(void *stream, const float *partials, int64_t cou
   return cudaGetLastError();
 }
 
-constexpr int COLUMN_ROWS = 256;
-
-// Numbers of f32 workspace that sums over rows in chunks need: here and in the activation's backward.
-extern "C" int64_t sft_column_workspace(int64_t rows, int64_t width) { return sft::ceil_div(rows, COLUMN_ROWS) * width; }
+// Numbers of f32 workspace that sums over rows in chunks need: here and in the activation's backward, alone or in its product.
+extern "C" int64_t sft_column_workspace(int64_t rows, int64_t width) { return sft::ceil_div(rows, sft::SUMMED_ROWS) * width; }
 
 // sum[c] += Σ_row x[row][c].
 extern "C" int sft_column_sums(void *stream, int format, const void *x, int64_t rows, int64_t width, float *workspace,
                                float *sum) {
   if (rows == 0 || width == 0) return 0;
-  const int chunks = sft::ceil_div(rows, COLUMN_ROWS);
+  const int chunks = sft::ceil_div(rows, sft::SUMMED_ROWS);
   const bool eight = width % 8 == 0 && sft::aligned(x);
   SFT_ON_FORMAT(format, SFT_ON_VECTOR(eight,
       sft::column_sums<T, V><<<dim3(sft::ceil_div(width, 32 * V), chunks), dim3(32, 8), 0, cudaStream_t(stream)>>>(
-          (const T *)x, int(rows), int(width), COLUMN_ROWS, workspace)));
+          (const T *)x, int(rows), int(width), sft::SUMMED_ROWS, workspace)));
   const int rc = cudaGetLastError();
   return rc ? rc : sft_add_partials(stream, workspace, chunks, width, sum, nullptr, nullptr);
 }

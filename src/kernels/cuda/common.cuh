@@ -1,7 +1,7 @@
 // What every kernel here shares: number formats, 16-byte accesses, reductions, addressed random numbers, launch macros.
 //
-// Storage is f32, bf16 or f16; arithmetic is f32. Nothing here uses a float atomic: sums are made in
-// an order that depends on shapes alone, so that a run gives the same bits twice.
+// Storage is f32, bf16 or f16; arithmetic is f32. Nothing here uses a float atomic: sums are made in an order that depends on
+// shapes, on what lies at multiples of 16 bytes and on the kind of GPU alone, so that a run gives the same bits twice.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -20,6 +20,10 @@ enum Format : int { F32 = 0, BF16 = 1, F16 = 2 };
 
 // cudaErrorInvalidValue: shapes that a kernel here has no form for.
 constexpr int REFUSED = 1;
+
+// Rows whose column sums one block adds up before add_partials (columns.cu) adds these; sft_column_workspace has room for
+// one sum a column of each.
+constexpr int SUMMED_ROWS = 256;
 
 template <typename T> __device__ __forceinline__ float widen(T x) { return float(x); }
 template <> __device__ __forceinline__ float widen(bf16 x) { return __bfloat162float(x); }

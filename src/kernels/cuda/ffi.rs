@@ -2,7 +2,9 @@
 
 #![expect(unsafe_code, reason = "foreign functions")]
 
-pub(super) use super::arguments::{AdamW, Address, Dropout, Handle, Heads, Stream};
+pub(super) use super::arguments::{
+    AdamW, Address, Dropout, Handle, Heads, LinearActivation, Stream,
+};
 use std::ffi::{c_char, c_int, c_void};
 
 type A<'a> = Address<'a>;
@@ -124,42 +126,16 @@ unsafe extern "C" {
         rows: i64,
         out_width: i64,
     ) -> c_int;
-    pub(super) safe fn sft_linear_activation_takes(
-        format: c_int,
-        kind: c_int,
-        weight: A<'_>,
-        bias: A<'_>,
-        tokens: i64,
-        depth: i64,
-        features: i64,
-    ) -> c_int;
+    pub(super) safe fn sft_linear_activation_takes(of: &LinearActivation<'_>) -> c_int;
     pub(super) safe fn sft_linear_activation_forward(
         stream: Stream,
-        format: c_int,
-        kind: c_int,
-        x: A<'_>,
-        weight: A<'_>,
-        bias: A<'_>,
-        before: A<'_>,
-        y: A<'_>,
-        tokens: i64,
-        depth: i64,
-        features: i64,
+        of: &LinearActivation<'_>,
     ) -> c_int;
     pub(super) safe fn sft_linear_activation_backward(
         stream: Stream,
-        format: c_int,
-        kind: c_int,
-        dy: A<'_>,
-        weight: A<'_>,
-        before: A<'_>,
-        bias: A<'_>,
-        dx: A<'_>,
+        of: &LinearActivation<'_>,
         workspace: A<'_>,
         d_bias: A<'_>,
-        tokens: i64,
-        depth: i64,
-        features: i64,
     ) -> c_int;
 
     pub(super) safe fn sft_residual_forward(

@@ -83,7 +83,8 @@ __device__ __forceinline__ void products_are_there(float (&sums)[128]) {
   for (int i = 0; i < 128; i++) asm volatile("" : "+f"(sums[i])::"memory");
 }
 
-#define SFT_EIGHT(s, i) "+f"(s[i]), "+f"(s[i + 1]), "+f"(s[i + 2]), "+f"(s[i + 3]), "+f"(s[i + 4]), "+f"(s[i + 5]), "+f"(s[i + 6]), "+f"(s[i + 7])
+#define SFT_FOUR(s, i) "+f"(s[i]), "+f"(s[i + 1]), "+f"(s[i + 2]), "+f"(s[i + 3])
+#define SFT_EIGHT(s, i) SFT_FOUR(s, i), SFT_FOUR(s, i + 4)
 #define SFT_32(s, i) SFT_EIGHT(s, i), SFT_EIGHT(s, i + 8), SFT_EIGHT(s, i + 16), SFT_EIGHT(s, i + 24)
 #define SFT_PRODUCT(FORMAT)                                                                                            \
   asm volatile("{\nwgmma.mma_async.sync.aligned.m64n256k16.f32." FORMAT "." FORMAT " {"                                   \
@@ -94,12 +95,12 @@ __device__ __forceinline__ void products_are_there(float (&sums)[128]) {
                "%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,%117,%118,%119,%120,"  \
                "%121,%122,%123,%124,%125,%126,%127}, %128, %129, 1, 1, 1, %130, 0;\n}\n"                            \
                : SFT_32(sums, 0), SFT_32(sums, 32), SFT_32(sums, 64), SFT_32(sums, 96)                                 \
-                                        : "l"(left), "l"(right), "n"(LEFT_IS_TURNED))
+                                        : "l"(left), "l"(right), "n"(LEFT_IS_TRANSPOSED))
 
-// sums [64, 256] += left [64, 16]·right [256, 16]ᵀ; a turned left lies as [16, 64].
+// sums [64, 256] += left [64, 16]·right [256, 16]ᵀ; a transposed left lies as [16, 64].
 // Thread t has of every 8 columns j the rows r = 16·(t / 32) + t % 32 / 4 and r + 8: sums[4j] and [4j + 1] of row r, columns
 // 8j + 2·(t % 4) and one more; [4j + 2] and [4j + 3] of row r + 8.
-template <typename T, int LEFT_IS_TURNED>
+template <typename T, int LEFT_IS_TRANSPOSED>
 __device__ __forceinline__ void add_product(float (&sums)[128], uint64_t left, uint64_t right) {
   if constexpr (std::is_same_v<T, bf16>) SFT_PRODUCT("bf16");
   else SFT_PRODUCT("f16");
@@ -107,19 +108,20 @@ __device__ __forceinline__ void add_product(float (&sums)[128], uint64_t left, u
 #undef SFT_PRODUCT
 #undef SFT_32
 #undef SFT_EIGHT
+#undef SFT_FOUR
 
-__device__ __forceinline__ uint32_t two(bf16, float first, float second) {
+__device__ __forceinline__ uint32_t pack_two(bf16, float first, float second) {
   const __nv_bfloat162 both = __floats2bfloat162_rn(first, second);
   return reinterpret_cast<const uint32_t &>(both);
 }
-__device__ __forceinline__ uint32_t two(f16, float first, float second) {
+__device__ __forceinline__ uint32_t pack_two(f16, float first, float second) {
   const __half2 both = __floats2half2_rn(first, second);
   return reinterpret_cast<const uint32_t &>(both);
 }
 
-// Stores four 8 × 8 matrices of 16-bit numbers turned: thread t gives the address of row t % 8 of matrix t / 8, which
+// Stores four 8 × 8 matrices of 16-bit numbers transposed: thread t gives the address of row t % 8 of matrix t / 8, which
 // becomes that column.
-__device__ __forceinline__ void store_turned(uint32_t row, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+__device__ __forceinline__ void store_transposed(uint32_t row, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(a), "r"(b), "r"(c), "r"(d)
                : "memory");
 }

@@ -6,12 +6,24 @@
 #include "curves.cuh"
 #include "hopper.cuh"
 
+// What surrounds the product `before = input·weightᵀ`, or in the backward `input·weight`, of `depth` terms.
+struct SftLinearActivation {
+  int format, kind;
+  const void *input;    // [tokens, depth]
+  const void *weight;   // [features, depth]; backward: [depth, features]
+  const void *bias;     // [features], or null
+  void *before;         // [tokens, features]: before bias and activation; written by the forward, read by the backward
+  void *out;            // [tokens, features]
+  int64_t tokens, depth, features;
+  int alone;            // 0: other work, such as NCCL's, may take multiprocessors meanwhile
+};
+
 extern "C" int sft_add_partials(void *stream, const float *partials, int64_t count, int64_t width, float *first,
                                 float *second, float *third);
 
 namespace sft {
 
-constexpr int FEATURES = 128, TOKENS = 256, DEPTH = 64;   // a tile, and what of the sum's index is fetched at once
+constexpr int FEATURES = 128, TOKENS = SUMMED_ROWS, DEPTH = 64;   // a tile, and what of the sum's index is fetched at once
 constexpr int STAGES = 3, BLOCKS = 2, MULTIPLYING = 2;
 constexpr int FINISHING = 96;   // threads
 constexpr int THREADS = 128 * MULTIPLYING + FINISHING + 32;
@@ -23,7 +35,7 @@ constexpr uint32_t BARRIERS_AT = SUMS_AT + SUMS_BYTES;
 constexpr uint32_t SHARED_BYTES = BARRIERS_AT + 8 * (2 * STAGES + 2) + 1024;
 
 // Which tiles there are, and in which order: some pairs of 128 features at a time, so that what is read again is still in
-// the second cache.
+// the L2 cache.
 struct Tiles {
   int features, tokens, depth;
   __host__ __device__ int across() const { return (features + BLOCKS * FEATURES - 1) / (BLOCKS * FEATURES); }
@@ -38,8 +50,8 @@ struct Tiles {
   }
 };
 
-// What surrounds the product.
-template <typename T> struct Activated {
+// What is done with a tile.
+template <typename T> struct Epilogue {
   Tiles tiles;
   const T *bias;     // [features], or null
   T *before;         // [tokens, features]: before bias and activation; written by the forward, read by the backward
@@ -71,7 +83,8 @@ __device__ __forceinline__ int tiles_apart() { return gridDim.x / BLOCKS; }
 
 // One thread keeps the ring full.
 template <bool BACKWARD>
-__device__ __forceinline__ void fetch_all(const CUtensorMap &left, const CUtensorMap &right, const Tiles &tiles, SharedPlaces shared) {
+__device__ __forceinline__ void fetch_all(const CUtensorMap &left, const CUtensorMap &right, const Tiles &tiles,
+                                          SharedPlaces shared) {
   const int rank = int(block_of_cluster());
   RingPlace place;
   for (int index = first_tile(); index < tiles.count(); index += tiles_apart()) {
@@ -88,7 +101,8 @@ __device__ __forceinline__ void fetch_all(const CUtensorMap &left, const CUtenso
         fetch_tile(to, left, depth, feature, full);
       }
       constexpr uint32_t HALF = RIGHT_BYTES / BLOCKS;
-      fetch_tile_for(shared.right(place.stage) + rank * HALF, right, depth, at.y + rank * (TOKENS / BLOCKS), full, (1 << BLOCKS) - 1);
+      const int token = at.y + rank * (TOKENS / BLOCKS);
+      fetch_tile_for(shared.right(place.stage) + rank * HALF, right, depth, token, full, (1 << BLOCKS) - 1);
     }
   }
 }
@@ -127,14 +141,15 @@ __device__ __forceinline__ void multiply_all(const Tiles &tiles, SharedPlaces sh
 #pragma unroll
     for (int j = 0; j < TOKENS / 16; j++) {
       const float *s = sums + 8 * j;
-      store_turned(to + j * 16 * 128, two(T{}, s[0], s[1]), two(T{}, s[2], s[3]), two(T{}, s[4], s[5]), two(T{}, s[6], s[7]));
+      const auto pair = [&](int i) { return pack_two(T{}, s[i], s[i + 1]); };
+      store_transposed(to + j * 16 * 128, pair(0), pair(2), pair(4), pair(6));
     }
     __syncwarp();
     if (lane == 0) barrier_arrive(shared.tile_there());
   }
 }
 
-// First to leave the second cache, which has weights and tokens to keep.
+// First to leave the L2 cache, which has weights and tokens to keep.
 template <typename T> __device__ __forceinline__ void put(T *to, const Pack<T, 8> &pack) {
   __stcs(reinterpret_cast<uint4 *>(to), reinterpret_cast<const uint4 &>(pack));
 }
@@ -156,6 +171,7 @@ template <typename T> struct FinishingPlaces {
       mine[j] += __shfl_xor_sync(~0u, mine[j], 16);
       if (thread % 32 < 16) own[thread / 32 * FEATURES + 8 * (thread % 16) + j] = mine[j];
     }
+    __syncwarp();
     asm volatile("bar.sync 1, %0;" ::"n"(FINISHING) : "memory");
     for (int i = thread; i < min(FEATURES, count); i += FINISHING) to[i] = own[i] + own[FEATURES + i] + own[2 * FEATURES + i];
   }
@@ -163,7 +179,7 @@ template <typename T> struct FinishingPlaces {
 
 // Three warps take finished tiles: a thread has eight features of every sixth token.
 template <typename T, int KIND, bool BACKWARD>
-__device__ __forceinline__ void finish_all(const Activated<T> &to, SharedPlaces shared, char *memory, int thread) {
+__device__ __forceinline__ void finish_all(const Epilogue<T> &to, SharedPlaces shared, char *memory, int thread) {
   constexpr int ROWS = FINISHING / 16;
   const Tiles &tiles = to.tiles;
   const int chunk = thread % 16, row = thread / 16;
@@ -222,8 +238,8 @@ __device__ __forceinline__ void finish_all(const Activated<T> &to, SharedPlaces 
 }
 
 template <typename T, int KIND, bool BACKWARD>
-__global__ void __cluster_dims__(BLOCKS, 1, 1) __launch_bounds__(THREADS, 1)
-    linear_activation(const __grid_constant__ CUtensorMap left, const __grid_constant__ CUtensorMap right, const Activated<T> to) {
+__global__ void __launch_bounds__(THREADS, 1)
+    linear_activation(const __grid_constant__ CUtensorMap left, const __grid_constant__ CUtensorMap right, const Epilogue<T> to) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ char unaligned[];
   char *memory = unaligned + (1024 - shared_address(unaligned) % 1024) % 1024;
@@ -247,28 +263,39 @@ __global__ void __cluster_dims__(BLOCKS, 1, 1) __launch_bounds__(THREADS, 1)
   // A block must not end while the other still writes into it.
   __syncwarp();
   cluster_sync();
+#else
+  __trap();   // `takes` says no
 #endif
 }
 
 namespace {
 
+// 0 where there is no such device.
 int attribute(cudaDeviceAttr which) {
   int device = 0, value = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&value, which, device);
+  if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&value, which, device) != cudaSuccess) return 0;
   return value;
+}
+
+// Clusters that the device has room for at once.
+int places() { return attribute(cudaDevAttrMultiProcessorCount) / BLOCKS; }
+
+// The driver's function; null where there is none.
+decltype(&cuTensorMapEncodeTiled) encoder() {
+  static const auto found = [] {
+    void *function = nullptr;
+    cudaDriverEntryPointQueryResult result;
+    const cudaError_t rc = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result);
+    return rc == cudaSuccess && result == cudaDriverEntryPointSuccess ? decltype(&cuTensorMapEncodeTiled)(function) : nullptr;
+  }();
+  return found;
 }
 
 // [rows, columns] of `at`, numbers of 16 bits, in boxes of `box_rows` × 64.
 bool describe(CUtensorMap &map, int format, const void *at, int64_t rows, int64_t columns, unsigned box_rows) {
-  static const auto encode = [] {
-    void *found = nullptr;
-    cudaDriverEntryPointQueryResult result;
-    const cudaError_t rc = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result);
-    return rc == cudaSuccess && result == cudaDriverEntryPointSuccess ? decltype(&cuTensorMapEncodeTiled)(found) : nullptr;
-  }();
   const cuuint64_t sizes[2] = {cuuint64_t(columns), cuuint64_t(rows)}, strides[1] = {cuuint64_t(columns) * 2};
   const cuuint32_t box[2] = {64, box_rows}, apart[2] = {1, 1};
+  const auto encode = encoder();
   return encode && encode(&map, format == BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2,
                           const_cast<void *>(at), sizes, strides, box, apart, CU_TENSOR_MAP_INTERLEAVE_NONE,
                           CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
@@ -276,19 +303,31 @@ bool describe(CUtensorMap &map, int format, const void *at, int64_t rows, int64_
 }
 
 template <typename T, int KIND, bool BACKWARD>
-int start(cudaStream_t stream, int format, const void *left, const void *right, const Activated<T> &to) {
-  const Tiles &tiles = to.tiles;
-  CUtensorMap left_map, right_map;
-  const bool described = (BACKWARD ? describe(left_map, format, left, tiles.depth, tiles.features, DEPTH)
-                              : describe(left_map, format, left, tiles.features, tiles.depth, FEATURES)) &&
-                    describe(right_map, format, right, tiles.tokens, tiles.depth, TOKENS / BLOCKS);
+int start(void *stream, const SftLinearActivation &of, float *partials) {
+  const Tiles tiles{int(of.features), int(of.tokens), int(of.depth)};
+  const Epilogue<T> to{tiles, (const T *)of.bias, (T *)of.before, (T *)of.out, partials};
+  CUtensorMap left, right;
+  const bool described = (BACKWARD ? describe(left, of.format, of.weight, of.depth, of.features, DEPTH)
+                                   : describe(left, of.format, of.weight, of.features, of.depth, FEATURES)) &&
+                         describe(right, of.format, of.input, of.tokens, of.depth, TOKENS / BLOCKS);
   if (!described) return REFUSED;
   const auto kernel = linear_activation<T, KIND, BACKWARD>;
   const cudaError_t rc = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);
   if (rc != cudaSuccess) return rc;
-  const int clusters = min(attribute(cudaDevAttrMultiProcessorCount) / BLOCKS, tiles.count());
-  kernel<<<clusters * BLOCKS, THREADS, SHARED_BYTES, stream>>>(left_map, right_map, to);
-  return cudaGetLastError();
+  // A cluster that finds no place at first would have all its tiles to make when the others have made theirs; with few
+  // tiles each it does not matter.
+  constexpr int FEW = 4;
+  const int clusters = of.alone ? min(places(), tiles.count()) : (tiles.count() + FEW - 1) / FEW;
+  cudaLaunchAttribute cluster;
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = BLOCKS, cluster.val.clusterDim.y = 1, cluster.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(clusters * BLOCKS);
+  config.blockDim = dim3(THREADS);
+  config.dynamicSmemBytes = SHARED_BYTES;
+  config.stream = cudaStream_t(stream);
+  config.attrs = &cluster, config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, left, right, to);
 }
 
 } // namespace
@@ -309,41 +348,31 @@ int start(cudaStream_t stream, int format, const void *left, const void *right, 
   default: return sft::REFUSED;                                                                                        \
   }
 
-// Whether the two functions below have a form for these; the tensors besides begin at multiples of 16 bytes. A product of
-// few tiles would leave multiprocessors without one.
-extern "C" int sft_linear_activation_takes(int format, int kind, const void *weight, const void *bias, int64_t tokens,
-                                           int64_t depth, int64_t features) {
+// Whether the two functions below have a form for these, and one that pays: with fewer than two tiles for each place, many
+// multiprocessors would have none at the end. `before` and `out` may be null here; they begin at multiples of 16 bytes.
+extern "C" int sft_linear_activation_takes(const SftLinearActivation *of) {
 #if __CUDA_ARCH_LIST__ == 900
-  const sft::Tiles tiles{int(features), int(tokens), int(depth)};
-  return format != sft::F32 && !sft::gated(kind) && depth % 8 == 0 && features % 8 == 0 && depth > 0 &&
-         sft::all_aligned(weight, bias) && tiles.count() >= sft::attribute(cudaDevAttrMultiProcessorCount) / sft::BLOCKS &&
-         sft::attribute(cudaDevAttrComputeCapabilityMajor) == 9;
+  const sft::Tiles tiles{int(of->features), int(of->tokens), int(of->depth)};
+  return of->format != sft::F32 && !sft::gated(of->kind) && of->depth % 8 == 0 && of->features % 8 == 0 && of->depth > 0 &&
+         sft::all_aligned(of->input, of->weight, of->bias) && tiles.count() >= 2 * sft::places() &&
+         sft::attribute(cudaDevAttrComputeCapabilityMajor) == 9 && sft::encoder();
 #else
   return 0;
 #endif
 }
 
-// y [tokens, features] = activation(before + bias), before = x [tokens, depth]·wᵀ rounded to the format.
-extern "C" int sft_linear_activation_forward(void *stream, int format, int kind, const void *x, const void *weight,
-                                             const void *bias, void *before, void *y, int64_t tokens, int64_t depth,
-                                             int64_t features) {
-  const sft::Tiles tiles{int(features), int(tokens), int(depth)};
-  SFT_ON_HALF(format, SFT_ON_PLAIN_KIND(kind,
-      return sft::start<T, K, false>(cudaStream_t(stream), format, weight, x,
-                                     sft::Activated<T>{tiles, (const T *)bias, (T *)before, (T *)y, nullptr})));
+// before = input·weightᵀ, rounded to the format; out = activation(before + bias).
+extern "C" int sft_linear_activation_forward(void *stream, const SftLinearActivation *of) {
+  SFT_ON_HALF(of->format, SFT_ON_PLAIN_KIND(of->kind, return (sft::start<T, K, false>(stream, *of, nullptr))));
   return sft::REFUSED;
 }
 
-// dx [tokens, features] = dy [tokens, depth]·w [depth, features] times the activation's derivative at before + bias; adds
-// its column sums to d_bias if given (workspace: sft_column_workspace of dx's shape).
-extern "C" int sft_linear_activation_backward(void *stream, int format, int kind, const void *dy, const void *weight,
-                                              const void *before, const void *bias, void *dx, float *workspace, float *d_bias,
-                                              int64_t tokens, int64_t depth, int64_t features) {
-  const sft::Tiles tiles{int(features), int(tokens), int(depth)};
+// out = input·weight times the activation's derivative at before + bias; its column sums are added to d_bias, if that is
+// given (workspace: sft_column_workspace of out's shape).
+extern "C" int sft_linear_activation_backward(void *stream, const SftLinearActivation *of, float *workspace, float *d_bias) {
+  float *partials = d_bias ? workspace : nullptr;
   int rc = sft::REFUSED;
-  SFT_ON_HALF(format, SFT_ON_PLAIN_KIND(kind,
-      rc = sft::start<T, K, true>(cudaStream_t(stream), format, weight, dy,
-                                  sft::Activated<T>{tiles, (const T *)bias, (T *)before, (T *)dx, d_bias ? workspace : nullptr})));
+  SFT_ON_HALF(of->format, SFT_ON_PLAIN_KIND(of->kind, rc = (sft::start<T, K, true>(stream, *of, partials))));
   if (rc || !d_bias) return rc;
-  return sft_add_partials(stream, workspace, tiles.down(), features, d_bias, nullptr, nullptr);
+  return sft_add_partials(stream, workspace, sft::ceil_div(of->tokens, sft::TOKENS), of->features, d_bias, nullptr, nullptr);
 }

@@ -2,8 +2,8 @@
 
 use super::activation::number;
 use super::context::{format, of};
-use super::memory::Held;
-use super::{address, check, expect_f32, ffi, hold, hold_optional, in_format, optional};
+use super::ffi::{self, Address, LinearActivation};
+use super::{address, check, expect_f32, hold, hold_optional, in_format, optional};
 use crate::kernels::Result;
 use crate::kernels::activation::Kind;
 use crate::kernels::carrier::expect_shape;
@@ -28,31 +28,33 @@ pub(in crate::kernels) fn forward(
     }
     let context = of(x)?;
     let (weight, bias) = (in_format(weight, dtype)?, optional(bias, dtype)?);
-    let (weight, bias) = (hold(&weight)?, hold_optional(bias.as_ref())?);
-    let sizes = [tokens as i64, inputs as i64, outputs as i64];
-    if !takes(dtype, kind, &weight, bias.as_ref(), sizes)? {
+    let (x, weight, bias) = (hold(x)?, hold(&weight)?, hold_optional(bias.as_ref())?);
+    let mut product = LinearActivation {
+        format: format(dtype)?,
+        kind: number(kind),
+        input: x.at(),
+        weight: weight.at(),
+        bias: address(bias.as_ref()),
+        before: Address::NONE,
+        out: Address::NONE,
+        tokens: tokens as i64,
+        depth: inputs as i64,
+        features: outputs as i64,
+        alone: i32::from(!context.is_shared()),
+    };
+    // The question is about the device that this thread has bound.
+    context.stream()?;
+    if ffi::sft_linear_activation_takes(&product) == 0 {
         return Ok(None);
     }
     let before = context.unfilled((tokens, outputs), dtype)?;
     let output = context.unfilled((tokens, outputs), dtype)?;
-    let (x, to, out) = (hold(x)?, hold(&before)?, hold(&output)?);
+    let (held_before, held_output) = (hold(&before)?, hold(&output)?);
+    (product.before, product.out) = (held_before.at(), held_output.at());
     let work = context.work(Part::Products)?;
-    let [tokens, depth, features] = sizes;
-    let code = ffi::sft_linear_activation_forward(
-        work.stream(),
-        format(dtype)?,
-        number(kind),
-        x.at(),
-        weight.at(),
-        address(bias.as_ref()),
-        to.at(),
-        out.at(),
-        tokens,
-        depth,
-        features,
-    );
+    let code = ffi::sft_linear_activation_forward(work.stream(), &product);
     check("linear with its activation", code)?;
-    drop((to, out));
+    drop((held_before, held_output));
     Ok(Some(Activated { before, output }))
 }
 
@@ -65,44 +67,50 @@ pub(in crate::kernels) fn backward(
     bias_gradient: Option<&Tensor>,
 ) -> Result<Option<Tensor>> {
     let ((tokens, width), dtype) = (before.dims2()?, before.dtype());
-    let inner = next.gradient.dim(1)?;
+    let outputs = next.gradient.dim(1)?;
     if !may_take(before, kind) {
         return Ok(None);
     }
-    expect_shape("the next layer's weight", next.weight, &[inner, width])?;
-    expect_shape("the next layer's gradient", next.gradient, &[tokens, inner])?;
+    expect_shape("the next layer's weight", next.weight, &[outputs, width])?;
+    expect_shape("the next layer's gradient", next.gradient, &[tokens, outputs])?;
     if let Some(gradient) = bias_gradient {
         expect_shape("bias_gradient", gradient, &[width])?;
         expect_f32("the bias's gradient", gradient)?;
     }
     let context = of(before)?;
     let (weight, bias) = (in_format(next.weight, dtype)?, optional(bias, dtype)?);
-    let (weight, bias) = (hold(&weight)?, hold_optional(bias.as_ref())?);
-    let sizes = [tokens as i64, inner as i64, width as i64];
-    if !takes(dtype, kind, &weight, bias.as_ref(), sizes)? {
+    let dy = in_format(next.gradient, dtype)?;
+    let (dy, weight, bias) = (hold(&dy)?, hold(&weight)?, hold_optional(bias.as_ref())?);
+    let before = hold(before)?;
+    let mut product = LinearActivation {
+        format: format(dtype)?,
+        kind: number(kind),
+        input: dy.at(),
+        weight: weight.at(),
+        bias: address(bias.as_ref()),
+        before: before.at(),
+        out: Address::NONE,
+        tokens: tokens as i64,
+        depth: outputs as i64,
+        features: width as i64,
+        alone: i32::from(!context.is_shared()),
+    };
+    // The question is about the device that this thread has bound.
+    context.stream()?;
+    if ffi::sft_linear_activation_takes(&product) == 0 {
         return Ok(None);
     }
-    let dy = in_format(next.gradient, dtype)?;
     let dx = context.unfilled((tokens, width), dtype)?;
-    let [tokens, depth, features] = sizes;
-    let workspace = context.workspace(ffi::sft_column_workspace(tokens, features))?;
-    let (before, dy, out) = (hold(before)?, hold(&dy)?, hold(&dx)?);
-    let (workspace, gradient) = (hold(&workspace)?, hold_optional(bias_gradient)?);
+    let count = ffi::sft_column_workspace(product.tokens, product.features);
+    let workspace = context.workspace(count)?;
+    let (out, workspace, gradient) = (hold(&dx)?, hold(&workspace)?, hold_optional(bias_gradient)?);
+    product.out = out.at();
     let work = context.work(Part::Products)?;
     let code = ffi::sft_linear_activation_backward(
         work.stream(),
-        format(dtype)?,
-        number(kind),
-        dy.at(),
-        weight.at(),
-        before.at(),
-        address(bias.as_ref()),
-        out.at(),
+        &product,
         workspace.at(),
         address(gradient.as_ref()),
-        tokens,
-        depth,
-        features,
     );
     check("linear with its activation, backward", code)?;
     drop(out);
@@ -112,17 +120,4 @@ pub(in crate::kernels) fn backward(
 /// Whether there may be a kernel, before anything is converted for it.
 fn may_take(x: &Tensor, kind: Kind) -> bool {
     x.device().is_cuda() && x.dtype() != DType::F32 && !kind.is_gated()
-}
-
-/// Whether there is a kernel.
-fn takes(
-    dtype: DType,
-    kind: Kind,
-    weight: &Held<'_>,
-    bias: Option<&Held<'_>>,
-    [tokens, depth, features]: [i64; 3],
-) -> Result<bool> {
-    let (format, kind) = (format(dtype)?, number(kind));
-    let (weight, bias) = (weight.at(), address(bias));
-    Ok(ffi::sft_linear_activation_takes(format, kind, weight, bias, tokens, depth, features) != 0)
 }

@@ -42,6 +42,12 @@ pub(super) fn start(device: &Device, dtype: DType, width: usize) -> Result<()> {
     device.synchronize()
 }
 
+/// Tells the operations that others work on the device too.
+pub(super) fn share(device: &Device) -> Result<()> {
+    context::of_device(device)?.share();
+    Ok(())
+}
+
 /// Rows of a product as a step of decoding has them.
 const FEW_ROWS: usize = 8;
 

@@ -33,7 +33,7 @@ template <typename T> struct Whole {
     store<float, V>(values + at, p);
     if (copy) store<T, V>(copy + at, p);
   }
-  bool aligned_to_four() const { return aligned(values) && (reinterpret_cast<uintptr_t>(copy) & 7) == 0; }
+  bool aligned_to_four() const { return aligned(values) && reinterpret_cast<uintptr_t>(copy) % (4 * sizeof(T)) == 0; }
 };
 
 // kernels/masters.rs's `split` and `join`: the bits of bf16 parameters, and of what rounding took from their f32 values.

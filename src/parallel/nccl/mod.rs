@@ -15,7 +15,7 @@ mod point_to_point;
 
 use super::group::{Collective, Group, Like, Pending};
 use super::threads::{Channel, GroupKind, Hub, ThreadGroup};
-use crate::kernels::device::{address, unfilled};
+use crate::kernels::device::{address, share, unfilled};
 use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream};
 use candle_core::{CudaDevice, Device, Error, Result, Tensor, bail};
 use communicator::{Communicator, ID_BYTES, Numbers, Operation};
@@ -245,6 +245,7 @@ fn cuda(device: &Device) -> Result<&CudaDevice> {
 
 /// A stream whose work begins before that of the kernels where both could: the peers wait for it.
 fn own_stream(device: &Device) -> Result<Arc<CudaStream>> {
+    share(device)?;
     /// The driver takes the nearest that the device has.
     const URGENT: i32 = -5;
     let stream = cuda(device)?.cuda_stream();
