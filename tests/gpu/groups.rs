@@ -19,12 +19,15 @@ fn ranks() -> usize {
     devices.min(4)
 }
 
+/// Which of a rank's groups.
+type Axis = fn(&Mesh) -> &dyn Group;
+
 /// Runs `work` on all ranks, on the three axes in turn: each has streams of its own kind.
 fn on_every_axis(
     work: impl Fn(&dyn Group, &Device) -> Result<()> + Sync,
 ) -> std::result::Result<(), Box<Failure<Error>>> {
     let ranks = ranks();
-    let axes: [(Degrees, fn(&Mesh) -> &dyn Group); 3] = [
+    let axes: [(Degrees, Axis); 3] = [
         (degrees(ranks, 1, 1), |mesh| &*mesh.data),
         (degrees(1, ranks, 1), |mesh| &*mesh.pipeline),
         (degrees(1, 1, ranks), |mesh| &*mesh.tensor),

@@ -3,5 +3,7 @@
 //!
 //!     cargo test --release --features cuda --test gpu
 
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic, in its helpers too")]
+
 // Collectives, messages and failures of groups whose tensors lie on devices.
 mod groups;

@@ -1,7 +1,7 @@
 //! Activations of the MLP.
 
 use super::context::{format, of};
-use super::{address, check, expect_f32, ffi, hold, hold_optional, in_format, optional};
+use super::{address, check, expect_f32, ffi, hold, hold_optional, in_format, optional, size};
 use crate::kernels::Result;
 use crate::kernels::activation::Kind;
 use crate::kernels::carrier::expect_shape;
@@ -41,8 +41,8 @@ pub(in crate::kernels) fn forward(
         x.at(),
         address(bias.as_ref()),
         out.at(),
-        tokens as i64,
-        out_width as i64,
+        size(tokens),
+        size(out_width),
     );
     check("activation", code)?;
     drop(out);
@@ -65,7 +65,7 @@ pub(in crate::kernels) fn backward(
     let context = of(x)?;
     let (bias, dy) = (optional(bias, dtype)?, in_format(dy, dtype)?);
     let dx = context.unfilled((tokens, width), dtype)?;
-    let workspace = context.workspace(ffi::sft_column_workspace(tokens as i64, width as i64))?;
+    let workspace = context.workspace(ffi::sft_column_workspace(size(tokens), size(width)))?;
     let (x, bias, dy, out) = (hold(x)?, hold_optional(bias.as_ref())?, hold(&dy)?, hold(&dx)?);
     let (workspace, gradient) = (hold(&workspace)?, hold_optional(bias_gradient)?);
     let work = context.work(Part::Activation)?;
@@ -79,8 +79,8 @@ pub(in crate::kernels) fn backward(
         out.at(),
         workspace.at(),
         address(gradient.as_ref()),
-        tokens as i64,
-        out_width as i64,
+        size(tokens),
+        size(out_width),
     );
     check("activation's gradient", code)?;
     drop(out);

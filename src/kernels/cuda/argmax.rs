@@ -1,7 +1,7 @@
 //! The largest number of each row.
 
 use super::context::{format, of};
-use super::{check, ffi, hold};
+use super::{check, ffi, hold, size};
 use crate::kernels::Result;
 use crate::kernels::timing::Part;
 use candle_core::{DType, Tensor};
@@ -27,9 +27,9 @@ pub(in crate::kernels) fn forward(
         numbers.at(),
         left_out.at(),
         out.at(),
-        count as i64,
-        width as i64,
-        columns as i64,
+        size(count),
+        size(width),
+        size(columns),
     );
     check("argmax", code)?;
     drop((out, work));

@@ -39,6 +39,7 @@ pub(super) struct Dropout<'a> {
 /// `SftHeads`.
 #[repr(C)]
 #[derive(Debug)]
+#[expect(clippy::struct_field_names, reason = "the names that the kernels give them")]
 pub(super) struct Heads {
     pub(super) heads: i32,
     pub(super) groups: i32,

@@ -2,7 +2,7 @@
 
 use super::context::{Context, Mask, format, of};
 use super::ffi::Heads;
-use super::{check, ffi, hold, in_format};
+use super::{check, ffi, hold, in_format, size};
 use crate::kernels::Result;
 use crate::kernels::attention::{Continued, ProbabilityDropout, Shape};
 use crate::kernels::timing::Part;
@@ -50,7 +50,7 @@ fn fused(
     shape: &Shape,
     dropout: Option<&ProbabilityDropout<'_>>,
 ) -> Option<Layout> {
-    let fits = dtype != DType::F32 && shape.head_dim % 8 == 0 && shape.head_dim <= 256;
+    let fits = dtype != DType::F32 && shape.head_dim.is_multiple_of(8) && shape.head_dim <= 256;
     let layout = Layout::of(starts);
     let tokens = starts.last().copied().unwrap_or_default();
     // Very uneven sequences would be mostly padding.
@@ -81,11 +81,11 @@ pub(in crate::kernels) fn forward(
             sdpa.handle(),
             work.stream(),
             format(dtype)?,
-            layout.sequences as i64,
-            layout.length as i64,
-            shape.heads as i64,
-            shape.groups as i64,
-            shape.head_dim as i64,
+            size(layout.sequences),
+            size(layout.length),
+            size(shape.heads),
+            size(shape.groups),
+            size(shape.head_dim),
             shape.scale as f32,
             lengths,
             qkv_offsets,
@@ -111,7 +111,7 @@ pub(in crate::kernels) fn forward(
         &heads(shape, dropout),
         argument.as_ref(),
         list.at(),
-        (tiles.elem_count() / 4) as i64,
+        size(tiles.elem_count() / 4),
         values.at(),
         out.at(),
         log_sums.at(),
@@ -152,11 +152,11 @@ pub(in crate::kernels) fn backward(
             sdpa.handle(),
             work.stream(),
             format(dtype)?,
-            layout.sequences as i64,
-            layout.length as i64,
-            shape.heads as i64,
-            shape.groups as i64,
-            shape.head_dim as i64,
+            size(layout.sequences),
+            size(layout.length),
+            size(shape.heads),
+            size(shape.groups),
+            size(shape.head_dim),
             shape.scale as f32,
             lengths,
             qkv_offsets,
@@ -184,14 +184,14 @@ pub(in crate::kernels) fn backward(
         &heads(shape, dropout),
         argument.as_ref(),
         list.at(),
-        (tiles.elem_count() / 4) as i64,
+        size(tiles.elem_count() / 4),
         qkv.at(),
         output.at(),
         sums.at(),
         dy.at(),
         along.at(),
         to.at(),
-        tokens as i64,
+        size(tokens),
     );
     check("attention's gradient", code)?;
     drop(to);
@@ -223,10 +223,10 @@ pub(in crate::kernels) fn cached(
         new.at(),
         cache.at(),
         where_to.at(),
-        widest as i64,
-        values.dim(1)? as i64,
+        size(widest),
+        size(values.dim(1)?),
         out.at(),
-        rows as i64,
+        size(rows),
     );
     check("cached attention", code)?;
     drop(out);

@@ -2,6 +2,7 @@
 
 use super::ffi::{Dropout, Stream};
 use super::memory::{self, Held, Library};
+use super::size;
 use super::timing::Spans;
 use crate::kernels::Result;
 use crate::kernels::dropout;
@@ -131,7 +132,7 @@ impl Context {
         }
         let bounds: Vec<usize> = ranges.iter().flat_map(|range| [range.start, range.end]).collect();
         let send = || {
-            let bounds = bounds.iter().map(|bound| *bound as i64).collect::<Vec<_>>();
+            let bounds = bounds.iter().copied().map(size).collect::<Vec<_>>();
             Ok(vec![Tensor::new(bounds, &self.device)?])
         };
         Ok(locked(&self.bounds).get("bounds", &bounds, send)?.pop())

@@ -1,7 +1,7 @@
 //! Cross entropy: one pass over the logits on one rank, or statistics and gradient apart.
 
 use super::context::{format, of};
-use super::{check, ffi, hold};
+use super::{check, ffi, hold, size};
 use crate::kernels::Result;
 use crate::kernels::cross_entropy::{Row, Targets};
 use crate::kernels::timing::Part;
@@ -26,14 +26,14 @@ pub(in crate::kernels) fn forward_backward(
         format(logits.dtype())?,
         values.at(),
         labels.at(),
-        targets.vocab_size as i64,
+        size(targets.vocab_size),
         parts.at(),
         scale as f32,
-        rows as i64,
-        columns as i64,
+        size(rows),
+        size(columns),
     );
     check("cross entropy", code)?;
-    check("loss sum", ffi::sft_loss_sum(work.stream(), parts.at(), rows as i64, sum.at()))?;
+    check("loss sum", ffi::sft_loss_sum(work.stream(), parts.at(), size(rows), sum.at()))?;
     drop((parts, sum, work));
     let loss = total.to_vec1::<f64>()?[0];
     // A label outside the vocabulary has no logit, which shows as NaN; so does a logit that is NaN.
@@ -57,11 +57,11 @@ pub(in crate::kernels) fn statistics(logits: &Tensor, targets: &Targets<'_>) -> 
         format(logits.dtype())?,
         values.at(),
         labels.at(),
-        targets.first as i64,
-        targets.vocab_size as i64,
+        size(targets.first),
+        size(targets.vocab_size),
         parts.at(),
-        rows as i64,
-        columns as i64,
+        size(rows),
+        size(columns),
     );
     check("cross entropy", code)?;
     drop((parts, work));
@@ -94,12 +94,12 @@ pub(in crate::kernels) fn gradient_in_place(
         format(logits.dtype())?,
         values.at(),
         labels.at(),
-        targets.first as i64,
-        targets.vocab_size as i64,
+        size(targets.first),
+        size(targets.vocab_size),
         parts.at(),
         scale as f32,
-        count as i64,
-        columns as i64,
+        size(count),
+        size(columns),
     );
     check("cross entropy's gradient", code)
 }

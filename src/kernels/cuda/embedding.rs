@@ -1,7 +1,7 @@
 //! Embeddings.
 
 use super::context::{format, of};
-use super::{address, check, ffi, hold, hold_optional, optional};
+use super::{address, check, ffi, hold, hold_optional, optional, size};
 use crate::kernels::Result;
 use crate::kernels::embedding::Lookup;
 use crate::kernels::timing::Part;
@@ -26,13 +26,13 @@ pub(in crate::kernels) fn forward(
         format(dtype)?,
         table.at(),
         ids.at(),
-        word.first as i64,
-        rows as i64,
+        size(word.first),
+        size(rows),
         address(positions.as_ref()),
         address(places.as_ref()),
         to.at(),
-        tokens as i64,
-        width as i64,
+        size(tokens),
+        size(width),
     );
     check("embedding", code)?;
     drop(to);
@@ -68,7 +68,7 @@ pub(in crate::kernels) fn backward(
         Ok(vec![send(unique)?, send(bounds)?, send(tokens)?])
     })?;
     let [unique, bounds, tokens] = &lists[..] else { bail!("no order for {what}") };
-    let count = unique.elem_count() as i64;
+    let count = size(unique.elem_count());
     if count == 0 {
         return Ok(());
     }
@@ -85,7 +85,7 @@ pub(in crate::kernels) fn backward(
         tokens.at(),
         format(dy.dtype())?,
         rows.at(),
-        width as i64,
+        size(width),
     );
     check("embedding's gradient", code)
 }

@@ -1,7 +1,7 @@
 //! Linear layers through cuBLASLt; gradients of weights are added in the product.
 
 use super::context::{format, of};
-use super::{address, check, expect_f32, ffi, hold, hold_optional, in_format, optional};
+use super::{address, check, expect_f32, ffi, hold, hold_optional, in_format, optional, size};
 use crate::kernels::Result;
 use crate::kernels::carrier::expect_shape;
 use crate::kernels::linear::Onto;
@@ -35,9 +35,9 @@ pub(in crate::kernels) fn forward(
         address(bias.as_ref()),
         out.at(),
         ffi::Address::NONE,
-        tokens as i64,
-        inputs as i64,
-        outputs as i64,
+        size(tokens),
+        size(inputs),
+        size(outputs),
     );
     check("linear", code)?;
     drop(out);
@@ -61,9 +61,9 @@ pub(in crate::kernels) fn backward_input(dy: &Tensor, weight: &Tensor) -> Result
         dy.at(),
         weight.at(),
         out.at(),
-        tokens as i64,
-        inputs as i64,
-        outputs as i64,
+        size(tokens),
+        size(inputs),
+        size(outputs),
     );
     check("linear's input gradient", code)?;
     drop(out);
@@ -97,9 +97,9 @@ pub(in crate::kernels) fn backward_weight(
         x.at(),
         gradient.at(),
         i32::from(onto == Onto::Sum),
-        tokens as i64,
-        inputs as i64,
-        outputs as i64,
+        size(tokens),
+        size(inputs),
+        size(outputs),
     );
     check("linear's weight gradient", code)
 }
@@ -110,7 +110,7 @@ pub(in crate::kernels) fn backward_bias(dy: &Tensor, bias_gradient: &Tensor) -> 
     expect_shape("bias_gradient", bias_gradient, &[outputs])?;
     expect_f32("the bias's gradient", bias_gradient)?;
     let context = of(dy)?;
-    let (rows, width) = (tokens as i64, outputs as i64);
+    let (rows, width) = (size(tokens), size(outputs));
     let workspace = context.workspace(ffi::sft_column_workspace(rows, width))?;
     let (values, workspace, gradient) = (hold(dy)?, hold(&workspace)?, hold(bias_gradient)?);
     let work = context.work(Part::Norms)?;

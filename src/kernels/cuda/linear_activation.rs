@@ -3,7 +3,7 @@
 use super::activation::number;
 use super::context::{format, of};
 use super::ffi::{self, Address, LinearActivation};
-use super::{address, check, expect_f32, hold, hold_optional, in_format, optional};
+use super::{address, check, expect_f32, hold, hold_optional, in_format, optional, size};
 use crate::kernels::Result;
 use crate::kernels::activation::Kind;
 use crate::kernels::carrier::expect_shape;
@@ -37,9 +37,9 @@ pub(in crate::kernels) fn forward(
         bias: address(bias.as_ref()),
         before: Address::NONE,
         out: Address::NONE,
-        tokens: tokens as i64,
-        depth: inputs as i64,
-        features: outputs as i64,
+        tokens: size(tokens),
+        depth: size(inputs),
+        features: size(outputs),
         alone: i32::from(!context.is_shared()),
     };
     // The question is about the device that this thread has bound.
@@ -90,9 +90,9 @@ pub(in crate::kernels) fn backward(
         bias: address(bias.as_ref()),
         before: before.at(),
         out: Address::NONE,
-        tokens: tokens as i64,
-        depth: outputs as i64,
-        features: width as i64,
+        tokens: size(tokens),
+        depth: size(outputs),
+        features: size(width),
         alone: i32::from(!context.is_shared()),
     };
     // The question is about the device that this thread has bound.

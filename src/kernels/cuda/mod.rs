@@ -72,6 +72,12 @@ pub(super) fn end_timing(device: &Device) -> Result<Times> {
     context::of_device(device)?.end_timing()
 }
 
+/// A count, a width or a place as kernels take it.
+#[expect(clippy::cast_possible_wrap, reason = "no tensor has 2^63 numbers")]
+fn size(n: usize) -> i64 {
+    n as i64
+}
+
 /// Where the numbers of a contiguous tensor begin.
 pub(super) fn address_of(tensor: &Tensor) -> Result<u64> {
     Ok(hold(tensor)?.at().0 as u64)
@@ -97,7 +103,7 @@ fn in_format(x: &Tensor, dtype: DType) -> Result<Tensor> {
         from.at(),
         format(dtype)?,
         to.at(),
-        x.elem_count() as i64,
+        size(x.elem_count()),
     );
     check("cast", code)?;
     drop((from, to));

@@ -1,7 +1,7 @@
 //! Normalizations, and the sum before them.
 
 use super::context::{Mask, format, of};
-use super::{address, check, expect_f32, ffi, hold, hold_optional, in_format, optional};
+use super::{address, check, expect_f32, ffi, hold, hold_optional, in_format, optional, size};
 use crate::kernels::Result;
 use crate::kernels::dropout::Dropout;
 use crate::kernels::norm::{Gradients, Kind, Norm, Saved};
@@ -33,7 +33,7 @@ pub(in crate::kernels) fn add_forward(
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let dtype = residual.dtype();
     let (x, bias) = (in_format(x, dtype)?, optional(bias, dtype)?);
-    run(Some(Update { x, bias, dropout }), residual, norm)
+    run(Some(&Update { x, bias, dropout }), residual, norm)
 }
 
 /// Refuses rows that norm.cu has no form for.
@@ -56,26 +56,26 @@ struct Update<'a> {
 
 /// Output, normalized tensor (a new one where there is an update) and moments.
 fn run(
-    update: Option<Update<'_>>,
+    update: Option<&Update<'_>>,
     residual: &Tensor,
     norm: &Norm<'_>,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let ((tokens, width), dtype) = (residual.dims2()?, residual.dtype());
     expect_width(width)?;
     let context = of(residual)?;
-    let dropout = update.as_ref().and_then(|update| update.dropout);
+    let dropout = update.and_then(|update| update.dropout);
     let mask = context.mask(dropout, tokens)?;
     let addresses = mask.as_ref().map(Mask::hold).transpose()?;
     let argument = mask.as_ref().zip(addresses.as_ref()).map(|(mask, held)| mask.argument(held));
     let (weight, bias) = (in_format(norm.weight, dtype)?, optional(norm.bias, dtype)?);
     let y = context.unfilled((tokens, width), dtype)?;
     let moments = context.unfilled((tokens, 2), DType::F32)?;
-    let sum = match &update {
+    let sum = match update {
         Some(_) => context.unfilled((tokens, width), dtype)?,
         None => residual.clone(),
     };
-    let x = hold_optional(update.as_ref().map(|update| &update.x))?;
-    let x_bias = hold_optional(update.as_ref().and_then(|update| update.bias.as_ref()))?;
+    let x = hold_optional(update.map(|update| &update.x))?;
+    let x_bias = hold_optional(update.and_then(|update| update.bias.as_ref()))?;
     let (stream, total) = (hold(residual)?, hold(&sum)?);
     let (weight, bias) = (hold(&weight)?, hold_optional(bias.as_ref())?);
     let (out, pairs) = (hold(&y)?, hold(&moments)?);
@@ -94,8 +94,8 @@ fn run(
         address(bias.as_ref()),
         out.at(),
         pairs.at(),
-        tokens as i64,
-        width as i64,
+        size(tokens),
+        size(width),
     );
     check("norm", code)?;
     drop((out, pairs, total));
@@ -144,7 +144,7 @@ fn run_backward(
     let (weight, bias) = (in_format(norm.weight, dtype)?, optional(norm.bias, dtype)?);
     let dx = context.unfilled((tokens, width), dtype)?;
     let workspace =
-        context.workspace(ffi::sft_norm_backward_workspace(tokens as i64, width as i64))?;
+        context.workspace(ffi::sft_norm_backward_workspace(size(tokens), size(width)))?;
     let (x, moments, weight, dy) =
         (hold(input)?, hold(saved.moments())?, hold(&weight)?, hold(&dy)?);
     let (bias, residual) = (hold_optional(bias.as_ref())?, hold_optional(residual.as_ref())?);
@@ -168,8 +168,8 @@ fn run_backward(
         d_weight.at(),
         address(d_bias.as_ref()),
         address(d_sum.as_ref()),
-        tokens as i64,
-        width as i64,
+        size(tokens),
+        size(width),
     );
     check("norm's gradient", code)?;
     drop(out);

@@ -1,7 +1,7 @@
 //! AdamW over flat buffers, and the unrounded values of bf16 parameters.
 
 use super::context::{format, of};
-use super::{address, check, expect_f32, ffi, hold, hold_optional};
+use super::{address, check, expect_f32, ffi, hold, hold_optional, size};
 use crate::kernels::Result;
 use crate::kernels::masters::Masters;
 use crate::kernels::optimizer::{AdamW, Buffers};
@@ -42,9 +42,9 @@ fn step_of(
         second.at(),
         copy_format,
         address(copy.as_ref()),
-        values.elem_count() as i64,
+        size(values.elem_count()),
         address(decaying.as_ref()),
-        2 * buffers.decaying.len() as i64,
+        2 * size(buffers.decaying.len()),
         &constants(settings),
     );
     check("AdamW", code)
@@ -67,9 +67,9 @@ fn step_split(rest: &Tensor, buffers: &Buffers<'_>, settings: &AdamW) -> Result<
         gradients.at(),
         first.at(),
         second.at(),
-        buffers.parameters.elem_count() as i64,
+        size(buffers.parameters.elem_count()),
         address(decaying.as_ref()),
-        2 * buffers.decaying.len() as i64,
+        2 * size(buffers.decaying.len()),
         &constants(settings),
     );
     check("AdamW", code)
@@ -81,7 +81,7 @@ pub(in crate::kernels) fn joined(parameters: &Tensor, rest: &Tensor) -> Result<T
     let values = context.unfilled(parameters.shape(), DType::F32)?;
     let (copies, rest, out) = (hold(parameters)?, hold(rest)?, hold(&values)?);
     let work = context.work(Part::Other)?;
-    let count = parameters.elem_count() as i64;
+    let count = size(parameters.elem_count());
     let code = ffi::sft_join_masters(work.stream(), copies.at(), rest.at(), out.at(), count);
     check("unrounded parameters", code)?;
     drop(out);

@@ -1,7 +1,7 @@
 //! Sums and changes of whole buffers.
 
 use super::context::{format, of};
-use super::{check, expect_f32, ffi, hold};
+use super::{check, expect_f32, ffi, hold, size};
 use crate::kernels::Result;
 use crate::kernels::timing::Part;
 use candle_core::{DType, Tensor};
@@ -20,7 +20,7 @@ pub(in crate::kernels) fn sum_of_squares(whole: &Tensor, parts: &[Tensor]) -> Re
             work.stream(),
             format(part.dtype())?,
             values.at(),
-            part.elem_count() as i64,
+            size(part.elem_count()),
             memory.at(),
             sum.at(),
         );
@@ -37,7 +37,7 @@ pub(in crate::kernels) fn scale_in_place(x: &Tensor, factor: f64) -> Result<()> 
         work.stream(),
         format(x.dtype())?,
         values.at(),
-        x.elem_count() as i64,
+        size(x.elem_count()),
         factor as f32,
     );
     check("scale", code)
@@ -48,7 +48,7 @@ pub(in crate::kernels) fn clear(x: &Tensor) -> Result<()> {
     let (context, values) = (of(x)?, hold(x)?);
     let bytes = x.elem_count() * x.dtype().size_in_bytes();
     let work = context.work(Part::Other)?;
-    let code = ffi::sft_clear(work.stream(), values.at(), bytes as i64);
+    let code = ffi::sft_clear(work.stream(), values.at(), size(bytes));
     check("clear", code)
 }
 
@@ -59,7 +59,7 @@ pub(in crate::kernels) fn clear_ranges(x: &Tensor, ranges: &[Range<usize>]) -> R
     let Some(bounds) = context.bounds(ranges)? else { return Ok(()) };
     let (values, bounds) = (hold(x)?, hold(&bounds)?);
     let work = context.work(Part::Other)?;
-    let code = ffi::sft_clear_ranges(work.stream(), values.at(), bounds.at(), ranges.len() as i64);
+    let code = ffi::sft_clear_ranges(work.stream(), values.at(), bounds.at(), size(ranges.len()));
     check("clear", code)
 }
 
@@ -73,7 +73,7 @@ pub(in crate::kernels) fn put(x: &Tensor, y: &Tensor) -> Result<()> {
         from.at(),
         format(x.dtype())?,
         to.at(),
-        x.elem_count() as i64,
+        size(x.elem_count()),
     );
     check("cast", code)
 }
@@ -81,7 +81,7 @@ pub(in crate::kernels) fn put(x: &Tensor, y: &Tensor) -> Result<()> {
 /// `x += y`.
 pub(in crate::kernels) fn add_in_place(x: &Tensor, y: &Tensor) -> Result<()> {
     let (context, to, from) = (of(x)?, hold(x)?, hold(y)?);
-    let count = x.elem_count() as i64;
+    let count = size(x.elem_count());
     let work = context.work(Part::Other)?;
     let code = ffi::sft_add(
         work.stream(),

@@ -1,7 +1,7 @@
 //! The residual sum and dropout.
 
-use super::context::{format, of};
-use super::{address, check, ffi, hold, hold_optional, in_format, optional};
+use super::context::{Mask, format, of};
+use super::{address, check, ffi, hold, hold_optional, in_format, optional, size};
 use crate::kernels::Result;
 use crate::kernels::dropout::Dropout;
 use crate::kernels::timing::Part;
@@ -21,7 +21,7 @@ pub(in crate::kernels) fn forward(
     let (x, bias) = (in_format(x, dtype)?, optional(bias, dtype)?);
     let y = context.unfilled((tokens, width), dtype)?;
     let (x, bias, residual) = (hold(&x)?, hold_optional(bias.as_ref())?, hold_optional(residual)?);
-    let addresses = mask.as_ref().map(|mask| mask.hold()).transpose()?;
+    let addresses = mask.as_ref().map(Mask::hold).transpose()?;
     let dropout = mask.as_ref().zip(addresses.as_ref()).map(|(mask, held)| mask.argument(held));
     let out = hold(&y)?;
     let work = context.work(Part::Norms)?;
@@ -33,8 +33,8 @@ pub(in crate::kernels) fn forward(
         dropout.as_ref(),
         address(residual.as_ref()),
         out.at(),
-        tokens as i64,
-        width as i64,
+        size(tokens),
+        size(width),
     );
     check("residual sum", code)?;
     drop(out);

@@ -1,7 +1,7 @@
 //! Rotary positions.
 
 use super::context::{format, of};
-use super::{check, ffi, hold};
+use super::{check, ffi, hold, size};
 use crate::kernels::Result;
 use crate::kernels::attention::Shape;
 use crate::kernels::timing::Part;
@@ -26,11 +26,11 @@ pub(in crate::kernels) fn turn(
         rows.at(),
         angles.at(),
         places.at(),
-        positions.len() as i64,
-        shape.groups as i64,
-        (shape.heads / shape.groups + 1) as i64,
-        shape.head_dim as i64,
-        pairs as i64,
+        size(positions.len()),
+        size(shape.groups),
+        size(shape.heads / shape.groups + 1),
+        size(shape.head_dim),
+        size(pairs),
         sign as f32,
     );
     check("rotary positions", code)

@@ -21,6 +21,7 @@ use candle_core::{CudaDevice, Device, Error, Result, Tensor, bail};
 use communicator::{Communicator, ID_BYTES, Numbers, Operation};
 use point_to_point::Outgoing;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// All communicators of the process, ended together: when a rank has failed, or at the end.
@@ -126,13 +127,11 @@ impl GpuEnd {
     /// [`Group::send`] for a tensor on a GPU.
     pub(super) fn send(&self, group: &ThreadGroup, x: &Tensor, channel: Channel) -> Result<()> {
         let mut outgoing = locked(&self.outgoing);
-        if !outgoing.contains_key(&channel) {
-            outgoing.insert(channel, Outgoing::open(&group.hub, channel, x.device())?);
-        }
-        match outgoing.get(&channel) {
-            Some(connection) => connection.send(x.contiguous()?),
-            None => bail!("no connection for {channel:?}"),
-        }
+        let connection = match outgoing.entry(channel) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(new) => new.insert(Outgoing::open(&group.hub, channel, x.device())?),
+        };
+        connection.send(x.contiguous()?)
     }
 
     /// [`Group::receive`] on a GPU.
@@ -143,13 +142,13 @@ impl GpuEnd {
         channel: Channel,
     ) -> Result<Tensor> {
         let mut incoming = locked(&self.incoming);
-        if !incoming.contains_key(&channel) {
-            incoming.insert(channel, point_to_point::incoming(&group.hub, channel, &like.device)?);
-        }
-        match incoming.get(&channel) {
-            Some(communicator) => point_to_point::receive(&group.hub, communicator, like),
-            None => bail!("no connection for {channel:?}"),
-        }
+        let communicator = match incoming.entry(channel) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(new) => {
+                new.insert(point_to_point::incoming(&group.hub, channel, &like.device)?)
+            }
+        };
+        point_to_point::receive(&group.hub, communicator, like)
     }
 
     /// The communicator of all ranks of the group; made when it is first asked for.
