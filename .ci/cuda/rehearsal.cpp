@@ -2,7 +2,8 @@
 // (-DDRIVER, libcuda.so.1) and NCCL (-DNCCL, libnccl.so.2). There are no kernels. Every stream is a thread that takes its
 // time, so that work whose order nobody has seen to comes in a wrong one; fresh and freed memory holds what is no number.
 //
-// Made by stand_ins.py OUT rehearsal.cpp; REHEARSAL_DEVICES says how many devices there are (4 without it).
+// Made by `stand_ins.py OUT rehearsal.cpp`; REHEARSAL_DEVICES says how many devices there are (4 without it). What
+// `cargo test --features cuda --test gpu --no-run` made runs with LD_LIBRARY_PATH=OUT LD_PRELOAD=OUT/libcuda.so.1.
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -74,6 +75,8 @@ struct Event {
 
 using Shared = std::shared_ptr<Event>;
 
+std::mutex streams_lock;
+std::vector<Stream *> streams;
 std::mutex sizes_lock;
 std::map<uint64_t, size_t> sizes;
 thread_local int current = -1;
@@ -148,7 +151,20 @@ int cuMemPoolGetAttribute(void *, int, void *value) {
   return 0;
 }
 int cuStreamCreate(void **stream, unsigned) {
-  *stream = new Stream(current);
+  Stream *made = new Stream(current);
+  const std::lock_guard<std::mutex> guard(streams_lock);
+  streams.push_back(made);
+  *stream = made;
+  return 0;
+}
+int cuCtxSynchronize() {
+  std::vector<Stream *> all;
+  {
+    const std::lock_guard<std::mutex> guard(streams_lock);
+    all = streams;
+  }
+  for (Stream *stream : all)
+    if (stream->device == current) stream->wait();
   return 0;
 }
 int cuStreamCreateWithPriority(void **stream, unsigned flags, int) { return cuStreamCreate(stream, flags); }

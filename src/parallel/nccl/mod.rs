@@ -244,9 +244,9 @@ fn cuda(device: &Device) -> Result<&CudaDevice> {
 
 /// A stream whose work begins before that of the kernels where both could: the peers wait for it.
 fn own_stream(device: &Device) -> Result<Arc<CudaStream>> {
-    share(device)?;
     /// The driver takes the nearest that the device has.
     const URGENT: i32 = -5;
+    share(device)?;
     let stream = cuda(device)?.cuda_stream();
     stream.context().new_stream_with_priority(URGENT).map_err(Error::wrap)
 }
