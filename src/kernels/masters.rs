@@ -81,7 +81,9 @@ impl Masters {
                 bail!("parameters in {format:?} have no masters")
             }
             Masters::Nothing => return Ok(()),
-            Masters::Whole(values) => (values, [values.dtype(), format] == [DType::F32, DType::F16]),
+            Masters::Whole(values) => {
+                (values, [values.dtype(), format] == [DType::F32, DType::F16])
+            }
             Masters::Remainders(rest) => {
                 (rest, [rest.dtype(), format] == [DType::I16, DType::BF16])
             }
