@@ -40,7 +40,8 @@ pub struct Next<'a> {
     pub weight: &'a Tensor,
 }
 
-/// The gradient of `before`, whose column sums are added to the bias's gradient if that is given:
+/// The gradient of `before` `[tokens, width]`, whose column sums are added to the bias's gradient `[width]` if
+/// that is given (`width` is twice the next layer's if the activation is gated):
 /// `(next.gradient·next.weight) · activation'(before + bias)`.
 pub fn backward(
     kind: Kind,

@@ -130,7 +130,7 @@ fn each<T: Send>(values: &Tensor, of: impl Fn(f32) -> T + Sync) -> Result<Vec<T>
     Ok(values.par_iter().with_min_len(BLOCK).map(|value| of(*value)).collect())
 }
 
-/// The bf16 number nearest to `value`, and what has to be added to its bits. NaN stays NaN, but not
+/// The bf16 number nearest to `value`, and what has to be added to its bits, shifted up by 16. NaN stays NaN, but not
 /// always the same.
 #[inline(always)]
 fn split(value: f32) -> (bf16, i16) {

@@ -32,7 +32,7 @@ pub struct Workload<'a> {
     /// Number format of the computation.
     pub precision: Precision,
     /// Half-precision parameters, whose fp32 masters the optimizer has: in 4 bytes beside fp16, in 2
-    /// beside bf16, which is half of them.
+    /// beside bf16, whose parameters are the upper half of them.
     pub megatron_amp_o2: bool,
     /// Whether optimizer state is split over the replicas.
     pub distributed_optimizer: bool,
@@ -51,7 +51,7 @@ pub struct DeviceMemory {
     pub weights: u64,
     /// Gradients, in fp32.
     pub gradients: u64,
-    /// Moments, and what fp32 masters have beyond the weights.
+    /// Moments, and fp32 masters: 4 bytes each beside fp16, 2 beside bf16.
     pub optimizer: u64,
     /// What forward passes keep for their backward, at its peak; every sequence full and every token
     /// learned.

@@ -4,7 +4,8 @@
     python3 tests/gpu/step.py target/libsft_kernels.so [FFN ...]     # 8192 and 3072 when none is named
 
 24 layers, hidden 2048, 16 heads, vocabulary 50304, micro-batch 8 x 2048, bf16, with fp32 master weights (as bf16 and
-remainders), main gradients and moments: the work of tests like torch_baseline's plus that of the masters. Prints the time of each part and of the step.
+remainders), main gradients and moments: the work of torch_step.py's step plus that of the masters.
+Prints the time of each part and of the step.
 """
 import sys
 

@@ -50,7 +50,7 @@ __device__ __forceinline__ void cluster_sync() {
                "barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-// --- Tiles: what lies outside the tensor comes as zeros.
+// --- Tiles: boxes of a tensor whose first element is at `row`, `column`; what lies outside the tensor comes as zeros.
 
 __device__ __forceinline__ void fetch_tile(uint32_t to, const CUtensorMap &map, int column, int row, uint32_t barrier) {
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
@@ -67,7 +67,9 @@ __device__ __forceinline__ void fetch_tile_for(uint32_t to, const CUtensorMap &m
                : "memory");
 }
 
-// A matrix in shared memory as wgmma takes it: rows of 128 bytes, swizzled by 128, eight rows after eight rows.
+// A matrix in shared memory as wgmma takes it: rows of 128 bytes, swizzled by 128, eight rows after eight rows. Bits 0 to 13
+// are the address / 16, 16 to 29 a distance that this form does not use, 32 to 45 that of eight rows / 16, 62 and 63 the
+// swizzle (1: 128 bytes).
 __device__ __forceinline__ uint64_t matrix_of_rows(uint32_t at) {
   return uint64_t((at & 0x3FFFF) >> 4) | uint64_t(1) << 16 | uint64_t(1024 >> 4) << 32 | uint64_t(1) << 62;
 }

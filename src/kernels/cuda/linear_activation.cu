@@ -34,14 +34,14 @@ constexpr uint32_t TILE_AT = STAGES * STAGE_BYTES, RING_AT = TILE_AT + TILE_BYTE
 constexpr uint32_t BARRIERS_AT = SUMS_AT + SUMS_BYTES;
 constexpr uint32_t SHARED_BYTES = BARRIERS_AT + 8 * (2 * STAGES + 2) + 1024;
 
-// Which tiles there are, and in which order: some pairs of 128 features at a time, so that what is read again is still in
-// the L2 cache.
+// Which tiles of a cluster there are (a block's tile for each of its blocks, so 256 features × 256 tokens), and in which
+// order: the tokens of some of them across at a time, so that what is read again is still in the L2 cache.
 struct Tiles {
   int features, tokens, depth;
   __host__ __device__ int across() const { return (features + BLOCKS * FEATURES - 1) / (BLOCKS * FEATURES); }
   __host__ __device__ int down() const { return (tokens + TOKENS - 1) / TOKENS; }
   __host__ __device__ int count() const { return across() * down(); }
-  // First feature of the pair, first token.
+  // First feature of the first block, first token.
   __device__ int2 at(int index) const {
     constexpr int GROUP = 8;
     const int whole = GROUP * down(), first = index / whole * GROUP, rest = index % whole;
@@ -56,7 +56,7 @@ template <typename T> struct Epilogue {
   const T *bias;     // [features], or null
   T *before;         // [tokens, features]: before bias and activation; written by the forward, read by the backward
   T *out;            // [tokens, features]
-  float *partials;   // [tokens / 256, features]: sums of `out` over each tile's tokens, or null
+  float *partials;   // [⌈tokens / 256⌉, features]: sums of `out` over each tile's tokens, or null
 };
 
 // Where a stage or a barrier lies, and in which turn of the ring one is.
@@ -92,6 +92,7 @@ __device__ __forceinline__ void fetch_all(const CUtensorMap &left, const CUtenso
     const int feature = at.x + rank * FEATURES;
     for (int depth = 0; depth < tiles.depth; depth += DEPTH, place.advance()) {
       const uint32_t full = shared.full(place.stage), to = shared.left(place.stage);
+      // A new barrier counts as past its phase of parity 1: the first round waits for nobody.
       barrier_wait(shared.empty(place.stage), place.parity ^ 1);
       barrier_expect(full, STAGE_BYTES);
       if constexpr (BACKWARD) {
@@ -113,10 +114,10 @@ __device__ __forceinline__ void multiply_all(const Tiles &tiles, SharedPlaces sh
   const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, matrix = lane / 8, row = lane % 8;
   const uint32_t to = shared.tile() + group * (TILE_BYTES / MULTIPLYING) + (8 * (matrix / 2) + row) * 128 +
                       (((2 * warp + matrix % 2) ^ row) << 4);
-  // What 16 of the sum's index are further, in units of 16 bytes.
+  // How much further an operand lies 16 terms of the sum on, in a descriptor's units of 16 bytes.
   constexpr uint64_t LEFT_STEP = BACKWARD ? 16 * 128 / 16 : 2, RIGHT_STEP = 2;
   RingPlace place;
-  int taken = 1;
+  int taken = 1;   // as in fetch_all
   for (int index = first_tile(); index < tiles.count(); index += tiles_apart()) {
     float sums[128];
 #pragma unroll
@@ -198,7 +199,7 @@ __device__ __forceinline__ void finish_all(const Epilogue<T> &to, SharedPlaces s
       if (token < end) copy_ahead<T, 8>(places.slot(place), to.before + base + int64_t(token) * tiles.features);
       __pipeline_commit();
     };
-    // The forward's arguments are on their way while the tile is made.
+    // What the forward kept in `before` is on its way while the tile is made.
     if constexpr (BACKWARD)
 #pragma unroll
       for (int place = 0; place < RING; place++) copy(place, row + ROWS * place);
@@ -349,7 +350,8 @@ int start(void *stream, const SftLinearActivation &of, float *partials) {
   }
 
 // Whether the two functions below have a form for these, and one that pays: with fewer than two tiles for each place, many
-// multiprocessors would have none at the end. `before` and `out` may be null here; they begin at multiples of 16 bytes.
+// multiprocessors would have none at the end. `before` and `out` are not looked at, and may be null here: for the
+// others they begin at multiples of 16 bytes.
 extern "C" int sft_linear_activation_takes(const SftLinearActivation *of) {
 #if __CUDA_ARCH_LIST__ == 900
   const sft::Tiles tiles{int(of->features), int(of->tokens), int(of->depth)};
