@@ -37,11 +37,11 @@ pub fn start(device: &Device, dtype: DType, width: usize) -> Result<()> {
     Ok(())
 }
 
-/// Tells the operations on a GPU that others work on it too, such as NCCL: none then counts on having
-/// all of its multiprocessors until it ends.
+/// Tells the operations on GPUs that others work there too, such as NCCL: none then counts on having
+/// all multiprocessors until it ends.
 #[cfg(feature = "cuda")]
-pub fn share(device: &Device) -> Result<()> {
-    super::cuda::share(device)
+pub fn share() {
+    super::cuda::share();
 }
 
 /// Where the numbers of a contiguous tensor on a GPU begin: good for as long as the tensor is there.

@@ -13,6 +13,19 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+/// Whether work of others runs beside that of the operations.
+static SHARED: AtomicBool = AtomicBool::new(false);
+
+/// From now on others work on the process's devices too.
+pub(super) fn share() {
+    SHARED.store(true, Ordering::Relaxed);
+}
+
+/// Whether they do.
+pub(super) fn is_shared() -> bool {
+    SHARED.load(Ordering::Relaxed)
+}
+
 /// What the operations keep for one device.
 pub(super) struct Context {
     id: DeviceId,
@@ -25,8 +38,6 @@ pub(super) struct Context {
     places: Mutex<Kept<usize>>,
     /// Those of the optimizer's runs, which come in every step.
     bounds: Mutex<Kept<usize>>,
-    /// Whether work of others runs beside that of the operations.
-    shared: AtomicBool,
     /// Where somebody measures, what was started.
     pub(super) spans: Mutex<Option<Spans>>,
 }
@@ -54,7 +65,6 @@ pub(super) fn of_device(device: &Device) -> Result<Arc<Context>> {
         wide: Mutex::default(),
         places: Mutex::default(),
         bounds: Mutex::new(Kept { most: 512, ..Kept::default() }),
-        shared: AtomicBool::new(false),
         spans: Mutex::default(),
     });
     contexts.push(context.clone());
@@ -74,16 +84,6 @@ impl Context {
     pub(super) fn stream(&self) -> Result<Stream> {
         let Device::Cuda(cuda) = &self.device else { bail!("not on a GPU") };
         memory::stream(cuda)
-    }
-
-    /// From now on others work on the device too.
-    pub(super) fn share(&self) {
-        self.shared.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether they do.
-    pub(super) fn is_shared(&self) -> bool {
-        self.shared.load(Ordering::Relaxed)
     }
 
     pub(super) fn gemm(&self) -> MutexGuard<'_, Library> {

@@ -42,10 +42,9 @@ pub(super) fn start(device: &Device, dtype: DType, width: usize) -> Result<()> {
     device.synchronize()
 }
 
-/// Tells the operations that others work on the device too.
-pub(super) fn share(device: &Device) -> Result<()> {
-    context::of_device(device)?.share();
-    Ok(())
+/// Tells the operations that others work on the devices too.
+pub(super) fn share() {
+    context::share();
 }
 
 /// Rows of a product as a step of decoding has them.

@@ -246,7 +246,7 @@ fn cuda(device: &Device) -> Result<&CudaDevice> {
 fn own_stream(device: &Device) -> Result<Arc<CudaStream>> {
     /// The driver takes the nearest that the device has.
     const URGENT: i32 = -5;
-    share(device)?;
+    share();
     let stream = cuda(device)?.cuda_stream();
     stream.context().new_stream_with_priority(URGENT).map_err(Error::wrap)
 }
