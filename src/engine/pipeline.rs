@@ -10,8 +10,9 @@ use crate::model::Model;
 use crate::model::batch::{Noise, Pass, Targets};
 use crate::model::chunk::{Chunk, Output, Saved};
 use crate::model::trunk::Finished;
-use crate::parallel::group::Like;
+use crate::parallel::group::{Like, Route};
 use crate::parallel::mesh::Mesh;
+use crate::spec::optimization::Degrees;
 use candle_core::{Result, Tensor, bail};
 use std::collections::BTreeMap;
 
@@ -183,6 +184,15 @@ impl<'a> Run<'a> {
         let batch = view(self.works[task.micro_batch].batch);
         self.stage.model.pass(&batch, self.learning.map(|learning| learning.noise))
     }
+}
+
+/// The routes of a pipeline's messages in training, with those of its chunks from the last stage to
+/// the first.
+pub fn routes(degrees: &Degrees) -> Vec<Route> {
+    let closed = degrees.virtual_pipeline > 1;
+    let there = Route::chain(degrees.pipeline, closed, tag(Payload::Activation));
+    let back = there.iter().map(|route| route.back(tag(Payload::Gradient))).collect::<Vec<_>>();
+    [there, back].concat()
 }
 
 /// Activations and gradients go in queues of their own.

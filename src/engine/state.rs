@@ -4,6 +4,7 @@ use super::devices;
 use super::gradient_reduction::GradientReduction;
 use super::loss_scale::LossScaler;
 use super::optimizer::OptimizerState;
+use super::pipeline;
 use super::resuming;
 use super::step::{Settings, Trainer};
 use super::training::{Error, Run, io_error};
@@ -129,6 +130,7 @@ impl Begin {
         let start = Tensor::from_vec(start, holding.length(), &Device::Cpu)?;
         let formats = Formats::of(job.trainer.precision, job.model.megatron_amp_o2);
         let device = devices::of_rank(self.backend, mesh.device)?;
+        connect(mesh, holding.is_tied(), &device)?;
         let weights = Weights::held(holding, &start, formats, &device)?;
         let model =
             Model::of_rank(architecture, weights, mesh)?.with_recompute(job.model.recompute);
@@ -155,6 +157,13 @@ impl Begin {
         };
         Ok(Trainer::of_rank(mesh, model, (state, reduction), settings))
     }
+}
+
+/// Makes ready what the rank's groups need in training.
+fn connect(mesh: &Mesh, is_tied: bool, device: &Device) -> Result<(), Error> {
+    let ends = mesh.embedding.as_ref().filter(|_| is_tied);
+    [&mesh.tensor, &mesh.data].into_iter().chain(ends).try_for_each(|group| group.open(device))?;
+    Ok(mesh.pipeline.connect(device, &pipeline::routes(&mesh.degrees))?)
 }
 
 /// How the job's global batch is cut for the replica of `mesh`.

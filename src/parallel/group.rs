@@ -27,8 +27,20 @@ pub trait Group: fmt::Debug + Send + Sync {
     /// Until then `x` may not be changed, nor read if the collective works in place.
     fn start(&self, collective: Collective, x: &Tensor) -> Result<Pending>;
 
+    /// Makes ready what collectives on `device` need. Every rank of the group calls it before work
+    /// that waits for others: in the middle of it, ranks would wait for each other in a circle.
+    fn open(&self, _device: &Device) -> Result<()> {
+        Ok(())
+    }
+
+    /// Makes ready what messages between tensors on `device` need. Every rank of the group calls it
+    /// with the same routes in the same order, before the first message on them.
+    fn connect(&self, _device: &Device, _routes: &[Route]) -> Result<()> {
+        Ok(())
+    }
+
     /// Sends `x` to rank `to`, which receives tensors of equal `tag` in the order of sending.
-    /// Does not wait. `x` may not be changed afterwards.
+    /// Does not wait for it, unless many lie unread. `x` may not be changed afterwards.
     fn send(&self, x: &Tensor, to: usize, tag: u64) -> Result<()>;
 
     /// The next tensor that rank `from` sent with `tag`, which must look like `like`.
@@ -113,6 +125,35 @@ impl Collective {
                 | Collective::ReduceScatter
                 | Collective::ReduceScatterInPlace
         )
+    }
+}
+
+/// The way of messages from one rank of a group to another; those of each tag queue by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The sender.
+    pub from: usize,
+    /// The receiver.
+    pub to: usize,
+    /// Sent along with each message.
+    pub tag: u64,
+}
+
+impl Route {
+    /// From each of `ranks` ranks to the next, and from the last to the first if `closed`.
+    ///
+    /// Ranks that connect one route after the other wait for their neighbours: those from even ranks
+    /// come first, so that pairs need not wait for each other.
+    pub fn chain(ranks: usize, closed: bool, tag: u64) -> Vec<Route> {
+        let last = if closed { ranks } else { ranks - 1 };
+        let route = |from| Route { from, to: (from + 1) % ranks, tag };
+        (0..last).step_by(2).chain((1..last).step_by(2)).map(route).collect()
+    }
+
+    /// The way back, under another tag.
+    #[must_use]
+    pub fn back(self, tag: u64) -> Route {
+        Route { from: self.to, to: self.from, tag }
     }
 }
 

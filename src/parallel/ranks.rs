@@ -122,6 +122,10 @@ pub fn run_on<R: Send, E: std::error::Error + Send + 'static>(
         }
     });
     if let Some(failure) = first.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        // Whoever ends the devices' work, such as another node's connection, is not to be in the
+        // middle of it when the process ends.
+        #[cfg(feature = "cuda")]
+        hub.given_up();
         return Err(failure);
     }
     if let Some(nodes) = nodes {

@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Error, Result, Tensor};
 use sft_run::base::seed::Stream;
 use sft_run::kernels::device;
-use sft_run::parallel::group::{Collective, Group, Like, Reduction};
+use sft_run::parallel::group::{Collective, Group, Like, Reduction, Route};
 use sft_run::parallel::mesh::Mesh;
 use sft_run::parallel::ranks::{Failure, run};
 use sft_run::spec::optimization::Degrees;
@@ -149,22 +149,23 @@ fn messages_arrive_in_order_by_tag_and_block_nobody() {
         let (group, device) = (&mesh.pipeline, device::gpu(mesh.rank)?);
         let (rank, size) = (group.rank(), group.size());
         let (next, before) = ((rank + 1) % size, (rank + size - 1) % size);
+        let forth = Route::chain(size, true, 1);
+        let back = forth.iter().map(|route| route.back(3)).collect::<Vec<_>>();
+        group.connect(&device, &[forth, back, Route::chain(size, true, 2)].concat())?;
         let like = Like::of(&tensor(rank, &device)?);
         // All send around the ring, both ways, before anybody receives.
         for turn in 0..5 {
             group.send(&tensor(10 * rank + turn, &device)?, next, 1)?;
-            group.send(&tensor(100 * rank + turn, &device)?, before, 1)?;
+            group.send(&tensor(100 * rank + turn, &device)?, before, 3)?;
         }
         group.send(&tensor(99, &device)?, next, 2)?;
         let other = group.receive(&like, before, 2)?;
         assert_eq!(other.to_vec1::<f32>()?, numbers(99));
         for turn in 0..5 {
             let forth = group.receive(&like, before, 1)?;
-            let back = group.receive(&like, next, 1)?;
-            if size > 2 {
-                assert_eq!(forth.to_vec1::<f32>()?, numbers(10 * before + turn));
-                assert_eq!(back.to_vec1::<f32>()?, numbers(100 * next + turn));
-            }
+            let back = group.receive(&like, next, 3)?;
+            assert_eq!(forth.to_vec1::<f32>()?, numbers(10 * before + turn));
+            assert_eq!(back.to_vec1::<f32>()?, numbers(100 * next + turn));
         }
         Ok::<_, Error>(())
     })
@@ -176,6 +177,7 @@ fn a_pipeline_sends_more_than_it_keeps() {
     run(&degrees(1, 2, 1), |mesh: Mesh| {
         let (group, device) = (&mesh.pipeline, device::gpu(mesh.rank)?);
         let like = Like::of(&tensor(0, &device)?);
+        group.connect(&device, &Route::chain(2, false, 0))?;
         for turn in 0..50 {
             if group.rank() == 0 {
                 group.send(&tensor(turn, &device)?, 1, 0)?;
@@ -198,6 +200,9 @@ fn ends(what: &str, wait: fn(&Mesh, &Device) -> Result<()>) {
             // Once together, so that the communicators are there.
             let x = tensor(mesh.rank, &device)?;
             mesh.pipeline.all_reduce(&x, Reduction::Sum)?.to_vec1::<f32>()?;
+            let forth = Route::chain(ranks, true, 0);
+            let back = forth.iter().map(|route| route.back(1)).collect::<Vec<_>>();
+            mesh.pipeline.connect(&device, &[forth, back].concat())?;
             if mesh.rank == bad {
                 std::thread::sleep(Duration::from_millis(50));
                 candle_core::bail!("no more")
@@ -218,6 +223,10 @@ fn a_failing_rank_leaves_nobody_waiting() {
         sum.to_vec1::<f32>()?;
         mesh.pipeline.barrier()
     });
+    ends("for a new channel", |mesh, device| {
+        mesh.pipeline.connect(device, &Route::chain(mesh.degrees.pipeline, true, 2))?;
+        mesh.pipeline.barrier()
+    });
     ends("for a new communicator", |mesh, device| {
         mesh.world.all_reduce(&tensor(0, device)?, Reduction::Sum)?;
         mesh.world.barrier()
@@ -225,7 +234,7 @@ fn a_failing_rank_leaves_nobody_waiting() {
     ends("for a message", |mesh, device| {
         let like = Like::of(&tensor(0, device)?);
         let from = (mesh.rank + 1) % mesh.degrees.pipeline;
-        mesh.pipeline.receive(&like, from, 0)?.to_vec1::<f32>()?;
+        mesh.pipeline.receive(&like, from, 1)?.to_vec1::<f32>()?;
         mesh.pipeline.barrier()
     });
     ends("for a receiver", |mesh, device| {

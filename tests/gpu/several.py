@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Layouts over two GPUs against one: losses of 20 steps, a rank that fails, two processes of a GPU each, and speed.
+"""Layouts over several ranks against one: losses of 20 steps, a rank that fails, processes that meet, and speed.
 
     python3 tests/gpu/several.py target/release/sft-run [OUT] [PART …]
 
-PART is any of `losses`, `fault`, `nodes`, `speed` (all without one). Needs two GPUs and the libraries that
-.ci/cuda/libraries.sh finds. Writes OUT/several.jsonl (a line per measurement) and OUT/several.log, and ends with 1
-when a loss is further from one GPU's than 1e-5 (fp32) or 1e-2 (bf16), or a rank that fails or a process that is killed is not told within a minute.
+PART is any of `losses`, `fault`, `speed` (threads of one process, a GPU each), `nodes` and `killed` (two or four
+processes of one rank each, which meet as nodes do); all without one. Needs two GPUs, or one for `nodes` and `killed`,
+whose processes then share it, and the libraries that .ci/cuda/libraries.sh finds. Writes OUT/several.jsonl (a line per
+measurement) and OUT/several.log, and ends with 1 when a loss is further from one rank's than 1e-5 (fp32) or 1e-2
+(bf16), or a rank that fails or a process that is killed is not told within a minute.
 """
 import json
 import os
@@ -18,7 +20,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 BINARY = os.path.abspath(sys.argv[1])
 OUT = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else tempfile.mkdtemp()
-PARTS = sys.argv[3:] or ["losses", "fault", "nodes", "speed"]
+PARTS = sys.argv[3:] or ["losses", "fault", "nodes", "killed", "speed"]
+GPUS = len(subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout.splitlines())
 WORK = tempfile.mkdtemp(prefix="several-")
 os.makedirs(OUT, exist_ok=True)
 LOG = open(os.path.join(OUT, "several.log"), "w")
@@ -58,9 +61,11 @@ FORMATS = {
     "fp32": (["trainer.precision=32"], 1e-5),
     "bf16": (["trainer.precision=bf16", "++model.megatron_amp_O2=true"], 1e-2),
 }
+# At the quickstart's own learning rate 20 steps of a model this wide part by themselves: two micro-batch sizes on one
+# CPU differ by 3e-5 (fp32) and 3e-2 (bf16) after step 16.
 SMALL = [os.path.join(ROOT, "recipes/quickstart.yaml"), "trainer.accelerator=gpu", "trainer.max_steps=20",
          "trainer.val_check_interval=0", "model.hidden_size=256", "model.num_attention_heads=8",
-         "model.micro_batch_size=2", "--cache-dir", os.path.join(WORK, "cache"), "--to", "train"]
+         "model.micro_batch_size=2", "model.optim.lr=3e-4", "--cache-dir", os.path.join(WORK, "cache"), "--to", "train"]
 
 
 def train(name, *more, limit=120):
@@ -75,9 +80,7 @@ def losses():
             folder, code, text, seconds = train(f"{form}-{layout}".replace(" ", "-"), *settings, *place)
             row = dict(part="losses", format=form, layout=layout, code=code, seconds=round(seconds, 1))
             if code == 0:
-                with open(os.path.join(folder, "metrics.jsonl")) as file:
-                    rows = [json.loads(line) for line in file]
-                found = [one["reduced_train_loss"] for one in rows if "reduced_train_loss" in one]
+                found = steps(folder)
                 if reference is None:
                     reference = found
                 row |= dict(steps=len(found), first=found[0], last=found[-1],
@@ -100,14 +103,33 @@ def fault():
             record(**row)
 
 
-def start(node, name, *more):
-    """A process of two, with a GPU of its own."""
+def start(node, count, name, *more):
+    """A process of `count`, with a GPU of its own where there are enough.
+
+    NCCL takes one rank a GPU and host. Where GPUs are shared, each process says that it is a host of its own: what
+    passes between them goes through sockets then, as between nodes.
+    """
     folder = os.path.join(WORK, "runs", name)
-    place = dict(NNODES="2", NODE_RANK=str(node), MASTER_ADDR="127.0.0.1", MASTER_PORT="29517",
-                 CUDA_VISIBLE_DEVICES=str(node), SFT_RUN_NODE_TIMEOUT="120")
-    arguments = ["run", *SMALL, "trainer.num_nodes=2", f"++exp_manager.explicit_log_dir={folder}", "--no-cache", *more]
+    place = dict(NNODES=str(count), NODE_RANK=str(node), MASTER_ADDR="127.0.0.1", MASTER_PORT="29517",
+                 CUDA_VISIBLE_DEVICES=str(node % GPUS), SFT_RUN_NODE_TIMEOUT="120")
+    if count > GPUS:
+        place |= dict(NCCL_HOSTID=f"node{node}", NCCL_SOCKET_IFNAME="lo")
+    arguments = ["run", *SMALL, f"trainer.num_nodes={count}", "trainer.devices=1",
+                 f"++exp_manager.explicit_log_dir={folder}", "--no-cache", *more]
     return folder, subprocess.Popen([BINARY, *arguments], cwd=WORK, env=os.environ | place, text=True,
                                     stdout=LOG, stderr=subprocess.PIPE)
+
+
+def told(processes, limit):
+    """What each process says to the end, or that it hangs (it is killed then)."""
+    texts, until = [], time.time() + limit
+    for process in processes:
+        try:
+            texts.append(process.communicate(timeout=max(1, until - time.time()))[1])
+        except subprocess.TimeoutExpired:
+            process.kill()
+            texts.append(process.communicate()[1] + "\nit hangs")
+    return texts
 
 
 def steps(folder):
@@ -118,49 +140,63 @@ def steps(folder):
         return []
 
 
+TOGETHER = {
+    "DP2": (2, []),
+    "TP2": (2, LAYOUTS["TP2"][1:]),
+    "TP2 sequence": (2, LAYOUTS["TP2 sequence"][1:]),
+    "PP2": (2, LAYOUTS["PP2"][1:]),
+    "PP2 virtual": (2, LAYOUTS["PP2 virtual"][1:]),
+    "TP2 DP2": (4, LAYOUTS["TP2 sequence"][1:]),
+    "PP2 DP2": (4, LAYOUTS["PP2"][1:]),
+    "TP2 PP2": (4, [*LAYOUTS["TP2 sequence"][1:], *LAYOUTS["PP2"][1:]]),
+}
+
+
 def nodes():
     for form, (settings, bound) in FORMATS.items():
         one, *_ = train(f"nodes-{form}-one", *settings, "trainer.devices=1")
         reference = steps(one)
-        for layout in ("DP2", "TP2", "PP2"):
-            more = [*settings, *LAYOUTS[layout][1:], "trainer.devices=1"]
-            started = time.time()
-            both = [start(node, f"nodes-{form}-{layout}", *more) for node in (0, 1)]
-            told = []
-            for _, process in both:
-                try:
-                    told.append(process.communicate(timeout=120)[1])
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    told.append("it hangs")
-            found = steps(both[0][0])
-            row = dict(part="nodes", format=form, layout=layout, codes=[process.returncode for _, process in both],
+        for layout, (count, place) in TOGETHER.items():
+            name, started = f"nodes-{form}-{layout}".replace(" ", "-"), time.time()
+            all_of_them = [start(node, count, name, *settings, *place) for node in range(count)]
+            texts = told([process for _, process in all_of_them], 90)
+            found = steps(all_of_them[0][0])
+            codes = [process.returncode for _, process in all_of_them]
+            row = dict(part="nodes", gpus=min(GPUS, count), format=form, layout=layout, codes=codes,
                        seconds=round(time.time() - started, 1), steps=len(found))
             if found and len(found) == len(reference):
-                row["largest"] = max(abs(a - b) for a, b in zip(found, reference))
-            if row["codes"] != [0, 0] or row.get("largest", 1.0) > bound:
+                row |= dict(first=found[0], last=found[-1], largest=max(abs(a - b) for a, b in zip(found, reference)))
+            if any(codes) or row.get("largest", 1.0) > bound:
                 failed.append(row)
-                row["text"] = " | ".join(text[-1500:] for text in told)
+                row["text"] = " | ".join(text[-1500:] for text in texts)
             record(**row)
-    for killed in (0, 1):
-        more = ["trainer.precision=bf16", "trainer.devices=1", "trainer.max_steps=100000"]
-        both = [start(node, f"nodes-killed-{killed}", *more) for node in (0, 1)]
-        began = time.time()
-        while len(steps(both[0][0])) < 5 and time.time() - began < 120:
-            time.sleep(0.1)
-        both[killed][1].kill()
-        since = time.time()
-        try:
-            text = both[1 - killed][1].communicate(timeout=60)[1]
-        except subprocess.TimeoutExpired:
-            both[1 - killed][1].kill()
-            text = "it hangs"
-        code = both[1 - killed][1].returncode
-        row = dict(part="nodes", killed=killed, code=code, seconds=round(time.time() - since, 1))
-        if code != 1 or f"node {killed}: it is lost" not in text:
-            failed.append(row)
-            row["text"] = text[-1500:]
-        record(**row)
+
+
+def killed():
+    more = ["trainer.precision=bf16", "trainer.max_steps=100000"]
+    for layout in ("DP2", "PP2"):
+        for victim in (0, 1):
+            both = [start(node, 2, f"killed-{layout}-{victim}", *more, *LAYOUTS[layout][1:]) for node in (0, 1)]
+            began = time.time()
+            while len(steps(both[0][0])) < 5 and time.time() - began < 60:
+                time.sleep(0.1)
+            both[victim][1].kill()
+            since, other = time.time(), both[1 - victim][1]
+            [text] = told([other], 60)
+            row = dict(part="killed", gpus=min(GPUS, 2), layout=layout, killed=victim, steps=len(steps(both[0][0])),
+                       code=other.returncode, seconds=round(time.time() - since, 1))
+            if row["code"] != 1 or row["steps"] < 5 or f"node {victim}: it is lost" not in text:
+                failed.append(row)
+                row["text"] = text[-1500:]
+            record(**row)
+
+
+def steps(folder):
+    try:
+        with open(os.path.join(folder, "metrics.jsonl")) as file:
+            return [one["reduced_train_loss"] for one in map(json.loads, file) if "reduced_train_loss" in one]
+    except FileNotFoundError:
+        return []
 
 
 LARGE = """\
@@ -241,7 +277,9 @@ def speed():
         record(**row)
 
 
+if GPUS < 2 and set(PARTS) - {"nodes", "killed"}:
+    sys.exit(f"{GPUS} GPU: only nodes and killed can share it; the other parts need two")
 for part in PARTS:
-    {"losses": losses, "fault": fault, "nodes": nodes, "speed": speed}[part]()
+    {"losses": losses, "fault": fault, "nodes": nodes, "killed": killed, "speed": speed}[part]()
 record(part="end", failed=len(failed))
 sys.exit(1 if failed else 0)

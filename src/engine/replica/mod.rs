@@ -11,7 +11,7 @@ use crate::kernels::cross_entropy::Score;
 use crate::model::Model;
 use crate::model::batch::{Batch, Targets};
 use crate::model::decoder::Decoder;
-use crate::parallel::group::Like;
+use crate::parallel::group::{Like, Route};
 use crate::parallel::mesh::Mesh;
 use crate::spec::optimization::Degrees;
 use candle_core::{DType, Result, Tensor, bail};
@@ -67,6 +67,8 @@ impl Member {
     pub fn of(model: &Model, mesh: &Mesh) -> Result<Member> {
         let degrees = Degrees { sequence: false, ..mesh.degrees };
         let mesh = Mesh { degrees, ..mesh.clone() };
+        mesh.tensor.open(model.weights().device())?;
+        mesh.pipeline.connect(model.weights().device(), &routes(&degrees))?;
         let model = Model::of_rank(model.architecture(), model.weights().clone(), &mesh)?;
         Ok(Member { model, mesh, is_broken: Cell::new(false) })
     }
@@ -288,6 +290,14 @@ impl Reader<'_> {
         self.decoder.release(row);
         self.released.push(row);
     }
+}
+
+/// The routes of what the ranks of a pipeline tell each other: the residual stream, and the answer.
+fn routes(degrees: &Degrees) -> Vec<Route> {
+    let Degrees { pipeline, virtual_pipeline, .. } = *degrees;
+    let answer = Route { from: pipeline - 1, to: 0, tag: ANSWER };
+    let stream = Route::chain(pipeline, virtual_pipeline > 1, STREAM);
+    stream.into_iter().chain((pipeline > 1).then_some(answer)).collect()
 }
 
 /// Blocks of a cache that the longest `rows` texts need together; at least one.

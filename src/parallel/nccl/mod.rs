@@ -1,14 +1,20 @@
 //! The collectives of ranks on GPUs, through NCCL, on one node or several.
 //!
-//! A group gets its communicator when its first tensor on a GPU comes; the ranks hand each other its
-//! id by their threads' [`Hub`], which reaches those of other nodes too. Collectives are put into
-//! streams and wait for nothing on the host.
+//! A group gets its communicator when it is opened, or when its first tensor on a GPU comes; the ranks
+//! hand each other its id by their threads' [`Hub`], which reaches those of other nodes too. Collectives
+//! are put into streams and wait for nothing on the host.
 //! The replicas' communicators have a stream of their own, so that gradients are added up while the
 //! backward pass still computes; the others work in the stream of their device's kernels.
 //!
 //! Every channel (from a rank, to a rank, with a tag) has a communicator and streams of its own:
 //! whatever the order in which a schedule sends and receives, no message waits for another but the one
 //! before it on the same channel, so that pipelines cannot block each other.
+//!
+//! Two rules keep ranks from waiting in a circle. Everything is put into streams by the rank's own
+//! thread, in the order of its work: a device may take streams one after the other, and what waits
+//! for a peer must not stand before what the peer waits for. And communicators are opened before
+//! that work: opening one takes memory of the device, for which CUDA waits until no copy to the host
+//! is under way, and a copy may wait for the peer.
 
 mod communicator;
 mod point_to_point;
@@ -19,9 +25,8 @@ use crate::kernels::device::{address, share, unfilled};
 use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream};
 use candle_core::{CudaDevice, Device, Error, Result, Tensor, bail};
 use communicator::{Communicator, ID_BYTES, Numbers, Operation};
-use point_to_point::Outgoing;
+use point_to_point::{Incoming, Outgoing};
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// All communicators of the process, ended together: when a rank has failed, or at the end.
@@ -66,7 +71,7 @@ impl Drop for Communicators {
 pub(super) struct GpuEnd {
     all: Mutex<Option<Arc<Communicator>>>,
     outgoing: Mutex<BTreeMap<Channel, Outgoing>>,
-    incoming: Mutex<BTreeMap<Channel, Arc<Communicator>>>,
+    incoming: Mutex<BTreeMap<Channel, Incoming>>,
 }
 
 /// A collective under way in another stream than that of the kernels.
@@ -124,31 +129,43 @@ impl GpuEnd {
         }))
     }
 
+    /// [`Group::open`] for a GPU.
+    pub(super) fn open(&self, group: &ThreadGroup, device: &Device) -> Result<()> {
+        self.communicator(group, device).map(|_| ())
+    }
+
+    /// The part of one route in [`Group::connect`], for a GPU; nothing where this rank is not on it,
+    /// or it is connected.
+    pub(super) fn connect(
+        &self,
+        group: &ThreadGroup,
+        device: &Device,
+        channel: Channel,
+    ) -> Result<()> {
+        let (hub, own) = (&group.hub, group.rank_in_run());
+        let (mut outgoing, mut incoming) = (locked(&self.outgoing), locked(&self.incoming));
+        if channel.from == own && !outgoing.contains_key(&channel) {
+            outgoing.insert(channel, Outgoing::open(hub, channel, device)?);
+        } else if channel.to == own && !incoming.contains_key(&channel) {
+            incoming.insert(channel, Incoming::open(hub, channel, device)?);
+        }
+        Ok(())
+    }
+
     /// [`Group::send`] for a tensor on a GPU.
-    pub(super) fn send(&self, group: &ThreadGroup, x: &Tensor, channel: Channel) -> Result<()> {
-        let mut outgoing = locked(&self.outgoing);
-        let connection = match outgoing.entry(channel) {
-            Entry::Occupied(there) => there.into_mut(),
-            Entry::Vacant(new) => new.insert(Outgoing::open(&group.hub, channel, x.device())?),
-        };
-        connection.send(x.contiguous()?)
+    pub(super) fn send(&self, hub: &Hub, x: &Tensor, channel: Channel) -> Result<()> {
+        match locked(&self.outgoing).get_mut(&channel) {
+            Some(outgoing) => outgoing.send(hub, x.contiguous()?),
+            None => bail!("{channel:?} is not connected (a bug of this program)"),
+        }
     }
 
     /// [`Group::receive`] on a GPU.
-    pub(super) fn receive(
-        &self,
-        group: &ThreadGroup,
-        like: &Like,
-        channel: Channel,
-    ) -> Result<Tensor> {
-        let mut incoming = locked(&self.incoming);
-        let communicator = match incoming.entry(channel) {
-            Entry::Occupied(there) => there.into_mut(),
-            Entry::Vacant(new) => {
-                new.insert(point_to_point::incoming(&group.hub, channel, &like.device)?)
-            }
-        };
-        point_to_point::receive(&group.hub, communicator, like)
+    pub(super) fn receive(&self, hub: &Hub, like: &Like, channel: Channel) -> Result<Tensor> {
+        match locked(&self.incoming).get(&channel) {
+            Some(incoming) => incoming.receive(hub, like),
+            None => bail!("{channel:?} is not connected (a bug of this program)"),
+        }
     }
 
     /// The communicator of all ranks of the group; made when it is first asked for.

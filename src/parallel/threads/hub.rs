@@ -114,13 +114,6 @@ impl Hub {
         first
     }
 
-    /// Ends every wait because of something outside the ranks' threads.
-    #[cfg(feature = "cuda")]
-    pub(in crate::parallel) fn give_up(&self, reason: String) {
-        self.abort(&mut self.lock(), reason);
-        self.communicators.give_up();
-    }
-
     /// Ends every wait because another node has failed: what fails here now fails for that.
     pub(in crate::parallel) fn abandon(&self, reason: String) {
         let mut state = self.lock();
@@ -135,6 +128,12 @@ impl Hub {
     #[cfg(feature = "cuda")]
     pub(in crate::parallel) fn settle(&self) {
         self.communicators.settle();
+    }
+
+    /// Waits until what was ended on this process's devices has come to its end.
+    #[cfg(feature = "cuda")]
+    pub(in crate::parallel) fn given_up(&self) {
+        self.communicators.give_up();
     }
 
     /// The other nodes of the run.

@@ -19,9 +19,13 @@ pub use in_flight::GroupKind;
 
 pub(super) use in_flight::Channel;
 
+#[cfg(feature = "cuda")]
+use super::group::Route;
 use super::group::{Collective, Group, Like, Pending};
 #[cfg(feature = "cuda")]
 use super::nccl::GpuEnd;
+#[cfg(feature = "cuda")]
+use candle_core::Device;
 use candle_core::{Result, Tensor, bail};
 use in_flight::{CollectiveId, Signature};
 use std::sync::Arc;
@@ -43,6 +47,12 @@ pub struct ThreadGroup {
 }
 
 impl ThreadGroup {
+    /// This thread's number in the run.
+    #[cfg(feature = "cuda")]
+    pub(super) fn rank_in_run(&self) -> usize {
+        self.ranks[self.rank]
+    }
+
     fn channel(&self, from: usize, to: usize, tag: u64) -> Result<Channel> {
         match (self.ranks.get(from), self.ranks.get(to)) {
             (Some(from), Some(to)) => Ok(Channel { kind: self.kind, from: *from, to: *to, tag }),
@@ -79,11 +89,24 @@ impl Group for ThreadGroup {
         Ok(Pending::new(move || hub.result(key, &ranks, rank)))
     }
 
+    #[cfg(feature = "cuda")]
+    fn open(&self, device: &Device) -> Result<()> {
+        if device.is_cuda() { self.gpus.open(self, device) } else { Ok(()) }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn connect(&self, device: &Device, routes: &[Route]) -> Result<()> {
+        for Route { from, to, tag } in routes.iter().filter(|_| device.is_cuda()) {
+            self.gpus.connect(self, device, self.channel(*from, *to, *tag)?)?;
+        }
+        Ok(())
+    }
+
     fn send(&self, x: &Tensor, to: usize, tag: u64) -> Result<()> {
         let channel = self.channel(self.rank, to, tag)?;
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
-            return self.gpus.send(self, x, channel);
+            return self.gpus.send(&self.hub, x, channel);
         }
         self.hub.post(channel, x)
     }
@@ -92,7 +115,7 @@ impl Group for ThreadGroup {
         let channel = self.channel(from, self.rank, tag)?;
         #[cfg(feature = "cuda")]
         if like.device.is_cuda() {
-            return self.gpus.receive(self, like, channel);
+            return self.gpus.receive(&self.hub, like, channel);
         }
         let x = self.hub.fetch(channel)?;
         if x.shape() != &like.shape || x.dtype() != like.dtype {
