@@ -1,6 +1,7 @@
 // GPUs of host memory, to rehearse what runs between devices where there are none: the driver's memory, streams and events
 // (-DDRIVER, libcuda.so.1) and NCCL (-DNCCL, libnccl.so.2). There are no kernels. Every stream is a thread that takes its
 // time, so that work whose order nobody has seen to comes in a wrong one; fresh and freed memory holds what is no number.
+// As on real devices, nobody takes memory or opens or ends a communicator while a copy to the host waits for its stream.
 //
 // Made by `stand_ins.py OUT rehearsal.cpp`; REHEARSAL_DEVICES says how many devices there are (4 without it). What
 // `cargo test --features cuda --test gpu --no-run` made runs with LD_LIBRARY_PATH=OUT LD_PRELOAD=OUT/libcuda.so.1.
@@ -25,6 +26,9 @@ extern "C" void rehearsal_enqueue(void *stream, std::function<void()> task);
 // The device that the calling thread has made current, and that of a stream.
 extern "C" int rehearsal_current();
 extern "C" int rehearsal_device(void *stream);
+// Whether a copy from the device to the host is under way; and waits until none is.
+extern "C" bool rehearsal_is_copying(int device);
+extern "C" void rehearsal_await_copies(int device);
 
 #ifdef DRIVER
 
@@ -77,6 +81,16 @@ using Shared = std::shared_ptr<Event>;
 
 std::mutex streams_lock;
 std::vector<Stream *> streams;
+std::mutex copies_lock;
+std::condition_variable copies_changed;
+std::map<int, int> copies;   // under way, by device
+
+void copying(int device, int more) {
+  const std::lock_guard<std::mutex> guard(copies_lock);
+  copies[device] += more;
+  copies_changed.notify_all();
+}
+
 std::mutex sizes_lock;
 std::map<uint64_t, size_t> sizes;
 thread_local int current = -1;
@@ -107,6 +121,14 @@ extern "C" {
 void rehearsal_enqueue(void *stream, std::function<void()> task) { stream_of(stream).put(std::move(task)); }
 int rehearsal_current() { return current; }
 int rehearsal_device(void *stream) { return stream_of(stream).device; }
+bool rehearsal_is_copying(int device) {
+  const std::lock_guard<std::mutex> guard(copies_lock);
+  return copies[device] > 0;
+}
+void rehearsal_await_copies(int device) {
+  std::unique_lock<std::mutex> guard(copies_lock);
+  copies_changed.wait(guard, [&] { return copies[device] == 0; });
+}
 
 int cuInit(unsigned) { return 0; }
 int cuDeviceGetCount(int *count) {
@@ -221,11 +243,13 @@ int cuStreamWaitEvent(void *stream, void *event, unsigned) {
   return 0;
 }
 int cuMemAlloc_v2(uint64_t *at, size_t bytes) {
+  rehearsal_await_copies(current);
   *at = allocate(bytes);
   return 0;
 }
 int cuMemAllocAsync(uint64_t *at, size_t bytes, void *) { return cuMemAlloc_v2(at, bytes); }
 int cuMemFree_v2(uint64_t at) {
+  rehearsal_await_copies(current);
   release(at);
   return 0;
 }
@@ -243,8 +267,10 @@ int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stre
   return 0;
 }
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
+  copying(stream_of(stream).device, 1);
   stream_of(stream).put([=] { std::memcpy(to, (const void *)from, bytes); });
   stream_of(stream).wait();
+  copying(stream_of(stream).device, -1);
   return 0;
 }
 int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) {
@@ -302,13 +328,13 @@ struct Round {
 struct Group {
   std::mutex lock;
   std::condition_variable changed;
-  int size, joined = 0;
+  int size, joined = 0, connected = 0;
   std::map<uint64_t, Round> rounds;
 };
 
 struct Comm {
   std::shared_ptr<Group> group;
-  int rank;
+  int rank, device;
   std::atomic<bool> aborted{false};
   std::atomic<int> busy{3};   // questions that are answered with "in progress"
   uint64_t calls = 0;
@@ -395,6 +421,10 @@ int meet(Comm *comm, Call call, const void *from, void *to, void *stream) {
   if (comm->busy > 0) return INVALID;   // not asked until it was done
   comm->busy = 2;
   const uint64_t number = comm->calls++;
+  if (number == 0) {   // NCCL makes connections at the first call
+    const std::lock_guard<std::mutex> guard(groups_lock);
+    comm->group->connected++;
+  }
   rehearsal_enqueue(stream, [=] {
     Group &group = *comm->group;
     std::unique_lock<std::mutex> guard(group.lock);
@@ -444,21 +474,26 @@ int ncclCommInitRankConfig(Comm **comm, int size, Id id, int rank, Config *confi
   *comm = new Comm;
   (*comm)->group = group;
   (*comm)->rank = rank;
+  (*comm)->device = rehearsal_current();
   return IN_PROGRESS;
 }
 int ncclCommGetAsyncError(Comm *comm, int *state) {
   const std::lock_guard<std::mutex> guard(groups_lock);
   *state = SUCCESS;
-  if (comm->group->joined < comm->group->size)
+  const int came = comm->calls == 0 ? comm->group->joined : comm->group->connected;
+  if (came < comm->group->size || (comm->calls < 2 && comm->busy > 0 && rehearsal_is_copying(comm->device)))
     *state = IN_PROGRESS;
   else if (comm->busy > 0 && --comm->busy > 0)
     *state = IN_PROGRESS;
   return SUCCESS;
 }
 int ncclCommAbort(Comm *comm) {
-  const std::lock_guard<std::mutex> guard(comm->group->lock);
-  comm->aborted = true;
-  comm->group->changed.notify_all();
+  {
+    const std::lock_guard<std::mutex> guard(comm->group->lock);
+    comm->aborted = true;
+    comm->group->changed.notify_all();
+  }
+  rehearsal_await_copies(comm->device);
   return SUCCESS;
 }
 int ncclAllReduce(const void *from, void *to, size_t count, int type, int by, Comm *comm, void *stream) {

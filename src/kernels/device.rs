@@ -1,9 +1,9 @@
 //! Where tensors can lie: the CPU, or an NVIDIA GPU in a build with the feature `cuda`.
 
 use super::Result;
-use candle_core::{DType, Device};
 #[cfg(feature = "cuda")]
-use candle_core::{Shape, Tensor};
+use candle_core::Shape;
+use candle_core::{DType, Device, Tensor};
 
 /// GPU `ordinal`, opened with a stream of its own and a pool that keeps freed memory.
 ///
@@ -54,6 +54,16 @@ pub fn address(tensor: &Tensor) -> Result<u64> {
 #[cfg(feature = "cuda")]
 pub fn unfilled(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
     super::cuda::unfilled(shape, dtype, device)
+}
+
+/// A copy of `x` on the CPU.
+///
+/// On a GPU it waits for what is written to `x` before it copies: a copy under way keeps all others of
+/// the process from taking or giving back memory there, and what is written may come from a rank that
+/// waits for just that.
+pub fn to_host(x: &Tensor) -> Result<Tensor> {
+    x.device().synchronize()?;
+    x.to_device(&Device::Cpu)
 }
 
 /// Bytes of a GPU's memory that tensors use now, and the most that they used so far; none on a CPU.

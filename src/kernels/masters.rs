@@ -10,6 +10,7 @@
 
 use super::Result;
 use super::carrier::{expect_shape, read};
+use super::device::to_host;
 use candle_core::{DType, Device, Tensor, bail};
 use half::bf16;
 use rayon::prelude::*;
@@ -108,7 +109,7 @@ pub fn rounded(values: &Tensor, format: DType) -> Result<Tensor> {
 
 /// In fp32 on the CPU.
 fn wide(values: &Tensor) -> Result<Tensor> {
-    values.to_dtype(DType::F32)?.to_device(&Device::Cpu)
+    to_host(&values.to_dtype(DType::F32)?)
 }
 
 /// Has `change` make new values of a block of bf16 parameters and their remainders.

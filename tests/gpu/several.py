@@ -24,7 +24,7 @@ PARTS = sys.argv[3:] or ["losses", "fault", "nodes", "killed", "speed"]
 GPUS = len(subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout.splitlines())
 WORK = tempfile.mkdtemp(prefix="several-")
 os.makedirs(OUT, exist_ok=True)
-LOG = open(os.path.join(OUT, "several.log"), "w")
+LOG = open(os.path.join(OUT, "several.log"), "a")
 failed = []
 
 
@@ -159,7 +159,7 @@ def nodes():
         for layout, (count, place) in TOGETHER.items():
             name, started = f"nodes-{form}-{layout}".replace(" ", "-"), time.time()
             all_of_them = [start(node, count, name, *settings, *place) for node in range(count)]
-            texts = told([process for _, process in all_of_them], 90)
+            texts = told([process for _, process in all_of_them], 60)
             found = steps(all_of_them[0][0])
             codes = [process.returncode for _, process in all_of_them]
             row = dict(part="nodes", gpus=min(GPUS, count), format=form, layout=layout, codes=codes,

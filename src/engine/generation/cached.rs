@@ -3,7 +3,8 @@
 use super::predictor::{Logits, ModelError, NewTokens, Predictor};
 use crate::engine::replica::{Reader, Replica};
 use crate::kernels::argmax;
-use candle_core::{DType, Device, Tensor};
+use crate::kernels::device::to_host;
+use candle_core::{DType, Tensor};
 
 /// A model that reads rows of text.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl Cached<'_> {
 impl Predictor for Cached<'_> {
     fn extend(&mut self, rows: &[NewTokens<'_>]) -> Result<Logits, ModelError> {
         // As they are stored: half as much to bring from a GPU where they are in half precision.
-        let logits = self.logits(rows)?.to_device(&Device::Cpu)?;
+        let logits = to_host(&self.logits(rows)?)?;
         let width = logits.dim(1)?;
         let values = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         Ok(Logits { values, width })

@@ -3,6 +3,7 @@
 use super::context::{format, of};
 use super::{check, ffi, hold, size};
 use crate::kernels::Result;
+use crate::kernels::device::to_host;
 use crate::kernels::timing::Part;
 use candle_core::{DType, Tensor};
 
@@ -34,5 +35,5 @@ pub(in crate::kernels) fn forward(
     check("argmax", code)?;
     drop((out, work));
     let column = |column: u32| (column != NONE).then_some(column);
-    Ok(found.to_vec1::<u32>()?.into_iter().map(column).collect())
+    Ok(to_host(&found)?.to_vec1::<u32>()?.into_iter().map(column).collect())
 }

@@ -4,6 +4,7 @@ use super::context::{format, of};
 use super::{check, ffi, hold, size};
 use crate::kernels::Result;
 use crate::kernels::cross_entropy::{Row, Targets};
+use crate::kernels::device::to_host;
 use crate::kernels::timing::Part;
 use candle_core::{DType, Tensor, bail};
 
@@ -35,7 +36,7 @@ pub(in crate::kernels) fn forward_backward(
     check("cross entropy", code)?;
     check("loss sum", ffi::sft_loss_sum(work.stream(), parts.at(), size(rows), sum.at()))?;
     drop((parts, sum, work));
-    let loss = total.to_vec1::<f64>()?[0];
+    let loss = to_host(&total)?.to_vec1::<f64>()?[0];
     // A label outside the vocabulary has no logit, which shows as NaN; so does a logit that is NaN.
     if let Some(label) = targets.labels.iter().find(|label| **label as usize >= targets.vocab_size)
     {

@@ -3,6 +3,7 @@
 use super::context::{format, of};
 use super::{check, expect_f32, ffi, hold, size};
 use crate::kernels::Result;
+use crate::kernels::device::to_host;
 use crate::kernels::timing::Part;
 use candle_core::{DType, Tensor};
 use std::ops::Range;
@@ -26,7 +27,7 @@ pub(in crate::kernels) fn sum_of_squares(whole: &Tensor, parts: &[Tensor]) -> Re
         );
         check("sum of squares", code)?;
     }
-    Ok(total.to_vec1::<f64>()?[0])
+    Ok(to_host(&total)?.to_vec1::<f64>()?[0])
 }
 
 /// `x *= factor`.

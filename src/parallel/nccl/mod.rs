@@ -28,17 +28,25 @@ use communicator::{Communicator, ID_BYTES, Numbers, Operation};
 use point_to_point::{Incoming, Outgoing};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 /// All communicators of the process, ended together: when a rank has failed, or at the end.
 #[derive(Debug, Default)]
 pub(super) struct Communicators(Mutex<Vec<Arc<Communicator>>>);
 
 impl Communicators {
-    /// Ends everything that waits, on the devices too.
+    /// Ends everything that waits, on the devices too; waits for whoever is about it.
     pub(super) fn give_up(&self) {
-        for communicator in locked(&self.0).iter() {
-            communicator.give_up();
-        }
+        // All at once: NCCL ends one only when its device lets it, which may wait for another's work.
+        let all = locked(&self.0);
+        thread::scope(|scope| {
+            for communicator in all.iter() {
+                let give_up = || communicator.give_up();
+                if thread::Builder::new().spawn_scoped(scope, give_up).is_err() {
+                    give_up();
+                }
+            }
+        });
     }
 
     /// Waits until all that was begun is done.
