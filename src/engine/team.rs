@@ -1,4 +1,5 @@
-//! A checkpoint's model over ranks that read text with it: a thread each while there is work.
+//! A checkpoint's model over ranks that read text with it: a thread each while there is work, on one
+//! node or several.
 
 use super::devices;
 use super::replica::{Member, RankFailure, Replica};
@@ -11,12 +12,19 @@ use crate::layout::mesh::{Coordinates, coordinates, rank};
 use crate::model::Model;
 use crate::model::formats::Formats;
 use crate::model::weights::Weights;
+use crate::parallel::nodes::Nodes;
 use crate::parallel::ranks::{self, Cause, Failure};
 use crate::spec::architecture::Architecture;
 use crate::spec::backend::Backend;
 use crate::spec::optimization::Degrees;
 use candle_core::{Device, Tensor};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::path::Path;
+use std::sync::Arc;
+
+/// Under which what replicas gave travels between nodes.
+const GIVEN: &str = "given by replicas";
 
 /// Why a checkpoint's model cannot be spread.
 #[derive(Debug, thiserror::Error)]
@@ -40,43 +48,52 @@ pub enum Error {
     },
 }
 
-/// The weights of every rank of a layout.
+/// What a team's ranks are spread over.
+#[derive(Clone, Debug)]
+pub struct Spread {
+    /// Ranks along each axis.
+    pub degrees: Degrees,
+    /// Number formats of the weights and products.
+    pub formats: Formats,
+    /// What the ranks compute on.
+    pub backend: Backend,
+    /// The nodes that have the ranks, all of which open the team and lead it; none where all are here.
+    pub nodes: Option<Arc<Nodes>>,
+}
+
+/// The weights of every rank of a layout that is here.
 #[derive(Debug)]
 pub struct Team {
     architecture: Architecture,
     degrees: Degrees,
-    /// By the rank's number.
+    nodes: Option<Arc<Nodes>>,
+    /// By the rank's number among those of this node.
     weights: Vec<Weights>,
 }
 
 impl Team {
-    /// The model in the checkpoint at `path`, whatever program wrote it, for ranks of `backend`.
-    pub fn open(
-        path: &Path,
-        degrees: Degrees,
-        formats: Formats,
-        backend: Backend,
-    ) -> Result<Team, Error> {
-        Team::of(&Opened::open(path, None)?.whole()?, degrees, formats, backend)
+    /// The model in the checkpoint at `path`, whatever program wrote it.
+    pub fn open(path: &Path, spread: Spread) -> Result<Team, Error> {
+        Team::of(&Opened::open(path, None)?.whole()?, spread)
     }
 
-    /// The model in an opened checkpoint, for ranks of `backend`.
-    pub fn of(
-        opened: &Opened,
-        degrees: Degrees,
-        formats: Formats,
-        backend: Backend,
-    ) -> Result<Team, Error> {
+    /// The model in an opened checkpoint.
+    pub fn of(opened: &Opened, spread: Spread) -> Result<Team, Error> {
+        let Spread { degrees, formats, backend, nodes } = spread;
         let mut architecture = opened.architecture().clone();
         check(&architecture, &degrees)?;
         architecture.padded_vocab_size =
             architecture.padded_vocab_size.next_multiple_of(degrees.tensor);
         let width = architecture.hidden_size;
-        let mut weights: Vec<Weights> = Vec::with_capacity(degrees.world_size());
-        for number in 0..degrees.world_size() {
+        let here = nodes.as_ref().map_or(0..degrees.world_size(), |nodes| nodes.place().ranks());
+        let mut weights: Vec<Weights> = Vec::with_capacity(here.len());
+        for number in here.clone() {
             let at = coordinates(&degrees, number);
-            let first = rank(&degrees, Coordinates { data: 0, ..at });
-            if let (Backend::Cpu, Some(same)) = (backend, weights.get(first)) {
+            // The same part of the model in another replica.
+            let mut twins =
+                (0..degrees.data).map(|data| rank(&degrees, Coordinates { data, ..at }));
+            let twin = twins.find_map(|twin| weights.get(twin.checked_sub(here.start)?));
+            if let (Backend::Cpu, Some(same)) = (backend, twin) {
                 weights.push(same.clone());
                 continue;
             }
@@ -88,14 +105,14 @@ impl Team {
                 // A device takes its time to start, as reading does.
                 let (values, device) = rayon::join(
                     || piecewise::read(opened.source(), Kind::Weight, &holding, &all),
-                    || devices::started(backend, number, formats.products, width),
+                    || devices::started(backend, number - here.start, formats.products, width),
                 );
                 let values = Tensor::from_vec(values?, holding.length(), &Device::Cpu)?;
                 Ok(Weights::held(holding, &values, formats, &device?)?)
             };
             weights.push(read()?);
         }
-        Ok(Team { architecture, degrees, weights })
+        Ok(Team { architecture, degrees, nodes, weights })
     }
 
     /// The shape of the model.
@@ -104,17 +121,33 @@ impl Team {
     }
 
     /// Lets `work` read from the model on the leading rank of every replica; gives what they gave,
-    /// in the replicas' order.
+    /// in the replicas' order, or none where another node leads.
     ///
     /// # Errors
-    /// What `work` gives first, or what happened to another rank first.
+    /// What `work` gives first, or what happened to another rank or node first.
+    pub fn lead_all<R, E>(
+        &self,
+        work: impl Fn(Replica<'_>) -> Result<R, E> + Sync,
+    ) -> Result<Option<Vec<R>>, E>
+    where
+        R: Serialize + DeserializeOwned + Send,
+        E: std::error::Error + From<RankFailure> + Send + Sync + 'static,
+    {
+        let here = self.lead::<_, E>(|replica| Ok((replica.share().0, work(replica)?)))?;
+        Ok(self.gather(here)?)
+    }
+
+    /// The same for the replicas that are led on this node, whose results stay here.
+    ///
+    /// # Errors
+    /// As [`lead_all`](Team::lead_all).
     pub fn lead<R, E>(&self, work: impl Fn(Replica<'_>) -> Result<R, E> + Sync) -> Result<Vec<R>, E>
     where
         R: Send,
         E: std::error::Error + From<RankFailure> + Send + Sync + 'static,
     {
-        let given = ranks::run(&self.degrees, |mesh| {
-            let weights = self.weights[mesh.rank].clone();
+        let given = ranks::run_on(self.nodes.as_ref(), &self.degrees, |mesh| {
+            let weights = self.weights[mesh.device].clone();
             let model = Model::of_rank(&self.architecture, weights, &mesh);
             let member = model.and_then(|model| Member::of(&model, &mesh));
             member.map_err(RankFailure::new)?.lead(&work)
@@ -130,6 +163,28 @@ impl Team {
                 })
             }
         }
+    }
+
+    /// What the replicas of all nodes gave, each with its number, in their order; on node 0.
+    fn gather<R: Serialize + DeserializeOwned>(
+        &self,
+        here: Vec<(usize, R)>,
+    ) -> Result<Option<Vec<R>>, RankFailure> {
+        let mut given = here;
+        if let Some(nodes) = &self.nodes {
+            if !nodes.leads() {
+                nodes.post(0, GIVEN, serde_json::to_vec(&given).map_err(RankFailure::new)?);
+                return Ok(None);
+            }
+            for node in 1..nodes.place().count {
+                let told = nodes.fetch(node, GIVEN).map_err(RankFailure::new)?;
+                let told: Vec<(usize, R)> =
+                    serde_json::from_slice(&told).map_err(RankFailure::new)?;
+                given.extend(told);
+            }
+        }
+        given.sort_by_key(|(replica, _)| *replica);
+        Ok(Some(given.into_iter().map(|(_, given)| given).collect()))
     }
 }
 

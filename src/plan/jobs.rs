@@ -73,15 +73,11 @@ pub(super) fn job(
     Ok(job)
 }
 
-/// The layout of training, without what only training has use for; of several nodes the first one's
-/// devices. GPUs read in training's number format, the CPU in fp32, which is no slower there.
+/// The layout of training, without what only training has use for. GPUs read in training's number
+/// format, the CPU in fp32, which is no slower there.
 fn reading(settings: &Settings) -> ReadingTrainer {
-    let mut degrees = Degrees { virtual_pipeline: 1, sequence: false, ..degrees(settings) };
+    let degrees = Degrees { virtual_pipeline: 1, sequence: false, ..degrees(settings) };
     let trainer = &settings.trainer;
-    if trainer.num_nodes.unwrap_or(1) > 1 {
-        let replica = degrees.tensor * degrees.pipeline;
-        degrees.data = (trainer.devices.unwrap_or(1) / replica).max(1);
-    }
     let precision = if trainer.on_gpu() { trainer.precision() } else { Precision::Fp32 };
     ReadingTrainer { degrees, precision }
 }

@@ -5,7 +5,6 @@ use super::outside::{self, Facts};
 use super::stage::Missing;
 use crate::recipe::{CheckedRecipe, NamedStage};
 use crate::spec::job::Job;
-use crate::spec::optimization::Degrees;
 use crate::spec::recipe::{DataPrefix, Model, Stage, Weighted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -31,7 +30,6 @@ pub(super) fn missing<'a>(
     let mut found = Vec::new();
     for (stage, job) in recipe.stages().iter().zip(jobs) {
         found.extend(devices(stage, facts));
-        found.extend(nodes(stage, job));
         found.extend(files(recipe, stage, facts));
         found.extend(data(stage));
         found.extend(tokenizer(recipe, stage));
@@ -75,32 +73,6 @@ fn devices(stage: &NamedStage, facts: &Facts) -> Option<Missing> {
         help: format!(
             "{first}, or set trainer.accelerator=cpu trainer.devices=1 trainer.num_nodes=1 and \
              the model parallel sizes to 1"
-        ),
-    })
-}
-
-/// Several nodes train together; the first of them reads text alone.
-fn nodes(stage: &NamedStage, job: &Job) -> Option<Missing> {
-    let trainer = &stage.settings.trainer;
-    let (how, degrees) = match job {
-        Job::Evaluate(job) => ("evaluating", job.trainer.degrees),
-        Job::Generate(job) => ("generating", job.trainer.degrees),
-        _ => return None,
-    };
-    let devices = trainer.devices.unwrap_or(1);
-    if trainer.num_nodes.unwrap_or(1) == 1 || degrees.world_size() <= devices {
-        return None;
-    }
-    let Degrees { tensor, pipeline, .. } = degrees;
-    Some(Missing {
-        what: format!(
-            "{how} with a model on {tensor} tensor × {pipeline} pipeline ranks, more than the \
-             {devices} of one node, which is not built"
-        ),
-        key: "trainer.num_nodes".to_owned(),
-        help: format!(
-            "leave stage `{}` to a recipe of its own with a smaller layout on one node",
-            stage.name
         ),
     })
 }

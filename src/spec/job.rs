@@ -53,6 +53,16 @@ impl Job {
         }
     }
 
+    /// Ranks along each axis; none for a stage that computes on no device.
+    pub fn degrees(&self) -> Option<&Degrees> {
+        match self {
+            Job::Tokenize(_) | Job::Shard(_) | Job::Load(_) => None,
+            Job::Train(job) => Some(&job.trainer.degrees),
+            Job::Evaluate(job) => Some(&job.trainer.degrees),
+            Job::Generate(job) => Some(&job.trainer.degrees),
+        }
+    }
+
     /// Version of the stage's output and computation; raised when either changes.
     pub fn version(&self) -> u32 {
         match self {

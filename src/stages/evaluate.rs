@@ -2,6 +2,7 @@
 
 use super::devices::Devices;
 use super::evaluation::{self, Around, Evaluated, Evaluation, lines};
+use super::nodes::{Goes, Nodes};
 use super::{Folders, Outcome, generate};
 use crate::base::atomic_file;
 use crate::data::tokenizer::Tokenizer;
@@ -14,6 +15,7 @@ use crate::spec::job::EvaluateJob;
 use serde_json::json;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// Samples that are sent as events, for people to see.
@@ -48,19 +50,21 @@ pub enum Error {
 
 /// Writes `metrics.json` (a number by metric name), `intervals.json` (the ends of its 95% interval)
 /// and `samples.jsonl` (a [`crate::spec::event::Sample`] a line, empty when no metric needs
-/// generated text) into the output folder, also when some metrics fail.
+/// generated text) into the output folder, also when some metrics fail. Of several nodes each calls
+/// this, and node 0 scores and writes.
 pub fn run(
     job: &EvaluateJob,
     folders: &Folders,
-    sink: &dyn Sink,
-    stop: &AtomicBool,
+    (sink, stop): (&dyn Sink, &AtomicBool),
+    nodes: Option<&Arc<Nodes>>,
 ) -> Result<Outcome, super::Error> {
+    let sink = &Goes { nodes: nodes.map(Arc::as_ref), sink };
     let of_choices = job.stage.choices.is_some();
     let data = folders.input(if of_choices { "choices" } else { "data" })?;
     let evaluation = Evaluation::prepare(&job.stage, data, folders, "metrics");
     let evaluation = evaluation.map_err(Error::from)?;
     let devices = Devices { trainer: job.trainer, backend: folders.backend };
-    let team = super::team(folders.input("model")?, devices);
+    let team = super::team(folders.input("model")?, devices, nodes);
     let team = team.map_err(Error::from)?;
     let tokenizer = if of_choices {
         generate::tokenizer(job.model.tokenizer, folders)?
@@ -71,7 +75,9 @@ pub fn run(
     let around = Around { sink, stop };
     let measure =
         |replica: Replica<'_>| evaluation.measure(Session::new(replica, &tokenizer)?, around);
-    let measured = team.lead(measure).map_err(stopped_or_failed)?;
+    let Some(measured) = team.lead_all(measure).map_err(stopped_or_failed)? else {
+        return Ok(Outcome::default());
+    };
     let Evaluated { results, samples } = evaluation.score(measured, around);
     for sample in samples.iter().take(SHOWN_SAMPLES) {
         sink.emit(Event::Sample(sample.clone()));

@@ -3,6 +3,7 @@
 pub use super::conversation::Conversation;
 pub use super::devices::Devices;
 use super::evaluation::{lines, progress};
+use super::nodes::{Goes, Nodes};
 use super::{Folders, Outcome, Refusal, convert};
 use crate::base::atomic_file;
 use crate::base::error_chain::with_causes;
@@ -23,7 +24,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Samples that are sent as events, for people to see.
 const SHOWN_SAMPLES: usize = 20;
@@ -105,28 +106,35 @@ pub enum Error {
     },
 }
 
-/// Writes `generations.jsonl` (a [`Sample`] a line, in the prompts' order) into the output folder.
+/// Writes `generations.jsonl` (a [`Sample`] a line, in the prompts' order) into the output folder. Of
+/// several nodes each calls this, and node 0 writes.
 pub fn run(
     job: &GenerateJob,
     folders: &Folders,
-    sink: &dyn Sink,
-    stop: &AtomicBool,
+    (sink, stop): (&dyn Sink, &AtomicBool),
+    nodes: Option<&Arc<Nodes>>,
 ) -> Result<Outcome, super::Error> {
+    let sink = &Goes { nodes: nodes.map(Arc::as_ref), sink };
     let tokenizer = tokenizer(job.model.tokenizer, folders)?;
     let devices = Devices { trainer: job.trainer, backend: folders.backend };
-    let speaker = Speaker::new(folders.input("model")?, devices, tokenizer)?;
+    let team = super::team(folders.input("model")?, devices, nodes).map_err(Error::from)?;
+    let speaker = Speaker::of(team, tokenizer)?;
     let prompts = match folders.inputs.get("prompts") {
         Some(path) => read_prompts(path)?,
         None => job.stage.prompts.clone(),
     };
-    let mut done = 0;
+    // The replicas here speak for those of other nodes.
+    let (mut done, each) = (0, nodes.map_or(1, |nodes| nodes.place().count));
     let mut listener = |update: Update<'_>| {
         if let Update::Done { .. } = update {
-            done += 1;
-            sink.emit(progress("generating", done, prompts.len()));
+            done += each;
+            sink.emit(progress("generating", done.min(prompts.len()), prompts.len()));
         }
     };
     let samples = speaker.generate(&prompts, &job.stage.gen_kwargs, stop, &mut listener)?;
+    if nodes.is_some_and(|nodes| !nodes.leads()) {
+        return Ok(Outcome::default());
+    }
     for sample in samples.iter().take(SHOWN_SAMPLES) {
         sink.emit(Event::Sample(sample.clone()));
     }
@@ -196,10 +204,6 @@ impl Speaker {
         Speaker::of(super::team_of(&opened, devices)?, tokenizer)
     }
 
-    fn new(model: &Path, devices: Devices, tokenizer: Tokenizer) -> Result<Speaker, Error> {
-        Speaker::of(super::team(model, devices)?, tokenizer)
-    }
-
     fn of(team: Team, tokenizer: Tokenizer) -> Result<Speaker, Error> {
         // Said here, before prompts are typed.
         session::check_ids(&tokenizer, team.architecture())?;
@@ -228,7 +232,8 @@ impl Speaker {
         Ok(pairs.map(|(prompt, generated)| sample(prompt, generated)).collect())
     }
 
-    /// Continues the prompts that `encode` makes, shared by the replicas; in the prompts' order.
+    /// Continues the prompts that `encode` makes, shared by the replicas; in the prompts' order, and
+    /// given on node 0 only.
     pub(super) fn decode(
         &self,
         encode: &Encode<'_>,
@@ -244,7 +249,8 @@ impl Speaker {
             };
             session.decode(&encode(session)?, settings, stop, &mut hear)
         };
-        Ok(team::together(self.team.lead(work).map_err(stopped_or_failed)?))
+        let given = self.team.lead_all(work).map_err(stopped_or_failed)?;
+        Ok(team::together(given.unwrap_or_default()))
     }
 }
 

@@ -23,7 +23,7 @@ mod watch;
 pub use tokenize::{TrainRequest, TrainText};
 
 use crate::checkpoint::opened::Opened;
-use crate::engine::team::{self, Team};
+use crate::engine::team::{self, Spread, Team};
 use crate::model::formats::Formats;
 use crate::spec::backend::Backend;
 use crate::spec::event::Sink;
@@ -115,23 +115,32 @@ pub struct Circumstances {
     pub nodes: Option<Arc<Nodes>>,
 }
 
-/// [`run`] under `circumstances`: a training takes all nodes, another stage node 0 alone.
+/// [`run`] under `circumstances`: stages that compute take all nodes, another stage node 0 alone.
 pub fn run_under(
     job: &Job,
     folders: &Folders,
     (sink, stop): (&dyn Sink, &AtomicBool),
     circumstances: &Circumstances,
 ) -> Result<Outcome, Error> {
+    let (folders, circumstances) = nodes::order(job, folders, circumstances)?;
+    run_part(job, &folders, (sink, stop), &circumstances)
+}
+
+/// What this node does of a stage; all of it, but where the circumstances have nodes.
+fn run_part(
+    job: &Job,
+    folders: &Folders,
+    (sink, stop): (&dyn Sink, &AtomicBool),
+    circumstances: &Circumstances,
+) -> Result<Outcome, Error> {
+    let nodes = circumstances.nodes.as_ref();
     match job {
         Job::Tokenize(job) => tokenize::run(job, folders, sink, stop),
         Job::Shard(job) => shard::run(job, folders, sink, stop),
         Job::Load(job) => load::run(job, folders, sink, stop),
-        Job::Train(job) => {
-            let (folders, circumstances) = nodes::order(job, folders, circumstances)?;
-            train::run(job, &folders, (sink, stop), &circumstances)
-        }
-        Job::Evaluate(job) => evaluate::run(job, folders, sink, stop),
-        Job::Generate(job) => generate::run(job, folders, sink, stop),
+        Job::Train(job) => train::run(job, folders, (sink, stop), circumstances),
+        Job::Evaluate(job) => evaluate::run(job, folders, (sink, stop), nodes),
+        Job::Generate(job) => generate::run(job, folders, (sink, stop), nodes),
     }
 }
 
@@ -154,16 +163,19 @@ pub fn refusals(job: &Job) -> Vec<Refusal> {
     }
 }
 
-/// The model in the checkpoint at `path`, over `devices`.
-fn team(path: &Path, devices: Devices) -> Result<Team, team::Error> {
-    let Devices { trainer, backend } = devices;
-    Team::open(path, trainer.degrees, Formats::of(trainer.precision, true), backend)
+/// The model in the checkpoint at `path`, over `devices` of `nodes`.
+fn team(path: &Path, devices: Devices, nodes: Option<&Arc<Nodes>>) -> Result<Team, team::Error> {
+    Team::open(path, Spread { nodes: nodes.cloned(), ..spread(devices) })
 }
 
-/// The same of an opened checkpoint.
+/// The same of an opened checkpoint, over devices of this node.
 fn team_of(opened: &Opened, devices: Devices) -> Result<Team, team::Error> {
-    let Devices { trainer, backend } = devices;
-    Team::of(opened, trainer.degrees, Formats::of(trainer.precision, true), backend)
+    Team::of(opened, spread(devices))
+}
+
+fn spread(Devices { trainer, backend }: Devices) -> Spread {
+    let formats = Formats::of(trainer.precision, true);
+    Spread { degrees: trainer.degrees, formats, backend, nodes: None }
 }
 
 /// Why the stage cannot use its input `name`, which lies at `path`, if it cannot: a checkpoint to

@@ -1,14 +1,17 @@
-//! The way in for runs over several nodes: node 0 walks the plan, the others take part in trainings.
+//! The way in for runs over several nodes: node 0 walks the plan, the others take part in stages that
+//! compute.
 //!
-//! Node 0 alone decides what runs, holds the cache's locks and writes what is kept. For a training
-//! it tells the others the job and the folders, which must lie on a file system that all share.
+//! Node 0 alone decides what runs, holds the cache's locks and writes what is kept. For a training, an
+//! evaluation or a generation it tells the others the job and the folders, which must lie on a file
+//! system that all share.
 
-use super::{Circumstances, Folders, train};
+use super::{Circumstances, Folders, run_part};
 pub use crate::parallel::nodes::rendezvous::{self, Meeting};
 pub use crate::parallel::nodes::{NodeFailure, Nodes, Place};
-use crate::spec::event::Silent;
+use crate::spec::event::{Event, Silent, Sink};
 use crate::spec::fault::Fault;
-use crate::spec::job::TrainJob;
+use crate::spec::job::Job;
+use crate::spec::optimization::Degrees;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -43,26 +46,41 @@ pub enum Error {
     Order(#[from] serde_json::Error),
 }
 
-/// What node 0 says of a training.
+/// What node 0 says of a stage.
 #[derive(Debug, Serialize, Deserialize)]
 struct Order {
-    job: TrainJob,
+    job: Job,
     folders: Folders,
     fault: Option<Fault>,
 }
 
 const ORDER: &str = "order";
 
-/// Calls the other nodes to the training of `job`; gives the folders as all of them name them. A
-/// training of one node's ranks stays node 0's own.
+/// Events of a node's part in a stage; the other nodes wait as long as it goes on.
+pub(super) struct Goes<'a> {
+    pub(super) nodes: Option<&'a Nodes>,
+    pub(super) sink: &'a dyn Sink,
+}
+
+impl Sink for Goes<'_> {
+    fn emit(&self, event: Event) {
+        if let (Event::Progress { .. }, Some(nodes)) = (&event, self.nodes) {
+            nodes.work_goes_on();
+        }
+        self.sink.emit(event);
+    }
+}
+
+/// Calls the other nodes to `job`, a stage that computes; gives the folders as all of them name them. A
+/// stage of one node's ranks stays node 0's own.
 pub(super) fn order(
-    job: &TrainJob,
+    job: &Job,
     folders: &Folders,
     circumstances: &Circumstances,
 ) -> Result<(Folders, Circumstances), super::Error> {
     let Circumstances { fault, nodes } = circumstances.clone();
-    let world = job.trainer.degrees.world_size();
-    let Some(nodes) = nodes.filter(|nodes| nodes.place().world_size() == world) else {
+    let ranks = job.degrees().map(Degrees::world_size);
+    let Some(nodes) = nodes.filter(|nodes| ranks == Some(nodes.place().world_size())) else {
         return Ok((folders.clone(), Circumstances { fault, nodes: None }));
     };
     let folders = absolute(folders)?;
@@ -85,7 +103,7 @@ fn absolute(folders: &Folders) -> Result<Folders, Error> {
     })
 }
 
-/// Takes part in every training that node 0 calls to, until it leaves; `tell` hears of each.
+/// Takes part in every stage that node 0 calls to, until it leaves; `tell` hears of each.
 pub fn follow(
     circumstances: &Circumstances,
     tell: &dyn Fn(&str),
@@ -99,10 +117,15 @@ pub fn follow(
             return Err(Error::NotShared { path: path.clone() }.into());
         }
         let (ranks, world) = (nodes.place().ranks(), nodes.place().world_size());
-        tell(&format!("training: ranks {} to {} of {world}", ranks.start, ranks.end - 1));
+        let [doing, done] = match job {
+            Job::Evaluate(_) => ["evaluating", "evaluated"],
+            Job::Generate(_) => ["generating", "generated"],
+            _ => ["training", "trained"],
+        };
+        tell(&format!("{doing}: ranks {} to {} of {world}", ranks.start, ranks.end - 1));
         let circumstances = Circumstances { fault, nodes: Some(nodes.clone()) };
-        train::run(&job, &folders, (&Silent, stop), &circumstances)?;
-        tell("trained");
+        run_part(&job, &folders, (&Silent, stop), &circumstances)?;
+        tell(done);
     }
     if stop.load(Ordering::Relaxed) {
         return Err(super::Error::Stopped("no work of this node".to_owned()));

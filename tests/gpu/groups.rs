@@ -191,6 +191,36 @@ fn a_pipeline_sends_more_than_it_keeps() {
     .unwrap();
 }
 
+/// Two stages that take turns, of which the second brings numbers to the host while the first waits.
+#[test]
+fn stages_that_read_what_they_got_do_not_wait_in_a_circle() {
+    const MICRO_BATCHES: usize = 6;
+    run(&degrees(1, 2, 1), |mesh: Mesh| {
+        let (group, device) = (&mesh.pipeline, device::gpu(mesh.rank)?);
+        let like = Like::of(&tensor(0, &device)?);
+        let there = Route::chain(2, false, 0);
+        let back = there.iter().map(|route| route.back(1)).collect::<Vec<_>>();
+        group.connect(&device, &[there, back].concat())?;
+        if group.rank() == 0 {
+            group.send(&tensor(0, &device)?, 1, 0)?;
+        }
+        for turn in 0..MICRO_BATCHES {
+            if group.rank() == 1 {
+                let x = group.receive(&like, 0, 0)?;
+                assert_eq!(x.to_vec1::<f32>()?, numbers(turn), "turn {turn}");
+                group.send(&x, 0, 1)?;
+                continue;
+            }
+            if turn + 1 < MICRO_BATCHES {
+                group.send(&tensor(turn + 1, &device)?, 1, 0)?;
+            }
+            assert_eq!(group.receive(&like, 1, 1)?.to_vec1::<f32>()?, numbers(turn));
+        }
+        Ok::<_, Error>(())
+    })
+    .unwrap();
+}
+
 /// Runs `wait` on all ranks but one, which fails meanwhile: all must end, and that rank is told.
 fn ends(what: &str, wait: fn(&Mesh, &Device) -> Result<()>) {
     let ranks = ranks();

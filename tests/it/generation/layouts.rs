@@ -8,7 +8,7 @@ use sft_run::checkpoint::whole::{self, Progress};
 use sft_run::engine::generation::{Cached, Generated, Request, Rules, SessionError, decode};
 use sft_run::engine::replica::Replica;
 use sft_run::engine::scoring::{Scored, Sums, score};
-use sft_run::engine::team::{Team, together};
+use sft_run::engine::team::{Spread, Team, together};
 use sft_run::model::formats::Formats;
 use sft_run::spec::architecture::Architecture;
 use sft_run::spec::backend::Backend;
@@ -30,8 +30,12 @@ fn degrees(tensor: usize, pipeline: usize, data: usize) -> Degrees {
     Degrees { tensor, pipeline, data, ..Degrees::SINGLE }
 }
 
+fn spread(degrees: Degrees) -> Spread {
+    Spread { degrees, formats: Formats::uniform(DType::F32), backend: Backend::Cpu, nodes: None }
+}
+
 fn team(folder: &Path, degrees: Degrees) -> Team {
-    Team::open(folder, degrees, Formats::uniform(DType::F32), Backend::Cpu).expect("a team")
+    Team::open(folder, spread(degrees)).expect("a team")
 }
 
 fn texts(
@@ -128,13 +132,12 @@ fn what_goes_wrong_over_ranks_is_told_and_nothing_hangs() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model");
     saved(&path, &deep(&rotary(VOCAB)));
-    let formats = Formats::uniform(DType::F32);
-    let refused = Team::open(&path, degrees(4, 1, 1), formats, Backend::Cpu).unwrap_err();
+    let refused = Team::open(&path, spread(degrees(4, 1, 1))).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "2 key/value heads cannot be shared by 4 tensor ranks: choose a number that divides them"
     );
-    let refused = Team::open(&path, degrees(1, 3, 1), formats, Backend::Cpu).unwrap_err();
+    let refused = Team::open(&path, spread(degrees(1, 3, 1))).unwrap_err();
     assert!(refused.to_string().starts_with("4 layers cannot be shared by 3 pipeline ranks"));
 
     // The first stage cannot embed this id: the leader's error, and all ranks end.
