@@ -83,7 +83,8 @@ fn ends(tokenize: &Tokenize, path: Option<&Path>, findings: &mut Findings) {
     }
 }
 
-/// NCCL's part has run on rehearsed devices only (.ci/cuda/rehearsal.cpp).
+/// NCCL's part has run between processes that share a GPU (tests/gpu/several.py), and on rehearsed
+/// devices (.ci/cuda/rehearsal.cpp).
 fn several_gpus(trainer: &Trainer, findings: &mut Findings) {
     let devices = trainer.world_size();
     if !trainer.on_gpu() || devices == 1 {
@@ -94,7 +95,7 @@ fn several_gpus(trainer: &Trainer, findings: &mut Findings) {
             "lint::several_gpus",
             "trainer.devices",
             format!("{devices} GPUs"),
-            "work on several GPUs together has not been tried on GPUs yet: compare with one GPU before you trust it",
+            "ranks have worked together on one GPU that they shared, which has not been tried on several GPUs yet: compare with one GPU before you trust it",
         )
         .help("compare 20 steps with those of trainer.devices=1, as tests/gpu/several.py does");
 }

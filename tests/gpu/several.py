@@ -3,11 +3,11 @@
 
     python3 tests/gpu/several.py target/release/sft-run [OUT] [PART …]
 
-PART is any of `losses`, `fault`, `speed` (threads of one process, a GPU each), `nodes` and `killed` (two or four
-processes of one rank each, which meet as nodes do); all without one. Needs two GPUs, or one for `nodes` and `killed`,
-whose processes then share it, and the libraries that .ci/cuda/libraries.sh finds. Writes OUT/several.jsonl (a line per
+PART is any of `losses`, `fault`, `speed` (threads of one process, a GPU each), `nodes`, `killed` and `whole` (two or four
+processes of one rank each, which meet as nodes do); all without one. Needs two GPUs, or one for the last three, whose
+processes then share it, and the libraries that .ci/cuda/libraries.sh finds. Writes OUT/several.jsonl (a line per
 measurement) and OUT/several.log, and ends with 1 when a loss is further from one rank's than 1e-5 (fp32) or 1e-2
-(bf16), or a rank that fails or a process that is killed is not told within a minute.
+(bf16), a greedy text is another one's, or a rank that fails or a process that is killed is not told within a minute.
 """
 import json
 import os
@@ -20,7 +20,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 BINARY = os.path.abspath(sys.argv[1])
 OUT = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else tempfile.mkdtemp()
-PARTS = sys.argv[3:] or ["losses", "fault", "nodes", "killed", "speed"]
+PARTS = sys.argv[3:] or ["losses", "fault", "nodes", "killed", "whole", "speed"]
 GPUS = len(subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout.splitlines())
 WORK = tempfile.mkdtemp(prefix="several-")
 os.makedirs(OUT, exist_ok=True)
@@ -65,12 +65,12 @@ FORMATS = {
 # CPU differ by 3e-5 (fp32) and 3e-2 (bf16) after step 16.
 SMALL = [os.path.join(ROOT, "recipes/quickstart.yaml"), "trainer.accelerator=gpu", "trainer.max_steps=20",
          "trainer.val_check_interval=0", "model.hidden_size=256", "model.num_attention_heads=8",
-         "model.micro_batch_size=2", "model.optim.lr=3e-4", "--cache-dir", os.path.join(WORK, "cache"), "--to", "train"]
+         "model.micro_batch_size=2", "model.optim.lr=3e-4", "--cache-dir", os.path.join(WORK, "cache")]
 
 
 def train(name, *more, limit=120):
     folder = os.path.join(WORK, "runs", name)
-    return folder, *run("run", *SMALL, f"++exp_manager.explicit_log_dir={folder}", *more, limit=limit)
+    return folder, *run("run", *SMALL, "--to", "train", f"++exp_manager.explicit_log_dir={folder}", *more, limit=limit)
 
 
 def losses():
@@ -103,7 +103,7 @@ def fault():
             record(**row)
 
 
-def start(node, count, name, *more):
+def start(node, count, name, *more, stages=("--to", "train")):
     """A process of `count`, with a GPU of its own where there are enough.
 
     NCCL takes one rank a GPU and host. Where GPUs are shared, each process says that it is a host of its own: what
@@ -115,7 +115,7 @@ def start(node, count, name, *more):
     if count > GPUS:
         place |= dict(NCCL_HOSTID=f"node{node}", NCCL_SOCKET_IFNAME="lo")
     arguments = ["run", *SMALL, f"trainer.num_nodes={count}", "trainer.devices=1",
-                 f"++exp_manager.explicit_log_dir={folder}", "--no-cache", *more]
+                 f"++exp_manager.explicit_log_dir={folder}", "--no-cache", *stages, *more]
     return folder, subprocess.Popen([BINARY, *arguments], cwd=WORK, env=os.environ | place, text=True,
                                     stdout=LOG, stderr=subprocess.PIPE)
 
@@ -170,6 +170,37 @@ def nodes():
                 failed.append(row)
                 row["text"] = " | ".join(text[-1500:] for text in texts)
             record(**row)
+
+
+def whole():
+    """Training, evaluation and generation: what the evaluations measure and say greedily is what one rank does."""
+    more = ["trainer.precision=32", "stages.untrained.evaluate.limit=20", "stages.evaluate.evaluate.limit=100"]
+    found = {}
+    for layout, (count, place) in {"one": (1, []), **{name: TOGETHER[name] for name in ("DP2", "TP2", "PP2")}}.items():
+        name, started = f"whole-{layout}", time.time()
+        if count == 1:
+            folder = os.path.join(WORK, "runs", name)
+            code, text, _ = run("run", *SMALL, "trainer.devices=1", f"++exp_manager.explicit_log_dir={folder}", *more)
+            codes, texts = [code], [text]
+        else:
+            both = [start(node, count, name, *more, *place, stages=()) for node in range(count)]
+            folder, texts = both[0][0], told([process for _, process in both], 90)
+            codes = [process.returncode for _, process in both]
+        row = dict(part="whole", gpus=min(GPUS, count), layout=layout, codes=codes, seconds=round(time.time() - started, 1))
+        if not any(codes):
+            with open(os.path.join(folder, "summary.json")) as file:
+                stages = {stage["name"]: stage for stage in json.load(file)["stages"]}
+            with open(os.path.join(folder, "samples.jsonl")) as file:
+                rows = [json.loads(line) for line in file]
+            said = [sample["output"] for sample in rows if sample["stage"] in ("evaluate", "kinds")]
+            found[layout] = (stages["evaluate"]["metrics"]["loss"], said)
+            (loss, said), (expected, texts_of_one) = found[layout], found.get("one", (1e9, []))
+            row |= dict(loss=loss, off=abs(loss - expected), texts=len(said),
+                        other=sum(a != b for a, b in zip(said, texts_of_one)))
+        if any(codes) or row["off"] > 1e-5 or row["other"] or not row["texts"]:
+            failed.append(row)
+            row["text"] = " | ".join(text[-1500:] for text in texts)
+        record(**row)
 
 
 def killed():
@@ -277,9 +308,9 @@ def speed():
         record(**row)
 
 
-if GPUS < 2 and set(PARTS) - {"nodes", "killed"}:
-    sys.exit(f"{GPUS} GPU: only nodes and killed can share it; the other parts need two")
+if GPUS < 2 and set(PARTS) - {"nodes", "killed", "whole"}:
+    sys.exit(f"{GPUS} GPU: only nodes, killed and whole can share it; the other parts need two")
 for part in PARTS:
-    {"losses": losses, "fault": fault, "nodes": nodes, "killed": killed, "speed": speed}[part]()
+    {"losses": losses, "fault": fault, "nodes": nodes, "killed": killed, "whole": whole, "speed": speed}[part]()
 record(part="end", failed=len(failed))
 sys.exit(1 if failed else 0)
