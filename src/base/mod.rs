@@ -2,6 +2,7 @@
 //! named random streams, the known word that an unknown one is most like.
 
 pub mod atomic_file;
+pub mod bits;
 pub mod canonical_json;
 pub mod chat_markup;
 pub mod digest;

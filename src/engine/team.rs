@@ -120,6 +120,17 @@ impl Team {
         &self.architecture
     }
 
+    /// Replicas that are led on this node.
+    pub fn led_here(&self) -> usize {
+        let world = self.degrees.world_size();
+        let here = self.nodes.as_ref().map_or(0..world, |nodes| nodes.place().ranks());
+        let leads = |rank: &usize| {
+            let at = coordinates(&self.degrees, *rank);
+            at.pipeline == 0 && at.tensor == 0
+        };
+        here.filter(leads).count()
+    }
+
     /// Lets `work` read from the model on the leading rank of every replica; gives what they gave,
     /// in the replicas' order, or none where another node leads.
     ///

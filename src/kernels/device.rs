@@ -58,8 +58,8 @@ pub fn unfilled(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Resul
 
 /// A copy of `x` on the CPU.
 ///
-/// On a GPU it waits for what is written to `x` before it copies: a copy under way keeps all others of
-/// the process from taking or giving back memory there, and what is written may come from a rank that
+/// On a GPU it waits for what is written to `x` before it copies: a copy under way keeps other threads
+/// from taking or giving back that device's memory, and what is written may come from a rank that
 /// waits for just that.
 pub fn to_host(x: &Tensor) -> Result<Tensor> {
     x.device().synchronize()?;

@@ -1,5 +1,6 @@
 //! What a model gave to expected tokens, as sums.
 
+use crate::base::bits;
 use serde::{Deserialize, Serialize};
 
 /// What a model gave to the expected tokens of one sample (teacher forced).
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Likelihood {
     /// Sum of the tokens' negative log-likelihoods, in nats.
+    #[serde(with = "bits")]
     pub loss_sum: f64,
     /// Number of tokens.
     pub tokens: u64,

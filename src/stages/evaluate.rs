@@ -1,8 +1,8 @@
 //! The evaluate stage: metrics of a model on held-out samples, with the samples themselves.
 
 use super::devices::Devices;
-use super::evaluation::{self, Around, Evaluated, Evaluation, lines};
-use super::nodes::{Goes, Nodes};
+use super::evaluation::{self, Around, Evaluated, Evaluation, Measured, lines};
+use super::nodes::Nodes;
 use super::{Folders, Outcome, generate};
 use crate::base::atomic_file;
 use crate::data::tokenizer::Tokenizer;
@@ -58,7 +58,6 @@ pub fn run(
     (sink, stop): (&dyn Sink, &AtomicBool),
     nodes: Option<&Arc<Nodes>>,
 ) -> Result<Outcome, super::Error> {
-    let sink = &Goes { nodes: nodes.map(Arc::as_ref), sink };
     let of_choices = job.stage.choices.is_some();
     let data = folders.input(if of_choices { "choices" } else { "data" })?;
     let evaluation = Evaluation::prepare(&job.stage, data, folders, "metrics");
@@ -72,12 +71,19 @@ pub fn run(
         let opened = Tokenizer::open(&data.join("tokenizer"));
         opened.map_err(evaluation::Error::from).map_err(Error::from)?
     };
-    let around = Around { sink, stop };
-    let measure =
-        |replica: Replica<'_>| evaluation.measure(Session::new(replica, &tokenizer)?, around);
-    let Some(measured) = team.lead_all(measure).map_err(stopped_or_failed)? else {
+    let around = Around { sink, stop, nodes: nodes.map(Arc::as_ref) };
+    // Who is stopped says so and fails nobody: all nodes come to the end of the stage.
+    let measure = |replica: Replica<'_>| match evaluation
+        .measure(Session::new(replica, &tokenizer)?, around)
+    {
+        Err(evaluation::Error::Stopped(place)) => Ok(Err(place)),
+        measured => measured.map(Ok),
+    };
+    let Some(measured) = team.lead_all(measure).map_err(Error::Evaluation)? else {
         return Ok(Outcome::default());
     };
+    let measured: Result<Vec<Measured>, String> = measured.into_iter().collect();
+    let measured = measured.map_err(super::Error::Stopped)?;
     let Evaluated { results, samples } = evaluation.score(measured, around);
     for sample in samples.iter().take(SHOWN_SAMPLES) {
         sink.emit(Event::Sample(sample.clone()));
@@ -99,13 +105,6 @@ fn told(failed: &[metrics::Error]) -> String {
         format!("{error}{}", source.unwrap_or_default())
     };
     failed.iter().map(chain).collect::<Vec<_>>().join("; ")
-}
-
-fn stopped_or_failed(error: evaluation::Error) -> super::Error {
-    match error {
-        evaluation::Error::Stopped(place) => super::Error::Stopped(place),
-        error => Error::Evaluation(error).into(),
-    }
 }
 
 fn write(folders: &Folders, name: &str, text: &str) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 
 use super::choices::{Pair, Questions};
 use super::held_out::{self, HeldOut};
+use super::nodes::Nodes;
 use super::{Folders, Refusal, generate};
 use crate::base::error_chain::with_causes;
 use crate::data::{choices, tokenizer};
@@ -100,6 +101,8 @@ pub(super) struct Evaluated {
 pub(super) struct Around<'a> {
     pub(super) sink: &'a dyn Sink,
     pub(super) stop: &'a AtomicBool,
+    /// Those that wait as long as this one goes on.
+    pub(super) nodes: Option<&'a Nodes>,
 }
 
 impl Evaluation {
@@ -269,6 +272,9 @@ impl Evaluation {
 impl Around<'_> {
     /// Tells how far the samples are; of replicas that share them evenly, the first speaks for all.
     fn tell(self, task: &str, done: usize, (replica, replicas): (usize, usize), total: usize) {
+        if let Some(nodes) = self.nodes {
+            nodes.work_goes_on();
+        }
         if replica == 0 {
             self.sink.emit(progress(task, total.min(done * replicas), total));
         }

@@ -3,7 +3,7 @@
 pub use super::conversation::Conversation;
 pub use super::devices::Devices;
 use super::evaluation::{lines, progress};
-use super::nodes::{Goes, Nodes};
+use super::nodes::Nodes;
 use super::{Folders, Outcome, Refusal, convert};
 use crate::base::atomic_file;
 use crate::base::error_chain::with_causes;
@@ -114,7 +114,6 @@ pub fn run(
     (sink, stop): (&dyn Sink, &AtomicBool),
     nodes: Option<&Arc<Nodes>>,
 ) -> Result<Outcome, super::Error> {
-    let sink = &Goes { nodes: nodes.map(Arc::as_ref), sink };
     let tokenizer = tokenizer(job.model.tokenizer, folders)?;
     let devices = Devices { trainer: job.trainer, backend: folders.backend };
     let team = super::team(folders.input("model")?, devices, nodes).map_err(Error::from)?;
@@ -123,11 +122,14 @@ pub fn run(
         Some(path) => read_prompts(path)?,
         None => job.stage.prompts.clone(),
     };
-    // The replicas here speak for those of other nodes.
-    let (mut done, each) = (0, nodes.map_or(1, |nodes| nodes.place().count));
+    // The replicas that are led here speak for all.
+    let (mut done, each) = (0, job.trainer.degrees.data / speaker.team.led_here().max(1));
     let mut listener = |update: Update<'_>| {
         if let Update::Done { .. } = update {
             done += each;
+            if let Some(nodes) = nodes {
+                nodes.work_goes_on();
+            }
             sink.emit(progress("generating", done.min(prompts.len()), prompts.len()));
         }
     };
@@ -247,10 +249,17 @@ impl Speaker {
             let mut hear = |update: Update<'_>| {
                 (listener.lock().unwrap_or_else(PoisonError::into_inner))(update);
             };
-            session.decode(&encode(session)?, settings, stop, &mut hear)
+            // Who is stopped says so and fails nobody: all nodes come to the end of the stage.
+            match session.decode(&encode(session)?, settings, stop, &mut hear) {
+                Err(SessionError::Decode(batch::Error::Stopped { done, total })) => {
+                    Ok(Err(format!("{done} of {total} prompts continued")))
+                }
+                generated => generated.map(Ok),
+            }
         };
-        let given = self.team.lead_all(work).map_err(stopped_or_failed)?;
-        Ok(team::together(given.unwrap_or_default()))
+        let given = self.team.lead_all(work).map_err(Error::Generate)?.unwrap_or_default();
+        let given: Result<Vec<Vec<Generated>>, String> = given.into_iter().collect();
+        Ok(team::together(given.map_err(super::Error::Stopped)?))
     }
 }
 
@@ -296,14 +305,5 @@ pub(super) fn sample(prompt: &str, generated: Generated) -> Sample {
         logprob: generated.logprob,
         full_logprob: generated.full_logprob,
         scores: BTreeMap::new(),
-    }
-}
-
-fn stopped_or_failed(error: SessionError) -> super::Error {
-    match error {
-        SessionError::Decode(batch::Error::Stopped { done, total }) => {
-            super::Error::Stopped(format!("{done} of {total} prompts continued"))
-        }
-        error => Error::Generate(error).into(),
     }
 }

@@ -8,7 +8,7 @@
 use super::{Circumstances, Folders, run_part};
 pub use crate::parallel::nodes::rendezvous::{self, Meeting};
 pub use crate::parallel::nodes::{NodeFailure, Nodes, Place};
-use crate::spec::event::{Event, Silent, Sink};
+use crate::spec::event::Silent;
 use crate::spec::fault::Fault;
 use crate::spec::job::Job;
 use crate::spec::optimization::Degrees;
@@ -55,21 +55,6 @@ struct Order {
 }
 
 const ORDER: &str = "order";
-
-/// Events of a node's part in a stage; the other nodes wait as long as it goes on.
-pub(super) struct Goes<'a> {
-    pub(super) nodes: Option<&'a Nodes>,
-    pub(super) sink: &'a dyn Sink,
-}
-
-impl Sink for Goes<'_> {
-    fn emit(&self, event: Event) {
-        if let (Event::Progress { .. }, Some(nodes)) = (&event, self.nodes) {
-            nodes.work_goes_on();
-        }
-        self.sink.emit(event);
-    }
-}
 
 /// Calls the other nodes to `job`, a stage that computes; gives the folders as all of them name them. A
 /// stage of one node's ranks stays node 0's own.

@@ -103,19 +103,13 @@ fn subject(replica: usize) -> String {
     format!("measured by replica {replica}")
 }
 
-/// Events of generation but its bars: training has one of its own. Other nodes wait as long as it
-/// goes on.
-struct Calm<'a> {
-    sink: &'a dyn Sink,
-    nodes: Option<&'a Nodes>,
-}
+/// Events of generation but its bars: training has one of its own.
+struct Calm<'a>(&'a dyn Sink);
 
 impl Sink for Calm<'_> {
     fn emit(&self, event: Event) {
-        match (&event, self.nodes) {
-            (Event::Progress { .. }, Some(nodes)) => nodes.work_goes_on(),
-            (Event::Progress { .. }, None) => {}
-            _ => self.sink.emit(event),
+        if !matches!(event, Event::Progress { .. }) {
+            self.0.emit(event);
         }
     }
 }
@@ -127,8 +121,8 @@ impl Watch for Watcher<'_> {
         mesh: &Mesh,
         step: u64,
     ) -> Result<BTreeMap<String, f64>, Box<dyn std::error::Error + Send + Sync>> {
-        let calm = Calm { sink: self.sink, nodes: mesh.nodes.as_deref() };
-        let around = Around { sink: &calm, stop: self.stop };
+        let (calm, nodes) = (Calm(self.sink), mesh.nodes.as_deref());
+        let around = Around { sink: &calm, stop: self.stop, nodes };
         let member = Member::of(model, mesh)?;
         let measured = member.lead(|replica| {
             self.evaluation.measure(Session::new(replica, &self.tokenizer)?, around)

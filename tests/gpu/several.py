@@ -222,14 +222,6 @@ def killed():
             record(**row)
 
 
-def steps(folder):
-    try:
-        with open(os.path.join(folder, "metrics.jsonl")) as file:
-            return [one["reduced_train_loss"] for one in map(json.loads, file) if "reduced_train_loss" in one]
-    except FileNotFoundError:
-        return []
-
-
 LARGE = """\
 name: large
 restore_from_path: null

@@ -7,6 +7,7 @@ use super::endings;
 use super::growing::Growing;
 use super::predictor::{ModelError, NewTokens, Predictor, Vocabulary};
 use super::sampling::{History, NoChoice, Rules};
+use crate::base::bits;
 use crate::base::seed::Stream;
 use crate::spec::generation::StopReason;
 use rayon::prelude::*;
@@ -78,8 +79,10 @@ pub struct Generated {
     pub tokens: Vec<u32>,
     /// The log-probability that the model itself gave to each, before temperature and the other
     /// rules; empty unless asked for.
+    #[serde(with = "bits")]
     pub logprob: Vec<f64>,
     /// The same of the whole vocabulary at each; empty unless asked for.
+    #[serde(with = "bits")]
     pub full_logprob: Vec<Vec<f64>>,
     /// Their text, up to the end string.
     pub text: String,

@@ -8,6 +8,7 @@ mod command;
 
 use crate::kernels::attention::BLOCK;
 use crate::kernels::cross_entropy::Score;
+use crate::kernels::device::to_host;
 use crate::model::Model;
 use crate::model::batch::{Batch, Targets};
 use crate::model::decoder::Decoder;
@@ -171,7 +172,7 @@ impl Member {
         let scores = scores.map(numbers).transpose()?;
         let answer = self.answer(scores, (targets.labels.len(), 2), DType::F64)?;
         let score = |row: Vec<f64>| Score { log_probability: row[0], is_argmax: row[1] > 0.0 };
-        let rows = answer.map(|answer| answer.to_vec2()).transpose()?;
+        let rows = answer.map(|answer| to_host(&answer)?.to_vec2()).transpose()?;
         Ok(rows.map(|rows| rows.into_iter().map(score).collect()))
     }
 

@@ -72,7 +72,7 @@ pub(in crate::kernels) fn statistics(logits: &Tensor, targets: &Targets<'_>) -> 
         sum: f64::from(row[1]),
         label: (!row[2].is_nan()).then_some(f64::from(row[2])),
     };
-    Ok(statistics.to_vec2::<f32>()?.into_iter().map(row).collect())
+    Ok(to_host(&statistics)?.to_vec2::<f32>()?.into_iter().map(row).collect())
 }
 
 /// Replaces `logits` by the gradient of the loss sum times `scale`.

@@ -12,9 +12,10 @@
 //!
 //! Two rules keep ranks from waiting in a circle. Everything is put into streams by the rank's own
 //! thread, in the order of its work: a device may take streams one after the other, and what waits
-//! for a peer must not stand before what the peer waits for. And communicators are opened before
-//! that work: opening one takes memory of the device, for which CUDA waits until no copy to the host
-//! is under way, and a copy may wait for the peer.
+//! for a peer must not stand before what the peer waits for. And communicators are opened, channels
+//! connected too, before that work: it takes memory of the device, for which CUDA waits until no copy
+//! to the host is under way there, and a copy may wait for the peer. (NCCL connects the ranks of a
+//! collective at its first call; every rank is there then, in the same place of its work.)
 
 mod communicator;
 mod point_to_point;
@@ -51,7 +52,9 @@ impl Communicators {
 
     /// Waits until all that was begun is done.
     pub(super) fn settle(&self) {
-        for communicator in locked(&self.0).iter() {
+        // The lock is not kept: whoever ends them would wait for it.
+        let all = locked(&self.0).clone();
+        for communicator in all {
             // A failure here has been told by whoever waited for a result.
             let _ = communicator.stream().synchronize();
         }

@@ -151,11 +151,12 @@ impl Nodes {
         let key = (node, subject.to_owned());
         let mut state = self.lock();
         loop {
-            if let Some(failure) = &state.failure {
-                return Err(failure.clone());
-            }
+            // What came before a failure may be why: that a node was stopped, say.
             if let Some(bytes) = state.mail.get_mut(&key).and_then(VecDeque::pop_front) {
                 return Ok(Some(bytes));
+            }
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
             }
             if state.left.contains(&node) || stop.load(Ordering::Relaxed) {
                 return Ok(None);
