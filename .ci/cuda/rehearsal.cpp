@@ -4,7 +4,8 @@
 // As on real devices, nobody takes memory or opens or ends a communicator while a copy to the host waits for its stream.
 //
 // Made by `stand_ins.py OUT rehearsal.cpp`; REHEARSAL_DEVICES says how many devices there are (4 without it). What
-// `cargo test --features cuda --test gpu --no-run` made runs with LD_LIBRARY_PATH=OUT LD_PRELOAD=OUT/libcuda.so.1.
+// `cargo test --features cuda --test gpu --no-run` made runs with LD_LIBRARY_PATH=OUT LD_PRELOAD=OUT/libcuda.so.1 and --test-threads=1 (runs that share devices wait for each
+// other).
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
