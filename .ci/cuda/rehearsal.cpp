@@ -1,11 +1,12 @@
 // GPUs of host memory, to rehearse what runs between devices where there are none: the driver's memory, streams and events
 // (-DDRIVER, libcuda.so.1) and NCCL (-DNCCL, libnccl.so.2). There are no kernels. Every stream is a thread that takes its
 // time, so that work whose order nobody has seen to comes in a wrong one; fresh and freed memory holds what is no number.
-// As on real devices, nobody takes memory or opens or ends a communicator while a copy to the host waits for its stream.
+// As on real devices, nobody takes memory of a device, or opens or ends a communicator there, while a copy from it to the
+// host waits for its stream.
 //
 // Made by `stand_ins.py OUT rehearsal.cpp`; REHEARSAL_DEVICES says how many devices there are (4 without it). What
-// `cargo test --features cuda --test gpu --no-run` made runs with LD_LIBRARY_PATH=OUT LD_PRELOAD=OUT/libcuda.so.1 and --test-threads=1 (runs that share devices wait for each
-// other).
+// `cargo test --features cuda --test gpu --no-run` made runs with LD_LIBRARY_PATH=OUT LD_PRELOAD=OUT/libcuda.so.1 and
+// --test-threads=1: runs that share devices wait for each other.
 #include <atomic>
 #include <chrono>
 #include <condition_variable>

@@ -26,7 +26,7 @@ fn wanted(checked: &CheckedRecipe) -> Result<Option<(usize, usize)>, Failure> {
     let trainers = checked.stages().iter().map(|stage| &stage.settings.trainer);
     let sizes =
         trainers.map(|trainer| (trainer.num_nodes.unwrap_or(1), trainer.devices.unwrap_or(1)));
-    let several: BTreeSet<_> = sizes.filter(|(nodes, _)| *nodes > 1).collect();
+    let (several, one): (BTreeSet<_>, BTreeSet<_>) = sizes.partition(|(nodes, _)| *nodes > 1);
     if several.len() > 1 {
         let shown: Vec<_> =
             several.iter().map(|(nodes, devices)| format!("{nodes} × {devices}")).collect();
@@ -35,7 +35,20 @@ fn wanted(checked: &CheckedRecipe) -> Result<Option<(usize, usize)>, Failure> {
             "give all of them the same trainer.num_nodes and trainer.devices, or 1 node",
         ));
     }
-    Ok(several.into_iter().next())
+    let wanted = several.into_iter().next();
+    // Whose a stage is shows in its number of ranks.
+    if let Some((nodes, devices)) = wanted.filter(|(nodes, each)| one.contains(&(1, nodes * each)))
+    {
+        let ranks = nodes * devices;
+        return Err(Failure::wrong(
+            format!(
+                "stages of the recipe ask for {nodes} nodes × {devices}, and one for {ranks} devices \
+                 of 1 node, as many ranks"
+            ),
+            "give the stage the trainer.num_nodes and trainer.devices of the others, or other devices",
+        ));
+    }
+    Ok(wanted)
 }
 
 /// Refuses a recipe for several nodes where `command` works on one.

@@ -221,4 +221,7 @@ fn nodes_that_do_not_come_or_do_something_else_are_named() {
     assert!(told.contains("where node 0 waits for the others"), "{told}");
     let told = text(&desk.output(&["bench", "tiny.yaml", two]).stderr);
     assert!(told.contains("`bench` works on one node"), "{told}");
+    let one = "+stages.train.train.with={trainer: {num_nodes: 1,devices: 2}}";
+    let told = refused(&[("NODE_RANK", "0")], &[two, one]);
+    assert!(told.contains("2 nodes × 1, and one for 2 devices of 1 node"), "{told}");
 }
