@@ -17,6 +17,7 @@ pub mod cross_entropy;
 pub mod device;
 pub mod dropout;
 pub mod embedding;
+pub mod graph;
 pub mod linear;
 pub mod linear_activation;
 pub mod masters;

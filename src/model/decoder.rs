@@ -4,6 +4,7 @@ use super::Model;
 use super::batch::{Batch, Pass};
 use super::chunk::Chunk;
 use crate::kernels::attention::{BLOCK, Cache, Continued};
+use crate::kernels::graph::Graphs;
 use candle_core::{Result, Tensor, bail};
 
 /// Rows being read.
@@ -15,6 +16,8 @@ pub struct Decoder<'a> {
     rows: Vec<Row>,
     /// Blocks of the caches that no row has.
     free: Vec<u32>,
+    /// Steps of one token each, where the whole model is here.
+    steps: Graphs,
 }
 
 /// A row, as far as it has been read.
@@ -66,18 +69,30 @@ impl<'a> Decoder<'a> {
         };
         let caches = model.chunks().iter().map(of_chunk).collect::<Result<_>>()?;
         let free = (0..blocks as u32).rev().collect();
-        Ok(Decoder { model, caches, rows: vec![Row::default(); rows], free })
+        let rows = vec![Row::default(); rows];
+        Ok(Decoder { model, caches, rows, free, steps: Graphs::default() })
     }
 
     /// Notes new tokens of some rows, each row at most once and each with at least one token: they
     /// count as read from here on. Every chunk is to read them now, in the model's order.
     pub fn begin(&mut self, new: &[(usize, &[u32])]) -> Result<Reading> {
+        let architecture = self.model.architecture();
+        let (most, words) = (architecture.max_position_embeddings, architecture.vocab_size);
         let mut reading = Reading { starts: vec![0], ..Reading::default() };
         for &(row, read) in new {
             let Some(known) = self.rows.get_mut(row).filter(|_| !read.is_empty()) else {
                 bail!("row {row} is not there, or has no new token")
             };
             let positions = known.length..known.length + read.len();
+            if positions.end > most {
+                bail!(
+                    "row {row} would have {} tokens; the model has {most} positions",
+                    positions.end
+                )
+            }
+            if let Some(id) = read.iter().find(|id| **id as usize >= words) {
+                bail!("token {id} of row {row} is not below the vocabulary's size {words}")
+            }
             known.length = positions.end;
             while known.blocks.len() * BLOCK < known.length {
                 let Some(block) = self.free.pop() else {
@@ -98,15 +113,7 @@ impl<'a> Decoder<'a> {
     /// The residual stream after this rank's chunk number `chunk`, from that of the chunk before;
     /// the model's first chunk takes none.
     pub fn stream(&self, chunk: usize, x: Option<Tensor>, reading: &Reading) -> Result<Tensor> {
-        let (Some(part), Some(caches)) = (self.model.chunks().get(chunk), self.caches.get(chunk))
-        else {
-            bail!("this rank has no chunk {chunk}")
-        };
-        let pass = reading.pass(self.model);
-        let Reading { starts, rows, lengths, .. } = reading;
-        let blocks: Vec<&[u32]> = rows.iter().map(|row| &self.rows[*row].blocks[..]).collect();
-        let continued = Continued { starts, blocks: &blocks, lengths };
-        part.trunk.continued(part.input(x, &pass)?, &pass, caches, &continued)
+        self.through(chunk, x, reading, &self.continued(reading)?)
     }
 
     /// The logits after the last new token of each row, `[rows, padded vocabulary]`, from the stream
@@ -114,6 +121,42 @@ impl<'a> Decoder<'a> {
     pub fn logits(&self, stream: &Tensor, reading: &Reading) -> Result<Tensor> {
         let Some(last) = self.model.chunks().last() else { bail!("this rank has no chunk") };
         last.logits(stream, &reading.pass(self.model), &reading.places)
+    }
+
+    /// The same from the new tokens, of a model that is one chunk; good until the next reading.
+    pub fn whole(&mut self, reading: &Reading) -> Result<Tensor> {
+        let continued = self.continued(reading)?;
+        let mut steps = std::mem::take(&mut self.steps);
+        let work = || self.logits(&self.through(0, None, reading, &continued)?, reading);
+        let logits = if reading.tokens() == reading.rows() {
+            let lists = [&reading.tokens[..], &reading.positions, continued.list()];
+            steps.run(self.model.weights().device(), &lists, work)
+        } else {
+            work()
+        };
+        self.steps = steps;
+        logits
+    }
+
+    fn through(
+        &self,
+        chunk: usize,
+        x: Option<Tensor>,
+        reading: &Reading,
+        continued: &Continued<'_>,
+    ) -> Result<Tensor> {
+        let (Some(part), Some(caches)) = (self.model.chunks().get(chunk), self.caches.get(chunk))
+        else {
+            bail!("this rank has no chunk {chunk}")
+        };
+        let pass = reading.pass(self.model);
+        part.trunk.continued(part.input(x, &pass)?, &pass, caches, continued)
+    }
+
+    fn continued<'r>(&self, reading: &'r Reading) -> Result<Continued<'r>> {
+        let blocks: Vec<&[u32]> =
+            reading.rows.iter().map(|row| &self.rows[*row].blocks[..]).collect();
+        Continued::new(&reading.starts, &blocks, &reading.lengths)
     }
 
     /// Forgets what a row has read; its blocks are free for others.

@@ -147,6 +147,9 @@ impl Member {
     /// `[rows, padded vocabulary]`.
     fn extend(&self, decoder: &mut Decoder<'_>, new: &[(usize, &[u32])]) -> Result<Option<Tensor>> {
         let reading = decoder.begin(new)?;
+        if self.ranks() == 1 {
+            return decoder.whole(&reading).map(Some);
+        }
         let stream = self
             .through(reading.tokens(), |chunk, x| decoder.stream(chunk, x, &reading))?
             .map(|stream| decoder.logits(&stream, &reading))

@@ -10,6 +10,7 @@ use crate::kernels::launch::{unfilled, vectorized};
 use crate::kernels::real::Real;
 use candle_core::{DType, Device, Tensor, bail};
 use rayon::prelude::*;
+use std::iter;
 
 /// Tokens whose keys and values stand in one block of a cache.
 pub const BLOCK: usize = 32;
@@ -33,16 +34,84 @@ impl Cache {
 }
 
 /// Which cached sequence each sequence of new tokens continues.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Continued<'a> {
-    /// First new row of each sequence and, last, the number of new rows.
-    pub starts: &'a [usize],
-    /// The cache's blocks of each sequence, in the order of its tokens, with room for the new ones;
-    /// no block twice.
-    pub blocks: &'a [&'a [u32]],
-    /// Tokens that each of these sequences already has in the cache.
-    pub lengths: &'a [usize],
+    starts: &'a [usize],
+    lengths: &'a [usize],
+    list: Vec<u32>,
+    widest: usize,
 }
+
+impl<'a> Continued<'a> {
+    /// `starts` has the first new row of each sequence and, last, the number of new rows; `blocks`
+    /// the cache's blocks of each sequence, in the order of its tokens, with room for the new ones, no
+    /// block twice; `lengths` how many tokens each of them already has in the cache.
+    pub fn new(
+        starts: &'a [usize],
+        blocks: &[&[u32]],
+        lengths: &'a [usize],
+    ) -> Result<Continued<'a>> {
+        let sequences = starts.len().saturating_sub(1);
+        if blocks.len() != sequences || lengths.len() != sequences {
+            bail!(
+                "{} lists of blocks and {} lengths for {sequences} sequences",
+                blocks.len(),
+                lengths.len()
+            )
+        }
+        let news = || starts.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
+        for (index, ((blocks, length), new)) in blocks.iter().zip(lengths).zip(news()).enumerate() {
+            let end = length + new;
+            if end > blocks.len() * BLOCK {
+                bail!("sequence {index} has {} blocks of {BLOCK} for {end} tokens", blocks.len())
+            }
+        }
+        // Rounded up, so that the lists of many steps have one length.
+        let widest = blocks.iter().map(|blocks| blocks.len()).max().unwrap_or_default();
+        let widest = widest.max(16).next_power_of_two();
+        let mut list: Vec<u32> =
+            news().zip(0..).flat_map(|(new, index)| iter::repeat_n(index, new)).collect();
+        for (new, length) in news().zip(lengths) {
+            list.extend((0..new).map(|offset| (length + offset) as u32));
+        }
+        for blocks in blocks {
+            list.extend_from_slice(blocks);
+            list.extend(iter::repeat_n(UNUSED, widest - blocks.len()));
+        }
+        Ok(Continued { starts, lengths, list, widest })
+    }
+
+    /// All of it in one list, for a device: of each new row the number of its sequence, of each its
+    /// place in it, and the blocks of each sequence, [`widest`](Continued::widest) of them.
+    pub fn list(&self) -> &[u32] {
+        &self.list
+    }
+
+    /// Blocks that the list has for each sequence.
+    pub fn widest(&self) -> usize {
+        self.widest
+    }
+
+    /// The blocks of a sequence, and behind them what means nothing.
+    fn blocks(&self, index: usize) -> &[u32] {
+        let rows = self.starts.last().copied().unwrap_or_default();
+        &self.list[2 * rows + index * self.widest..][..self.widest]
+    }
+
+    fn check(&self, cache: &Cache) -> Result<()> {
+        let there = cache.values.dim(0)?;
+        for index in 0..self.lengths.len() {
+            let outside = |block: &&u32| **block != UNUSED && **block as usize >= there;
+            if let Some(block) = self.blocks(index).iter().find(outside) {
+                bail!("sequence {index} has block {block}; the cache has {there}")
+            }
+        }
+        Ok(())
+    }
+}
+
+/// No block.
+const UNUSED: u32 = u32::MAX;
 
 /// Appends the keys and values of `qkv`'s new rows to the cache, then attends over everything so
 /// far; gives `[new tokens, heads·head_dim]`. Prefill and decoding are the same call.
@@ -74,35 +143,11 @@ pub fn cached(
         outputs.into_par_iter().enumerate().for_each(|(index, output)| {
             let [from, to] = [continued.starts[index], continued.starts[index + 1]];
             let new = &new[from * shape.qkv_width()..to * shape.qkv_width()];
-            let past = (values, continued.blocks[index]);
+            let past = (values, continued.blocks(index));
             sequence(new, past, continued.lengths[index], shape, output);
         });
         tensor(output, (tokens, shape.output_width()), qkv.dtype())
     })
-}
-
-impl Continued<'_> {
-    fn check(&self, cache: &Cache) -> Result<()> {
-        let there = cache.values.dim(0)?;
-        let sequences = self.starts.len() - 1;
-        if self.blocks.len() != sequences || self.lengths.len() != sequences {
-            bail!(
-                "{} lists of blocks and {} lengths for {sequences} sequences",
-                self.blocks.len(),
-                self.lengths.len()
-            )
-        }
-        for (index, (blocks, length)) in self.blocks.iter().zip(self.lengths).enumerate() {
-            let end = length + self.starts[index + 1] - self.starts[index];
-            if end > blocks.len() * BLOCK {
-                bail!("sequence {index} has {} blocks of {BLOCK} for {end} tokens", blocks.len())
-            }
-            if let Some(block) = blocks.iter().find(|block| **block as usize >= there) {
-                bail!("sequence {index} has block {block}; the cache has {there}")
-            }
-        }
-        Ok(())
-    }
 }
 
 fn append<T: Real>(values: &mut [T], new: &[T], continued: &Continued<'_>, shape: &Shape) {
@@ -110,7 +155,7 @@ fn append<T: Real>(values: &mut [T], new: &[T], continued: &Continued<'_>, shape
     for (index, bounds) in continued.starts.windows(2).enumerate() {
         for (offset, row) in (bounds[0]..bounds[1]).enumerate() {
             let place = continued.lengths[index] + offset;
-            let block = continued.blocks[index][place / BLOCK] as usize;
+            let block = continued.blocks(index)[place / BLOCK] as usize;
             for group in 0..shape.groups {
                 let from = row * shape.qkv_width() + shape.key(group);
                 let to = ((block * BLOCK + place % BLOCK) * shape.groups + group) * pair;

@@ -210,8 +210,7 @@ pub(in crate::kernels) fn cached(
     if values.dtype() != dtype {
         bail!("the cache holds {:?}, the new rows are {dtype:?}", values.dtype())
     }
-    let widest = continued.blocks.iter().map(|blocks| blocks.len()).max().unwrap_or_default();
-    let where_to = context.words(&places(continued, rows, widest))?;
+    let where_to = context.words(continued.list())?;
     let output = context.unfilled((rows, shape.output_width()), dtype)?;
     let (new, cache, out) = (hold(qkv)?, hold(values)?, hold(&output)?);
     let where_to = hold(&where_to)?;
@@ -223,7 +222,7 @@ pub(in crate::kernels) fn cached(
         new.at(),
         cache.at(),
         where_to.at(),
-        size(widest),
+        size(continued.widest()),
         size(values.dim(1)?),
         out.at(),
         size(rows),
@@ -231,23 +230,6 @@ pub(in crate::kernels) fn cached(
     check("cached attention", code)?;
     drop(out);
     Ok(output)
-}
-
-/// One list for the device: of each new row the number of its sequence, of each its place in it,
-/// and the blocks of each sequence, `widest` of them.
-fn places(continued: &Continued<'_>, rows: usize, widest: usize) -> Vec<u32> {
-    let mut list = Vec::with_capacity(2 * rows + continued.blocks.len() * widest);
-    for (index, bounds) in continued.starts.windows(2).enumerate() {
-        list.extend((bounds[0]..bounds[1]).map(|_| index as u32));
-    }
-    for (bounds, length) in continued.starts.windows(2).zip(continued.lengths) {
-        list.extend((0..bounds[1] - bounds[0]).map(|offset| (length + offset) as u32));
-    }
-    for blocks in continued.blocks {
-        list.extend_from_slice(blocks);
-        list.extend((blocks.len()..widest).map(|_| 0));
-    }
-    list
 }
 
 #[expect(clippy::cast_possible_wrap, reason = "heads and widths are far below 2^31")]

@@ -1,6 +1,7 @@
 //! A GPU as the operations see it: its stream, its libraries, the lists of indices that were sent to it.
 
 use super::ffi::{Dropout, Stream};
+use super::graph::Recording;
 use super::memory::{self, Held, Library};
 use super::size;
 use super::timing::Spans;
@@ -40,6 +41,8 @@ pub(super) struct Context {
     bounds: Mutex<Kept<usize>>,
     /// Where somebody measures, what was started.
     pub(super) spans: Mutex<Option<Spans>>,
+    /// While a step is recorded, what its operations use.
+    recording: Mutex<Option<Recording>>,
 }
 
 /// The device's context; made when it is first asked for.
@@ -66,6 +69,7 @@ pub(super) fn of_device(device: &Device) -> Result<Arc<Context>> {
         places: Mutex::default(),
         bounds: Mutex::new(Kept { most: 512, ..Kept::default() }),
         spans: Mutex::default(),
+        recording: Mutex::default(),
     });
     contexts.push(context.clone());
     Ok(context)
@@ -101,7 +105,21 @@ impl Context {
         shape: impl Into<candle_core::Shape>,
         dtype: DType,
     ) -> Result<Tensor> {
-        memory::unfilled(shape, dtype, &self.device)
+        match &mut *locked(&self.recording) {
+            Some(recording) => recording.unfilled(shape.into(), dtype, &self.device),
+            None => memory::unfilled(shape, dtype, &self.device),
+        }
+    }
+
+    /// What `work` gives, whose operations use what `recording` has, and the recording after it.
+    pub(super) fn recorded<R>(
+        &self,
+        recording: Recording,
+        work: impl FnOnce() -> Result<R>,
+    ) -> (Result<R>, Recording) {
+        *locked(&self.recording) = Some(recording);
+        let result = work();
+        (result, locked(&self.recording).take().unwrap_or_default())
     }
 
     /// Workspace of `count` numbers of f32.
@@ -111,8 +129,11 @@ impl Context {
 
     /// Ids, labels or positions on the device.
     pub(super) fn words(&self, list: &[u32]) -> Result<Tensor> {
+        if let Some(recording) = &*locked(&self.recording) {
+            return recording.words(list);
+        }
         let send = || Ok(vec![Tensor::new(list, &self.device)?]);
-        Ok(locked(&self.words).get("list", list, send)?.swap_remove(0))
+        Ok(self.kept(&self.words, "list", list, send)?.swap_remove(0))
     }
 
     /// What `make` gives for a list of words, kept under `what`.
@@ -122,7 +143,22 @@ impl Context {
         list: &[u32],
         make: impl FnOnce() -> Result<Vec<Tensor>>,
     ) -> Result<Vec<Tensor>> {
-        locked(&self.words).get(what, list, make)
+        self.kept(&self.words, what, list, make)
+    }
+
+    /// What `make` gives for a list, kept under `what`. A step that is recorded has none: it would be
+    /// launched again with the lists of its first run.
+    fn kept<T: Copy + PartialEq>(
+        &self,
+        kept: &Mutex<Kept<T>>,
+        what: &'static str,
+        list: &[T],
+        make: impl FnOnce() -> Result<Vec<Tensor>>,
+    ) -> Result<Vec<Tensor>> {
+        if locked(&self.recording).is_some() {
+            bail!("an operation of a step sends {what}, which the step does not name")
+        }
+        locked(kept).get(what, list, make)
     }
 
     /// The begins and ends of ranges on the device, if there are any.
@@ -135,7 +171,7 @@ impl Context {
             let bounds = bounds.iter().copied().map(size).collect::<Vec<_>>();
             Ok(vec![Tensor::new(bounds, &self.device)?])
         };
-        Ok(locked(&self.bounds).get("bounds", &bounds, send)?.pop())
+        Ok(self.kept(&self.bounds, "bounds", &bounds, send)?.pop())
     }
 
     /// What `make` gives for a list of sequence starts, kept under `what`.
@@ -145,7 +181,7 @@ impl Context {
         starts: &[usize],
         make: impl FnOnce() -> Result<Vec<Tensor>>,
     ) -> Result<Vec<Tensor>> {
-        locked(&self.places).get(what, starts, make)
+        self.kept(&self.places, what, starts, make)
     }
 
     /// A dropout's mask on the device.
@@ -161,8 +197,7 @@ impl Context {
                 dropout.addresses.iter().map(|address| address.cast_signed()).collect();
             Ok(vec![Tensor::new(bits, &self.device)?])
         };
-        let addresses =
-            locked(&self.wide).get("addresses", dropout.addresses, send)?.swap_remove(0);
+        let addresses = self.kept(&self.wide, "addresses", dropout.addresses, send)?.swap_remove(0);
         Ok(Some(Mask {
             addresses,
             key: dropout.stream.key(),

@@ -68,6 +68,20 @@ pub(super) fn unfilled(shape: impl Into<Shape>, dtype: DType, device: &Device) -
     unsafe { Tensor::empty(shape, dtype, device) }
 }
 
+/// Copies words to where a tensor of as many begins, in the device's stream.
+pub(super) fn send(words: &[u32], to: &Tensor) -> Result<()> {
+    let (held, Device::Cuda(device)) = (hold(to)?, to.device()) else { bail!("not on a GPU") };
+    if to.dtype() != DType::U32 || to.elem_count() != words.len() {
+        bail!("{} words do not fill {:?} of {:?}", words.len(), to.shape(), to.dtype())
+    }
+    let stream = device.cuda_stream();
+    stream.context().bind_to_thread().map_err(candle_core::Error::wrap)?;
+    // SAFETY: the tensor has room for them and stays in place; words that are not page-locked are read
+    // before the call returns.
+    unsafe { driver::result::memcpy_htod_async(held.address as u64, words, stream.cu_stream()) }
+        .map_err(candle_core::Error::wrap)
+}
+
 /// A GPU with a stream of its own, without an event per allocation, and with a pool that keeps its memory.
 pub(super) fn open(ordinal: usize) -> Result<CudaDevice> {
     let device = CudaDevice::new_with_stream(ordinal)?;

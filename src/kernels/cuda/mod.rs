@@ -13,6 +13,7 @@ mod context;
 pub(super) mod cross_entropy;
 pub(super) mod embedding;
 mod ffi;
+pub(super) mod graph;
 pub(super) mod linear;
 pub(super) mod linear_activation;
 mod memory;

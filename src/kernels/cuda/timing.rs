@@ -41,9 +41,13 @@ impl Context {
     /// Begins an operation of kind `part`.
     pub(super) fn work(&self, part: Part) -> Result<Work<'_>> {
         let stream = self.stream()?;
-        let is_timed = locked(&self.spans).is_some();
-        let begun = if is_timed { Some((counted_as(part), event(self)?)) } else { None };
+        let begun = if self.is_timed() { Some((counted_as(part), event(self)?)) } else { None };
         Ok(Work { context: self, stream, begun })
+    }
+
+    /// Whether somebody measures.
+    pub(super) fn is_timed(&self) -> bool {
+        locked(&self.spans).is_some()
     }
 
     pub(super) fn begin_timing(&self) {

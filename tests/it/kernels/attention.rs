@@ -167,6 +167,15 @@ fn masks_of(qkv: &Tensor, shape: &Shape, dropout: &ProbabilityDropout<'_>) -> Ve
     masks.into_iter().map(tensor).collect()
 }
 
+/// Two sequences.
+fn of<'a>(
+    starts: &'a [usize],
+    blocks: [&[u32]; 2],
+    lengths: &'a [usize],
+) -> candle_core::Result<Continued<'a>> {
+    Continued::new(starts, &blocks, lengths)
+}
+
 #[test]
 fn decoding_against_a_cache_is_the_same_attention() {
     let shape = shape(4, 2, 12);
@@ -185,28 +194,30 @@ fn decoding_against_a_cache_is_the_same_attention() {
     let expected = |index: usize, from: usize, count: usize| {
         whole.narrow(0, starts[index] + from, count).unwrap()
     };
-    let continued = Continued { starts: &[0, 20, 58], blocks: &blocks, lengths: &[0, 0] };
+    let other_blocks: [&[u32]; 2] = [&[0], &[1, 2]];
+    let continued = of(&[0, 20, 58], blocks, &[0, 0]).unwrap();
     let y = attention::cached(&rows([0, 0], [20, 38]), &here, &continued, &shape).unwrap();
-    let other = Continued { blocks: &[&[0], &[1, 2]], ..continued };
+    let other = of(&[0, 20, 58], other_blocks, &[0, 0]).unwrap();
     attention::cached(&rows([0, 0], [20, 38]), &elsewhere, &other, &shape).unwrap();
     assert_close(&y.narrow(0, 0, 20).unwrap(), &expected(0, 0, 20), 1e-12);
     assert_close(&y.narrow(0, 20, 38).unwrap(), &expected(1, 0, 38), 1e-12);
     for step in 0..3 {
         let lengths = [20 + step, 38 + step];
-        let continued = Continued { starts: &[0, 1, 2], blocks: &blocks, lengths: &lengths };
+        let continued = of(&[0, 1, 2], blocks, &lengths).unwrap();
         let new = rows(lengths, [1, 1]);
         let y = attention::cached(&new, &here, &continued, &shape).unwrap();
         // The same bits wherever the blocks lie.
-        let other = Continued { blocks: &[&[0], &[1, 2]], ..continued };
+        let other = of(&[0, 1, 2], other_blocks, &lengths).unwrap();
         let again = attention::cached(&new, &elsewhere, &other, &shape).unwrap();
         assert_eq!(y.to_vec2::<f64>().unwrap(), again.to_vec2::<f64>().unwrap());
         assert_close(&y.narrow(0, 0, 1).unwrap(), &expected(0, lengths[0], 1), 1e-12);
         assert_close(&y.narrow(0, 1, 1).unwrap(), &expected(1, lengths[1], 1), 1e-12);
     }
     let refused = |blocks: [&[u32]; 2], lengths: [usize; 2]| {
-        let continued = Continued { starts: &[0, 20, 58], blocks: &blocks, lengths: &lengths };
         let new = rows([0, 0], [20, 38]);
-        attention::cached(&new, &here, &continued, &shape).unwrap_err().to_string()
+        let continued = of(&[0, 20, 58], blocks, &lengths);
+        let y = continued.and_then(|by| attention::cached(&new, &here, &by, &shape));
+        y.unwrap_err().to_string()
     };
     let error = refused(blocks, [40, 0]);
     assert!(error.contains("sequence 0 has 1 blocks of 32 for 60 tokens"), "{error}");

@@ -143,7 +143,7 @@ fn attention_and_rotary_positions() {
         check(inputs, [half, half], |[qkv]| {
             let cache = Cache::new(2, &shape, (qkv.dtype(), qkv.device())).unwrap();
             let lengths = [0, 0];
-            let continued = Continued { starts: &starts, blocks: &[&[1], &[0]], lengths: &lengths };
+            let continued = Continued::new(&starts, &[&[1], &[0]], &lengths).unwrap();
             let (y, _) = attention::forward(qkv, &starts, &shape, None).unwrap();
             [y, attention::cached(qkv, &cache, &continued, &shape).unwrap()]
         });
