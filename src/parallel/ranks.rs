@@ -106,6 +106,8 @@ pub fn run_on<R: Send, E: std::error::Error + Send + 'static>(
             }
             *lock(&first) = Some(failure);
         }
+        #[cfg(feature = "cuda")]
+        hub.give_up();
     };
     let one = |rank: usize| match guarded(Mesh::of_threads(degrees, &hub, rank)) {
         Ok(result) => {
@@ -125,7 +127,7 @@ pub fn run_on<R: Send, E: std::error::Error + Send + 'static>(
         // Whoever ends the devices' work, such as another node's connection, is not to be in the
         // middle of it when the process ends.
         #[cfg(feature = "cuda")]
-        hub.given_up();
+        hub.give_up();
         return Err(failure);
     }
     if let Some(nodes) = nodes {

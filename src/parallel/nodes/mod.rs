@@ -70,6 +70,13 @@ enum Arrival {
     Message(Channel, Tensor),
 }
 
+/// Whether the other nodes are told of a failure here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tell {
+    Others,
+    Nobody,
+}
+
 impl fmt::Debug for Nodes {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Nodes({:?})", self.place)
@@ -117,10 +124,7 @@ impl Nodes {
 
     /// Ends the run on all nodes for a reason of this one; what came first stays the reason.
     pub fn fail(&self, text: impl Into<String>) {
-        let failure = NodeFailure { node: self.place.node, text: text.into() };
-        if self.end_for(&failure) {
-            self.send(&Frame::bare((self.place.node, EVERYBODY), &Head::Failed(failure)));
-        }
+        self.end_for(NodeFailure { node: self.place.node, text: text.into() }, Tell::Others);
     }
 
     /// Leaves `bytes` for `node` under `subject`.
@@ -297,9 +301,7 @@ impl Nodes {
                 self.lock().left.insert(from);
                 self.wake.notify_all();
             }
-            Head::Failed(failure) => {
-                self.end_for(&failure);
-            }
+            Head::Failed(failure) => self.end_for(failure, Tell::Nobody),
             Head::Mail { subject } => {
                 let mut state = self.lock();
                 state.mail.entry((from, subject)).or_default().push_back(body.to_vec());
@@ -352,24 +354,28 @@ impl Nodes {
             _ => format!("ranks {start} to {}", end - 1),
         };
         let text = format!("it is lost, and with it {ranks} of {}: {why}", self.place.world_size());
-        let failure = NodeFailure { node, text };
-        if self.end_for(&failure) {
-            self.send(&Frame::bare((self.place.node, EVERYBODY), &Head::Failed(failure)));
-        }
+        self.end_for(NodeFailure { node, text }, Tell::Others);
     }
 
-    /// Ends what this node does; whether nothing had ended it before.
-    fn end_for(&self, failure: &NodeFailure) -> bool {
+    /// Ends what this node does, unless something has ended it before.
+    fn end_for(&self, failure: NodeFailure, tell: Tell) {
         let mut state = self.lock();
         let first = state.failure.is_none();
         state.failure.get_or_insert_with(|| failure.clone());
         drop(state);
         self.wake.notify_all();
-        let hub = self.delivery().hub.upgrade();
-        if let Some(hub) = hub.filter(|_| first) {
-            hub.abandon(failure.to_string());
+        if !first {
+            return;
         }
-        first
+        let reason = failure.to_string();
+        // Before what devices do is ended: that takes a while, and those of others may wait for them.
+        if tell == Tell::Others {
+            self.send(&Frame::bare((self.place.node, EVERYBODY), &Head::Failed(failure)));
+        }
+        let hub = self.delivery().hub.upgrade();
+        if let Some(hub) = hub {
+            hub.abandon(reason);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

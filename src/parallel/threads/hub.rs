@@ -102,15 +102,13 @@ impl Hub {
         }
     }
 
-    /// Notes that `rank` has failed and ends every wait; whether it was the first.
+    /// Notes that `rank` has failed and ends every wait of the host; whether it was the first. What
+    /// devices wait for ends with [`give_up`](Hub::give_up), which takes a while.
     pub fn fail(&self, rank: usize) -> bool {
         let mut state = self.lock();
         state.ended[rank] = true;
         let first = !std::mem::replace(&mut state.failed, true);
         self.abort(&mut state, format!("rank {rank} failed"));
-        drop(state);
-        #[cfg(feature = "cuda")]
-        self.communicators.give_up();
         first
     }
 
@@ -130,9 +128,9 @@ impl Hub {
         self.communicators.settle();
     }
 
-    /// Waits until what was ended on this process's devices has come to its end.
+    /// Ends what this process's devices do for groups, and waits until it has come to its end.
     #[cfg(feature = "cuda")]
-    pub(in crate::parallel) fn given_up(&self) {
+    pub(in crate::parallel) fn give_up(&self) {
         self.communicators.give_up();
     }
 
