@@ -76,23 +76,12 @@ impl<'a> Decoder<'a> {
     /// Notes new tokens of some rows, each row at most once and each with at least one token: they
     /// count as read from here on. Every chunk is to read them now, in the model's order.
     pub fn begin(&mut self, new: &[(usize, &[u32])]) -> Result<Reading> {
-        let architecture = self.model.architecture();
-        let (most, words) = (architecture.max_position_embeddings, architecture.vocab_size);
         let mut reading = Reading { starts: vec![0], ..Reading::default() };
         for &(row, read) in new {
             let Some(known) = self.rows.get_mut(row).filter(|_| !read.is_empty()) else {
                 bail!("row {row} is not there, or has no new token")
             };
             let positions = known.length..known.length + read.len();
-            if positions.end > most {
-                bail!(
-                    "row {row} would have {} tokens; the model has {most} positions",
-                    positions.end
-                )
-            }
-            if let Some(id) = read.iter().find(|id| **id as usize >= words) {
-                bail!("token {id} of row {row} is not below the vocabulary's size {words}")
-            }
             known.length = positions.end;
             while known.blocks.len() * BLOCK < known.length {
                 let Some(block) = self.free.pop() else {
@@ -126,16 +115,30 @@ impl<'a> Decoder<'a> {
     /// The same from the new tokens, of a model that is one chunk; good until the next reading.
     pub fn whole(&mut self, reading: &Reading) -> Result<Tensor> {
         let continued = self.continued(reading)?;
+        let is_step = reading.tokens() == reading.rows();
+        if is_step {
+            self.check(reading)?;
+        }
         let mut steps = std::mem::take(&mut self.steps);
         let work = || self.logits(&self.through(0, None, reading, &continued)?, reading);
-        let logits = if reading.tokens() == reading.rows() {
-            let lists = [&reading.tokens[..], &reading.positions, continued.list()];
-            steps.run(self.model.weights().device(), &lists, work)
-        } else {
-            work()
-        };
+        let lists = [&reading.tokens[..], &reading.positions, continued.list()];
+        let device = self.model.weights().device();
+        let logits = if is_step { steps.run(device, &lists, work) } else { work() };
         self.steps = steps;
         logits
+    }
+
+    /// What operations check of a reading's numbers: launched again, they check nothing.
+    fn check(&self, reading: &Reading) -> Result<()> {
+        let architecture = self.model.architecture();
+        let (words, most) = (architecture.vocab_size, architecture.max_position_embeddings);
+        if let Some(id) = reading.tokens.iter().find(|id| **id as usize >= words) {
+            bail!("token {id} is not below the vocabulary's size {words}")
+        }
+        match reading.positions.iter().find(|position| **position as usize >= most) {
+            Some(position) => bail!("position {position} is beyond the model's {most}"),
+            None => Ok(()),
+        }
     }
 
     fn through(

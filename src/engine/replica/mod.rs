@@ -276,8 +276,8 @@ impl<'a> Replica<'a> {
 
 impl Reader<'_> {
     /// Reads new tokens of some rows, each row at most once and each with at least one token; gives
-    /// the logits after the last of each, `[rows given, padded vocabulary]`. Columns from
-    /// `vocab_size` on mean nothing.
+    /// the logits after the last of each, `[rows given, padded vocabulary]`, good until the next call.
+    /// Columns from `vocab_size` on mean nothing.
     pub fn extend(&mut self, new: &[(usize, &[u32])]) -> Result<Tensor> {
         let (decoder, released) = (&mut self.decoder, std::mem::take(&mut self.released));
         self.replica.watched(|member| {

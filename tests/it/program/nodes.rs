@@ -72,6 +72,8 @@ fn signal(node: &Child, name: &str) {
 
 const METRICS: &str = "runs/tiny/metrics.jsonl";
 const SAMPLES: &str = "runs/tiny/samples.jsonl";
+const EVENTS: &str = "runs/tiny/events.jsonl";
+const GENERATION_BEGAN: &str = r#""event":"stage_started","stage":"generate""#;
 
 /// The files of the trained checkpoint.
 fn checkpoint(desk: &Desk) -> Vec<(String, Vec<u8>)> {
@@ -149,9 +151,39 @@ fn a_node_that_is_killed_ends_the_other_and_the_run_goes_on_where_it_was() {
         assert!(told.contains(&lost), "{told}");
     }
     both(&desk, "60", [&words, &words], 0);
-    assert_eq!(desk.text("runs/tiny/events.jsonl").matches("\"resumed\"").count(), 3);
+    assert_eq!(desk.text(EVENTS).matches("\"resumed\"").count(), 3);
     assert_eq!(desk.numbers(METRICS), expected.0);
     assert!(checkpoint(&desk) == expected.1, "other bits");
+}
+
+#[test]
+fn a_node_that_is_killed_while_text_is_generated_ends_the_other() {
+    let desk = Desk::new();
+    let prompts = vec!["\"oak:\""; 8000].join(",");
+    let prompts = format!("stages.generate.generate.prompts=[{prompts}]");
+    let long = "+stages.generate.generate.gen_kwargs.min_length=50";
+    let limit = "stages.generate.generate.gen_kwargs.max_length=50";
+    for layout in ["model.tensor_model_parallel_size=1", "model.tensor_model_parallel_size=2"] {
+        both(&desk, "60", [&[layout, "--to", "evaluate"]; 2], 0);
+        for killed in [1, 0] {
+            let meeting = Meeting::new("60");
+            let words = [layout, &prompts, long, limit];
+            let nodes = [0, 1].map(|node| meeting.start(&desk, node, &words));
+            let start = Instant::now();
+            let events = || std::fs::read_to_string(desk.path(EVENTS)).unwrap_or_default();
+            while !events().contains(GENERATION_BEGAN) {
+                assert!(start.elapsed() < Duration::from_mins(1), "generation does not begin");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            let [first, second] = nodes;
+            let (mut victim, other) = if killed == 1 { (second, first) } else { (first, second) };
+            victim.kill().unwrap();
+            victim.wait().unwrap();
+            let told = ended(other, 1);
+            assert!(told.contains(&format!("node {killed}: it is lost")), "{layout}: {told}");
+            std::fs::remove_file(desk.path(EVENTS)).unwrap();
+        }
+    }
 }
 
 /// Removes what the cache has of trainings that came to their end.
