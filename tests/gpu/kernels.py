@@ -424,7 +424,7 @@ def cached_case(dtype, heads, groups, d, past, new):
         refs.append(y[p:])
     out, h = torch.empty(len(rows), heads * d, device=DEV, dtype=dtype), Heads(heads, groups, d, 1 / math.sqrt(d), 0, heads)
     check(f"cached attention {str(dtype)[6:]} heads {heads}/{groups} d {d} past {past} new {new}",
-          lambda: call("sft_attention_cached", stream(), CODE[dtype], h, qkv, cache, where_to, I64(widest), I64(BLOCK), out, I64(len(rows))), [out], [torch.cat(refs)], BOUND[dtype])
+          lambda: call("sft_attention_cached", stream(), CODE[dtype], h, qkv, cache, where_to, I64(len(past)), I64(widest), I64(BLOCK), out, I64(len(rows))), [out], [torch.cat(refs)], BOUND[dtype])
 
 
 # ---- products, optimizer ---------------------------------------------------------------------------------------------
@@ -577,9 +577,14 @@ def checks():
         safe(cached_case, dtype, 4, 4, 80, [40, 0], [3, 33])
         safe(cached_case, dtype, 2, 1, 20, [40, 0], [3, 3])
         safe(cached_case, dtype, 2, 2, 256, [9], [2])
+        # One new token each, as decoding has them.
+        for heads, groups, d, past in ((4, 2, 64, [0, 5, 100]), (4, 4, 128, [255, 300, 31, 32]), (8, 2, 128, [1000, 7]), (2, 1, 20, [40, 0]), (2, 2, 256, [70])):
+            safe(cached_case, dtype, heads, groups, d, past, [1] * len(past))
         safe(linear_case, dtype, 130, 96, 200)
         safe(linear_case, dtype, 1000, 2048, 6144)
         safe(linear_case, dtype, 24, 40, 8)
+        for tokens, inputs, outputs in ((8, 2048, 6144), (1, 8192, 2048), (13, 96, 208), (16, 2048, 3072), (5, 160, 48)):
+            safe(linear_case, dtype, tokens, inputs, outputs)
         if dtype != F32 and torch.cuda.get_device_capability() == (9, 0):
             for kind in range(4):
                 safe(linear_activation_case, dtype, kind, 300, 200, 136)

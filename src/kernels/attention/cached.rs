@@ -87,6 +87,11 @@ impl<'a> Continued<'a> {
         &self.list
     }
 
+    /// Sequences with new rows.
+    pub fn sequences(&self) -> usize {
+        self.lengths.len()
+    }
+
     /// Blocks that the list has for each sequence.
     pub fn widest(&self) -> usize {
         self.widest
@@ -100,7 +105,7 @@ impl<'a> Continued<'a> {
 
     fn check(&self, cache: &Cache) -> Result<()> {
         let there = cache.values.dim(0)?;
-        for index in 0..self.lengths.len() {
+        for index in 0..self.sequences() {
             let outside = |block: &&u32| **block != UNUSED && **block as usize >= there;
             if let Some(block) = self.blocks(index).iter().find(outside) {
                 bail!("sequence {index} has block {block}; the cache has {there}")

@@ -222,6 +222,7 @@ pub(in crate::kernels) fn cached(
         new.at(),
         cache.at(),
         where_to.at(),
+        size(continued.sequences()),
         size(continued.widest()),
         size(values.dim(1)?),
         out.at(),

@@ -348,6 +348,7 @@ unsafe extern "C" {
         qkv: A<'_>,
         cache: A<'_>,
         where_to: A<'_>,
+        sequences: i64,
         widest: i64,
         block: i64,
         output: A<'_>,
