@@ -71,8 +71,9 @@ impl Captured {
         memory::send(&laid_out(lists), &step.words)?;
         if step.made.is_empty() {
             let (output, recording) = context.recorded(step.recording(lists, None)?, work);
+            let output = output?;
             step.made = recording.made;
-            return output;
+            return Ok(output);
         }
         if step.graph.is_none() {
             step.graph = Some(step.captured(&context, cuda, lists, work)?);
