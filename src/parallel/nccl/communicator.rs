@@ -14,6 +14,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Asks whether the ranks of the process still go on; an error says why not.
 pub(super) type GoesOn<'a> = dyn Fn() -> Result<()> + 'a;
@@ -119,7 +120,7 @@ impl Communicator {
         self.stream.context().bind_to_thread().map_err(Error::wrap)?;
         let locked = self.lock();
         let Some(Handle(handle)) = &*locked else { return Err(given_up()) };
-        check(start(operation, numbers, *handle, &self.stream)?, *handle)?;
+        check_here(start(operation, numbers, *handle, &self.stream)?, *handle, goes_on)?;
         drop(locked);
         self.settle(goes_on)
     }
@@ -132,7 +133,7 @@ impl Communicator {
             let mut state = sys::ncclResult_t::ncclSuccess;
             // SAFETY: the communicator is there while the lock is held.
             check(unsafe { sys::ncclCommGetAsyncError(*handle, &raw mut state) }, *handle)?;
-            check(state, *handle)?;
+            check_here(state, *handle, goes_on)?;
             if state != sys::ncclResult_t::ncclInProgress {
                 return Ok(());
             }
@@ -238,6 +239,22 @@ fn number(count: usize) -> Result<c_int> {
 
 fn given_up() -> Error {
     Error::Msg("given up: the ranks' communicator was ended".to_owned())
+}
+
+/// [`check`], which lets another node's end be told by the node's own connection, with the node's name:
+/// NCCL may see its connections closed a moment earlier, and does not know whose they were.
+fn check_here(
+    code: sys::ncclResult_t,
+    handle: sys::ncclComm_t,
+    goes_on: &GoesOn<'_>,
+) -> Result<()> {
+    const TOLD: Duration = Duration::from_secs(2);
+    let start = Instant::now();
+    while code == sys::ncclResult_t::ncclRemoteError && start.elapsed() < TOLD {
+        goes_on()?;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    check(code, handle)
 }
 
 fn check(code: sys::ncclResult_t, handle: sys::ncclComm_t) -> Result<()> {
