@@ -17,7 +17,7 @@ impl Graphs {
     /// What `work` gives, good until the next run.
     ///
     /// `work` hands operations these very `lists` and no others; the lists' lengths decide what it
-    /// starts, and it reads no number back. It uses tensors that stay where they are for as long as
+    /// starts and allocates, the kernels of this room alone, and it reads no number back. It uses tensors that stay where they are for as long as
     /// these graphs are kept. Where it ran with such lists before, a GPU may do the same again with
     /// these without `work` being called; a CPU always calls it.
     pub fn run(

@@ -726,7 +726,7 @@ def times():
     qkv1, y1 = rnd(8, 3 * H, dtype=dtype), torch.empty(8, H, device=DEV, dtype=dtype)
     where_to = torch.cat([torch.arange(8), torch.full((8,), 255), torch.arange(8 * 2048 // BLOCK)]).to(DEV, torch.int32)
     h = Heads(16, 16, 128, 1 / math.sqrt(128), 0, 16)
-    row("cached attention, 8 rows, 256 keys", time_ms(lambda: call("sft_attention_cached", stream(), c, h, qkv1, cache, where_to, I64(2048 // BLOCK), I64(BLOCK), y1, I64(8))), "")
+    row("cached attention, 8 rows, 256 keys", time_ms(lambda: call("sft_attention_cached", stream(), c, h, qkv1, cache, where_to, I64(8), I64(2048 // BLOCK), I64(BLOCK), y1, I64(8))), "")
     logits, none, found = rnd(8, V, dtype=dtype), torch.full((8,), -1, device=DEV, dtype=torch.int32), torch.empty(8, device=DEV, dtype=torch.int32)
     row("argmax, 8 rows", time_ms(lambda: call("sft_argmax", stream(), c, logits, none, found, I64(8), I64(V), I64(50257))), "")
     # products

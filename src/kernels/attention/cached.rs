@@ -34,7 +34,7 @@ impl Cache {
 }
 
 /// Which cached sequence each sequence of new tokens continues.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Continued<'a> {
     starts: &'a [usize],
     lengths: &'a [usize],
@@ -45,7 +45,7 @@ pub struct Continued<'a> {
 impl<'a> Continued<'a> {
     /// `starts` has the first new row of each sequence and, last, the number of new rows; `blocks`
     /// the cache's blocks of each sequence, in the order of its tokens, with room for the new ones, no
-    /// block twice; `lengths` how many tokens each of them already has in the cache.
+    /// block twice; `lengths` how many tokens each of them already has in the cache. Each has a new row.
     pub fn new(
         starts: &'a [usize],
         blocks: &[&[u32]],
@@ -62,6 +62,9 @@ impl<'a> Continued<'a> {
         let news = || starts.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
         for (index, ((blocks, length), new)) in blocks.iter().zip(lengths).zip(news()).enumerate() {
             let end = length + new;
+            if new == 0 {
+                bail!("sequence {index} has no new row")
+            }
             if end > blocks.len() * BLOCK {
                 bail!("sequence {index} has {} blocks of {BLOCK} for {end} tokens", blocks.len())
             }

@@ -53,7 +53,7 @@ impl fmt::Debug for Graph {
 
 impl Captured {
     /// [`Graphs::run`](crate::kernels::graph::Graphs::run) on a GPU: the first time as it comes, the
-    /// second time captured, from then on by a launch.
+    /// second time captured, and from then on by a launch.
     pub(in crate::kernels) fn run(
         &mut self,
         device: &Device,

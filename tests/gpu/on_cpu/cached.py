@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Attention against cached keys and values on a machine without a GPU: attention.cu compiled for the CPU (cuda.h), f32 against f64.
+"""Attention against cached keys and values on a machine without a GPU: attention_cached.cu compiled for the CPU (cuda.h), f32 against f64.
 
     python3 tests/gpu/on_cpu/cached.py       # needs g++ with C++20; takes a second
 
@@ -35,7 +35,7 @@ static double run(int heads, int groups, int d, std::vector<int> past, std::vect
   }
   std::vector<uint32_t> list = owners; list.insert(list.end(), places.begin(), places.end()); list.insert(list.end(), tables.begin(), tables.end());
   std::vector<float> out(owners.size() * heads * d);
-  int rc = sft_attention_cached(nullptr, 0, &h, qkv.data(), cache.data(), list.data(), widest, 32, out.data(), owners.size());
+  int rc = sft_attention_cached(nullptr, 0, &h, qkv.data(), cache.data(), list.data(), n, widest, 32, out.data(), owners.size());
   if (rc) return 1e9;
   double far = 0; size_t row = 0;
   for (int s = 0; s < n; s++) for (int t = past[s]; t < past[s] + fresh[s]; t++, row++) for (int head = 0; head < heads; head++) {
@@ -50,18 +50,18 @@ static double run(int heads, int groups, int d, std::vector<int> past, std::vect
 int main() {
   // Blocks of each sequence, in no order; rows that end and begin a block; heads of 16, 12 (no packs of 8) and 72 channels.
   const double far[] = {run(2, 1, 16, {40, 3}, {1, 2}, {{5, 1}, {3}}, 6), run(2, 2, 12, {0, 70}, {5, 1}, {{4}, {0, 6, 2}}, 7),
-                        run(1, 1, 72, {31, 32}, {1, 1}, {{1}, {2, 0}}, 3)};
+                        run(1, 1, 72, {31, 32}, {1, 1}, {{1}, {2, 0}}, 3), run(4, 2, 80, {0, 33, 130}, {1, 1, 1}, {{9}, {1, 4}, {0, 2, 3, 8, 5}}, 10)};
   for (const double one : far) std::printf("%g from f64\n", one);
   const SftHeads h{1, 1, 8, 1, 0, 1};
   std::vector<float> numbers(64);
   std::vector<uint32_t> list(4);
-  const bool refused = sft_attention_cached(nullptr, 0, &h, numbers.data(), numbers.data(), list.data(), 1, 16, numbers.data(), 1);
+  const bool refused = sft_attention_cached(nullptr, 0, &h, numbers.data(), numbers.data(), list.data(), 1, 1, 16, numbers.data(), 1);
   std::printf("another size of blocks is %s\n", refused ? "refused" : "TAKEN");
   return !refused || std::ranges::any_of(far, [](double one) { return one > 1e-6; });
 }
 """
 
-source = "".join(launches((KERNELS / name).read_text()) for name in ("common.cuh", "attention.cuh", "attention.cu"))
+source = "".join(launches((KERNELS / name).read_text()) for name in ("common.cuh", "attention.cuh", "attention_cached.cu"))
 source = re.sub(r"#include <cuda.*|#include \"(common|attention).cuh\"|#pragma.*", "", source)
 with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / "cached.cpp"

@@ -159,7 +159,7 @@ fn a_node_that_is_killed_ends_the_other_and_the_run_goes_on_where_it_was() {
 #[test]
 fn a_node_that_is_killed_while_text_is_generated_ends_the_other() {
     let desk = Desk::new();
-    let prompts = vec!["\"oak:\""; 8000].join(",");
+    let prompts = vec!["\"oak:\""; 4000].join(",");
     let prompts = format!("stages.generate.generate.prompts=[{prompts}]");
     let long = "+stages.generate.generate.gen_kwargs.min_length=50";
     let limit = "stages.generate.generate.gen_kwargs.max_length=50";
