@@ -7,6 +7,7 @@
 // Made by `stand_ins.py OUT rehearsal.cpp`; REHEARSAL_DEVICES says how many devices there are (4 without it). What
 // `cargo test --features cuda --test gpu --no-run` made runs with LD_LIBRARY_PATH=OUT LD_PRELOAD=OUT/libcuda.so.1 and
 // --test-threads=1: runs that share devices wait for each other.
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -417,17 +418,24 @@ void carry_out(Round &round) {
   }
 }
 
+// Calls of the thread since ncclGroupStart: nothing of them begins before ncclGroupEnd.
+thread_local bool together = false;
+thread_local std::vector<std::function<void()>> begun;
+thread_local std::vector<Comm *> asked;
+
 // Every rank's stream waits until all have come.
 int meet(Comm *comm, Call call, const void *from, void *to, void *stream) {
   if (rehearsal_current() != rehearsal_device(stream)) return INVALID;
-  if (comm->busy > 0) return INVALID;   // not asked until it was done
+  const bool first = std::find(asked.begin(), asked.end(), comm) == asked.end();
+  if (first && comm->busy > 0) return INVALID;   // not asked until it was done
   comm->busy = 2;
+  if (together) asked.push_back(comm);
   const uint64_t number = comm->calls++;
   if (number == 0) {   // NCCL makes connections at the first call
     const std::lock_guard<std::mutex> guard(groups_lock);
     comm->group->connected++;
   }
-  rehearsal_enqueue(stream, [=] {
+  const auto task = [=] {
     Group &group = *comm->group;
     std::unique_lock<std::mutex> guard(group.lock);
     Round &round = group.rounds[number];
@@ -448,8 +456,13 @@ int meet(Comm *comm, Call call, const void *from, void *to, void *stream) {
     }
     group.changed.wait(guard, [&] { return round.done || comm->aborted; });
     if (round.done && --round.left == 0) group.rounds.erase(number);
-  });
-  return IN_PROGRESS;
+  };
+  if (!together) {
+    rehearsal_enqueue(stream, task);
+    return IN_PROGRESS;
+  }
+  begun.push_back([=] { rehearsal_enqueue(stream, task); });
+  return SUCCESS;
 }
 
 } // namespace
@@ -497,6 +510,19 @@ int ncclCommAbort(Comm *comm) {
   }
   rehearsal_await_copies(comm->device);
   return SUCCESS;
+}
+int ncclGroupStart() {
+  if (together) return INVALID;
+  together = true;
+  return SUCCESS;
+}
+int ncclGroupEnd() {
+  if (!together) return INVALID;
+  for (const auto &begin : begun) begin();
+  together = false;
+  begun.clear();
+  asked.clear();
+  return IN_PROGRESS;
 }
 int ncclAllReduce(const void *from, void *to, size_t count, int type, int by, Comm *comm, void *stream) {
   return meet(comm, {ALL_REDUCE, count, type, by, 0}, from, to, stream);

@@ -1,16 +1,17 @@
 //! Gradients of ranks that hold the same parameters, added up while the backward pass still runs:
-//! data parallelism and the communication of the distributed optimizer.
+//! data parallelism.
 //!
 //! The gradient buffer is cut into buckets of equal length. As soon as the last micro-batch has
 //! added all gradients of a bucket, the replicas begin to add theirs up; layers finish in reverse
 //! order, so buckets fill from the end. With a distributed optimizer (ZeRO-1: Rajbhandari et al.
 //! 2020, "`ZeRO`", section 5.1) each replica gets its share of every bucket's sum, changes these
-//! parameters, and gathers the others' afterwards.
+//! parameters, and gathers the others' (`parameter_gather.rs`).
 //!
 //! Two more sums come before: over the tensor ranks for parameters of the residual stream where
 //! each rank has rows of it only, and over the first and last stage for a tied word embedding.
 //! Gradients of frozen parameters are cleared here: not every layer leaves them out.
 
+use super::parameter_gather::Shared;
 use crate::kernels::reduce;
 use crate::layout::parameters::{Place, WORD_EMBEDDINGS};
 use crate::model::weights::Weights;
@@ -96,18 +97,12 @@ impl GradientReduction {
     /// The elements of the buffers whose sums this rank has in the end, and whose parameters it
     /// changes.
     pub fn owned(&self) -> Vec<Range<usize>> {
-        let (replica, replicas) = (self.mesh.at.data, self.mesh.degrees.data);
         if !self.distributed {
             let end = self.buckets.last().map_or(0, |bucket| bucket.range.end);
             return std::iter::once(0..end).collect();
         }
-        let share = |bucket: &Bucket| {
-            let length = bucket.range.len() / replicas;
-            let start = bucket.range.start + replica * length;
-            start..start + length
-        };
         let mut owned: Vec<Range<usize>> = Vec::new();
-        for share in self.buckets.iter().map(share) {
+        for share in self.buckets.iter().map(|bucket| self.share(&bucket.range)) {
             match owned.last_mut() {
                 Some(last) if last.end == share.start => last.end = share.end,
                 _ => owned.push(share),
@@ -154,18 +149,22 @@ impl GradientReduction {
         Ok(())
     }
 
-    /// Gives every replica the parameters that the others have changed: ZeRO-1's all-gather.
-    pub fn all_gather_parameters(&self, weights: &Weights) -> Result<()> {
-        if !self.distributed || self.mesh.degrees.data == 1 {
-            return Ok(());
-        }
-        let gather = |bucket: &Bucket| {
-            let values = view(weights.values(), &bucket.range)?;
-            self.mesh.data.start(Collective::AllGatherInPlace, &values)
+    /// The replicas, and the buckets that they share; none where each changes all parameters.
+    pub(super) fn shares(&self) -> (&dyn Group, Vec<Shared>) {
+        let is_shared = self.distributed && self.mesh.degrees.data > 1;
+        let shared = |bucket: &Bucket| Shared {
+            bucket: bucket.range.clone(),
+            end: self.share(&bucket.range).end,
         };
-        let pending = self.buckets.iter().map(gather).collect::<Result<Vec<_>>>()?;
-        pending.into_iter().try_for_each(|pending| pending.wait().map(|_| ()))?;
-        weights.values_changed()
+        let buckets = self.buckets.iter().filter(|_| is_shared).map(shared);
+        (&*self.mesh.data, buckets.collect())
+    }
+
+    /// What of a bucket is this replica's, with a distributed optimizer.
+    fn share(&self, bucket: &Range<usize>) -> Range<usize> {
+        let length = bucket.len() / self.mesh.degrees.data;
+        let start = bucket.start + self.mesh.at.data * length;
+        start..start + length
     }
 
     fn complete(&mut self, is_ready: impl Fn(&Part) -> bool, weights: &Weights) -> Result<()> {

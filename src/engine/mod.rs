@@ -13,6 +13,7 @@ pub mod journal;
 pub mod keeping;
 pub mod loss_scale;
 pub mod optimizer;
+pub mod parameter_gather;
 pub mod peak;
 pub mod pipeline;
 pub mod replica;

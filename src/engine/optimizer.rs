@@ -122,9 +122,16 @@ impl OptimizerState {
         rounds.then_some(OwnedMasters { state: self, weights })
     }
 
-    /// Changes every parameter by its gradient.
-    pub fn step(&self, weights: &Weights, by: StepSettings) -> Result<()> {
+    /// Changes every parameter by its gradient; tells `changed_before`, on the way, up to where in the
+    /// flat buffers that is done. [`Weights::values_changed`] is to be called afterwards.
+    pub fn step(
+        &self,
+        weights: &Weights,
+        by: StepSettings,
+        mut changed_before: impl FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
         for Run { range, at, moment_at, decaying } in &self.runs {
+            changed_before(range.start)?;
             let flat = |buffer: &Tensor| buffer.narrow(0, range.start, range.len());
             let moment = |buffer: &Tensor| buffer.narrow(0, *moment_at, range.len());
             let buffers = Buffers {
@@ -145,7 +152,7 @@ impl OptimizerState {
             };
             step(&buffers, &settings)?;
         }
-        weights.values_changed()
+        Ok(())
     }
 }
 

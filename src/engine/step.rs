@@ -9,6 +9,7 @@ use super::gradient_norm;
 use super::gradient_reduction::GradientReduction;
 use super::loss_scale::{LossScaler, Verdict};
 use super::optimizer::{OptimizerState, StepSettings};
+use super::parameter_gather::ParameterGather;
 use super::pipeline::{Learning, Stage};
 use super::schedule::learning_rate;
 use crate::data::feed;
@@ -200,8 +201,11 @@ impl Trainer {
             learning_rate: outcome.learning_rate,
             gradient_scale: factor / scale / sums.learned_tokens as f64,
         };
-        self.optimizer.step(self.model.weights(), by)?;
-        self.reduction.all_gather_parameters(self.model.weights())?;
+        let weights = self.model.weights();
+        let mut gather = ParameterGather::new(&self.reduction, weights);
+        self.optimizer.step(weights, by, |end| gather.changed_before(end))?;
+        gather.finish()?;
+        weights.values_changed()?;
         Ok(outcome)
     }
 

@@ -37,12 +37,10 @@ pub fn start(device: &Device, dtype: DType, width: usize) -> Result<()> {
     Ok(())
 }
 
-/// Tells the operations on GPUs that others work there too, such as NCCL: none then counts on having
-/// all multiprocessors until it ends.
+/// Others work on this thread's GPU, such as NCCL: as long as this is kept, no operation that the thread
+/// starts counts on having all multiprocessors until it ends.
 #[cfg(feature = "cuda")]
-pub fn share() {
-    super::cuda::share();
-}
+pub use super::cuda::Beside;
 
 /// Where the numbers of a contiguous tensor on a GPU begin: good for as long as the tensor is there.
 #[cfg(feature = "cuda")]

@@ -27,6 +27,12 @@ pub trait Group: fmt::Debug + Send + Sync {
     /// Until then `x` may not be changed, nor read if the collective works in place.
     fn start(&self, collective: Collective, x: &Tensor) -> Result<Pending>;
 
+    /// Starts `collective` on each of `xs`, as [`start`](Group::start) does on one; every rank brings as
+    /// many. On GPUs they begin together, at the cost of one call.
+    fn start_all(&self, collective: Collective, xs: &[Tensor]) -> Result<Vec<Pending>> {
+        xs.iter().map(|x| self.start(collective, x)).collect()
+    }
+
     /// Makes ready what collectives on `device` need. Every rank of the group calls it before work
     /// that waits for others: in the middle of it, ranks would wait for each other in a circle.
     fn open(&self, _device: &Device) -> Result<()> {

@@ -4,16 +4,19 @@
     python3 tests/gpu/several.py target/release/sft-run [OUT] [PART …]
 
 PART is any of `losses`, `fault`, `speed` (threads of one process, a GPU each), `nodes`, `killed` and `whole` (two or four
-processes of one rank each, which meet as nodes do); all without one. Needs two GPUs, or one for the last three, whose
-processes then share it, and the libraries that .ci/cuda/libraries.sh finds. Writes OUT/several.jsonl (a line per
-measurement) and OUT/several.log, and ends with 1 when a loss is further from one rank's than 1e-5 (fp32) or 1e-2
-(bf16), a greedy text is another one's, or a rank that fails or a process that is killed is not told within a minute.
+processes of one rank each, which meet as nodes do); all without one. `peer` beside `speed` lets PyTorch take turns with
+it (torch_step.py, DistributedDataParallel), `channels` tries data parallelism with other numbers of NCCL's blocks.
+Needs two GPUs, or one for nodes, killed and whole, whose processes then share it, and the libraries that
+.ci/cuda/libraries.sh finds. Writes OUT/several.jsonl (a line per measurement) and OUT/several.log, and ends with 1 when a
+loss is further from one rank's than 1e-5 (fp32) or 1e-2 (bf16), a greedy text is another one's, or a rank that fails or
+a process that is killed is not told within a minute.
 """
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -23,22 +26,26 @@ OUT = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else tempfile.mkdtemp()
 PARTS = sys.argv[3:] or ["losses", "fault", "nodes", "killed", "whole", "speed"]
 GPUS = len(subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout.splitlines())
 WORK = tempfile.mkdtemp(prefix="several-")
+ON = os.environ.get("SFT_ACCELERATOR", "gpu")  # `cpu` rehearses this script without a GPU
+BEGAN = time.time()
 os.makedirs(OUT, exist_ok=True)
 LOG = open(os.path.join(OUT, "several.log"), "a")
 failed = []
 
 
 def record(**row):
+    row["at"] = round(time.time() - BEGAN)
     print(json.dumps(row), flush=True)
     with open(os.path.join(OUT, "several.jsonl"), "a") as file:
         file.write(json.dumps(row) + "\n")
 
 
-def run(*arguments, limit=120):
+def run(*arguments, limit=60, env=None):
     """Exit code (124 when it hangs), output, seconds."""
     started = time.time()
     try:
-        done = subprocess.run([BINARY, *arguments], capture_output=True, text=True, timeout=limit, cwd=WORK)
+        done = subprocess.run([BINARY, *arguments], capture_output=True, text=True, timeout=limit, cwd=WORK,
+                              env=os.environ | (env or {}))
         code, out, err = done.returncode, done.stdout, done.stderr
     except subprocess.TimeoutExpired as late:
         text = lambda part: part.decode(errors="replace") if isinstance(part, bytes) else part or ""
@@ -63,12 +70,12 @@ FORMATS = {
 }
 # At the quickstart's own learning rate 20 steps of a model this wide part by themselves: two micro-batch sizes on one
 # CPU differ by 3e-5 (fp32) and 3e-2 (bf16) after step 16.
-SMALL = [os.path.join(ROOT, "recipes/quickstart.yaml"), "trainer.accelerator=gpu", "trainer.max_steps=20",
+SMALL = [os.path.join(ROOT, "recipes/quickstart.yaml"), f"trainer.accelerator={ON}", "trainer.max_steps=20",
          "trainer.val_check_interval=0", "model.hidden_size=256", "model.num_attention_heads=8",
          "model.micro_batch_size=2", "model.optim.lr=3e-4", "--cache-dir", os.path.join(WORK, "cache")]
 
 
-def train(name, *more, limit=120):
+def train(name, *more, limit=60):
     folder = os.path.join(WORK, "runs", name)
     return folder, *run("run", *SMALL, "--to", "train", f"++exp_manager.explicit_log_dir={folder}", *more, limit=limit)
 
@@ -225,10 +232,12 @@ def killed():
 LARGE = """\
 name: large
 restore_from_path: null
-trainer: {devices: 1, num_nodes: 1, accelerator: gpu, precision: bf16, max_steps: 20, gradient_clip_val: 1.0}
+trainer: {devices: 1, num_nodes: 1, accelerator: ON, precision: bf16, max_steps: 20, gradient_clip_val: 1.0}
 model:
   global_batch_size: 8
   micro_batch_size: 8
+  tensor_model_parallel_size: 1
+  pipeline_model_parallel_size: 1
   encoder_seq_length: 2048
   max_position_embeddings: 2048
   num_layers: 24
@@ -253,8 +262,13 @@ stages:
 """
 
 
+CACHE = ["--cache-dir", os.path.join(WORK, "cache")]
+RECIPE = os.path.join(WORK, "large.yaml")
+SHAPE = os.environ.get("SFT_OVERRIDES", "").split()
+
+
 def prepare():
-    """A recipe of 1.3 billion parameters whose every sequence is 2,048 tokens of WordNet, every one learned."""
+    """Makes what RECIPE trains on: 1.3 billion parameters, sequences of 2,048 tokens of WordNet, every one learned."""
     with open(os.path.join(ROOT, "recipes/data/wordnet_nouns.jsonl")) as file:
         words = [json.loads(line) for line in file]
     texts = [f"{word['term']}: {word['gloss']}" for word in words]
@@ -263,46 +277,103 @@ def prepare():
         for row in range(256):
             start = row * 37 % len(texts)
             file.write(json.dumps({"text": " ".join((texts + texts)[start:start + each])}) + "\n")
-    recipe = os.path.join(WORK, "large.yaml")
-    with open(recipe, "w") as file:
-        file.write(LARGE.replace("TOKENIZER", os.path.join(ROOT, "recipes/data/tokenizer.json")).replace("ROWS", rows))
+    tokenizer = os.path.join(ROOT, "recipes/data/tokenizer.json")
+    with open(RECIPE, "w") as file:
+        file.write(LARGE.replace("TOKENIZER", tokenizer).replace("ROWS", rows).replace("ON", ON))
     for stage in ("shard", "load"):
-        code, text, seconds = run("run", recipe, "--to", stage, "--cache-dir", os.path.join(WORK, "cache"), limit=300)
+        code, text, seconds = run("run", RECIPE, "--to", stage, *CACHE, *SHAPE, limit=300)
         record(part="speed", stage=stage, code=code, seconds=round(seconds, 1), text="" if code == 0 else text[-1500:])
         if code != 0:
             failed.append(stage)
-            return None
-    return recipe
+
+
+def bench(name, settings, **env):
+    code, text, seconds = run("bench", RECIPE, *settings, *CACHE, *SHAPE, "--steps", "12", "--warmup", "4", "--json",
+                              limit=100, env=env)
+    row = dict(part="speed", layout=name, code=code, seconds=round(seconds, 1), **env)
+    if code == 0:
+        found = json.loads(text[text.index("{"):text.rindex("}") + 1])
+        row |= {key: found.get(key) for key in ("tokens_per_second", "seconds_per_step", "seconds_by_part",
+                                                "peak_memory_bytes", "loss")}
+    else:
+        failed.append(row)
+        row["text"] = text[-1500:]
+    record(**row)
+    return row.get("tokens_per_second", float("nan"))
+
+
+def each_alone():
+    """Tokens per second of both GPUs together, each with a training of its own at the same time."""
+    rates = {}
+
+    def one(gpu):
+        rates[gpu] = bench("one", ["model.global_batch_size=8"], CUDA_VISIBLE_DEVICES=str(gpu))
+
+    threads = [threading.Thread(target=one, args=(gpu,)) for gpu in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(rates.values())
+
+
+def begin_peer():
+    """PyTorch's two processes, which compile meanwhile."""
+    place = dict(WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="29519")
+    return [subprocess.Popen([sys.executable, os.path.join(HERE, "torch_step.py"), "8192", "bf16", "1", WORK],
+                             env=os.environ | place | dict(RANK=str(gpu), CUDA_VISIBLE_DEVICES=str(gpu)),
+                             stdout=LOG, stderr=LOG) for gpu in (0, 1)]
+
+
+def wait_for(path, processes, limit=60):
+    """Whether the file comes; the processes that were to write it are ended otherwise."""
+    until = time.time() + limit
+    while not os.path.exists(path):
+        if time.time() > until or any(process.poll() for process in processes):
+            record(part="speed", peer="PyTorch", missing=os.path.basename(path))
+            failed.append("peer")
+            while processes:
+                processes.pop().kill()
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def speed():
-    recipe = prepare()
-    if recipe is None:
-        return
-    cases = {
-        "one": ["model.global_batch_size=8"],
-        "DP2": [*LAYOUTS["DP2"], "model.global_batch_size=16"],
-        "TP2": [*LAYOUTS["TP2"], "model.global_batch_size=8"],
-        "TP2 sequence": [*LAYOUTS["TP2 sequence"], "model.global_batch_size=8"],
-        "PP2": [*LAYOUTS["PP2"], "model.global_batch_size=32", "model.micro_batch_size=4"],
-        "one again": ["model.global_batch_size=8"],
-    }
-    for name, settings in cases.items():
-        code, text, seconds = run("bench", recipe, *settings, "--cache-dir", os.path.join(WORK, "cache"), "--steps", "12",
-                                  "--warmup", "4", "--json", limit=200)
-        row = dict(part="speed", layout=name, code=code, seconds=round(seconds, 1))
-        if code == 0:
-            found = json.loads(text[text.index("{"):text.rindex("}") + 1])
-            row |= {key: found.get(key) for key in ("tokens_per_second", "seconds_per_step", "peak_memory_bytes", "loss")}
-        else:
-            failed.append(row)
-            row["text"] = text[-1500:]
-        record(**row)
+    data = [*LAYOUTS["DP2"], "model.global_batch_size=16"]
+    PREPARED.join()
+    name = os.path.join(WORK, "bf16-8192")
+    if PEER:
+        wait_for(f"{name}.ready", PEER)
+    alone, both = [each_alone()], [bench("DP2", data)]
+    if "channels" in PARTS:
+        for most in ("4", "8", "16"):
+            bench("DP2", data, NCCL_MAX_CTAS=most)
+    both.append(bench("DP2", data))
+    alone.append(each_alone())
+    share = sum(both) / sum(alone)
+    record(part="speed", data_parallel=[round(rate) for rate in both], twice_one=[round(rate) for rate in alone],
+           share=round(share, 4))
+    if PEER:
+        open(f"{name}.go.0", "w").close()
+        if wait_for(f"{name}.0", PEER):
+            with open(f"{name}.0") as file:
+                record(part="speed", peer="PyTorch, DDP, torch.compile, pure bf16", **json.load(file))
+    bench("TP2 sequence", [*LAYOUTS["TP2 sequence"], "model.global_batch_size=8"])
+    bench("PP2", [*LAYOUTS["PP2"], "model.global_batch_size=32", "model.micro_batch_size=4"])
+    bench("TP2", [*LAYOUTS["TP2"], "model.global_batch_size=8"])
 
 
 if GPUS < 2 and set(PARTS) - {"nodes", "killed", "whole"}:
     sys.exit(f"{GPUS} GPU: only nodes, killed and whole can share it; the other parts need two")
+PREPARED, PEER = threading.Thread(target=prepare), []
+if "speed" in PARTS:
+    PREPARED.start()
+    PEER = begin_peer() if "peer" in PARTS else []
+WORK_OF = {"losses": losses, "fault": fault, "nodes": nodes, "killed": killed, "whole": whole, "speed": speed}
 for part in PARTS:
-    {"losses": losses, "fault": fault, "nodes": nodes, "killed": killed, "whole": whole, "speed": speed}[part]()
+    WORK_OF.get(part, lambda: None)()
+for process in PEER:
+    process.kill()
 record(part="end", failed=len(failed))
 sys.exit(1 if failed else 0)

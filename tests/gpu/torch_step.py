@@ -4,7 +4,8 @@
     python3 tests/gpu/torch_step.py FFN bf16|autocast ROUNDS FOLDER
 
 torch.compile, scaled_dot_product_attention, fused AdamW; `bf16` holds everything in bf16 without fp32 masters, `autocast`
-holds fp32 weights. Writes FOLDER/MODE-FFN.ready when it is compiled, then waits for FOLDER/MODE-FFN.go.N before round N and
+holds fp32 weights. With RANK and WORLD_SIZE it is one of several processes with a GPU each (DistributedDataParallel), of
+which the first writes, and what it tells is of all of them together. Writes FOLDER/MODE-FFN.ready when it is compiled, then waits for FOLDER/MODE-FFN.go.N before round N and
 writes FOLDER/MODE-FFN.N, a JSON object.
 """
 import json, os, sys, time
@@ -49,6 +50,10 @@ with torch.device("cuda"):
 if mode == "bf16":
     model = model.bfloat16()
 optimizer = torch.optim.AdamW(model.parameters(), lr=6e-5, betas=(0.9, 0.95), fused=True)
+rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+if ranks > 1:
+    torch.distributed.init_process_group("nccl", rank=rank, world_size=ranks)
+    model = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
 compiled = torch.compile(model)
 ids = torch.randint(0, 50257, (MICRO_BATCH, LENGTH), device="cuda")
 labels = torch.roll(ids, -1, 1)
@@ -71,14 +76,16 @@ for _ in range(3):
     step()
 torch.cuda.synchronize()
 name = f"{folder}/{mode}-{ffn}"
-open(f"{name}.ready", "w").close()
+if rank == 0:
+    open(f"{name}.ready", "w").close()
 for number in range(rounds):
     while not os.path.exists(f"{name}.go.{number}"):
         time.sleep(0.05)
     ends = [step() for _ in range(STEPS + 3)][2:]
     torch.cuda.synchronize()
     seconds = sorted(a.elapsed_time(b) / 1e3 for a, b in zip(ends, ends[1:]))[STEPS // 2]
-    row = dict(step_ms=seconds * 1e3, tokens_per_second=MICRO_BATCH * LENGTH / seconds, peak_gib=torch.cuda.max_memory_allocated() / 2**30)
-    with open(f"{name}.part", "w") as file:
-        json.dump(row, file)
-    os.rename(f"{name}.part", f"{name}.{number}")
+    row = dict(step_ms=seconds * 1e3, tokens_per_second=ranks * MICRO_BATCH * LENGTH / seconds, peak_gib=torch.cuda.max_memory_allocated() / 2**30)
+    if rank == 0:
+        with open(f"{name}.part", "w") as file:
+            json.dump(row, file)
+        os.rename(f"{name}.part", f"{name}.{number}")

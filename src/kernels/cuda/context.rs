@@ -11,20 +11,27 @@ use candle_core::cuda_backend::DeviceId;
 use candle_core::{CudaDevice, DType, Device, Tensor, bail};
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Whether work of others runs beside that of the operations.
-static SHARED: AtomicBool = AtomicBool::new(false);
-
-/// From now on others work on the process's devices too.
-pub(super) fn share() {
-    SHARED.store(true, Ordering::Relaxed);
+thread_local! {
+    /// Kept once more for each work of others beside the operations that this thread starts.
+    static OTHERS: Arc<()> = Arc::new(());
 }
 
-/// Whether they do.
+/// Work of others on the GPU of the thread that made this, while it is kept (by any thread).
+#[derive(Debug)]
+pub struct Beside(#[expect(dead_code, reason = "counted, not read")] Arc<()>);
+
+impl Beside {
+    /// From now on others work there too.
+    pub fn begin() -> Beside {
+        Beside(OTHERS.with(Arc::clone))
+    }
+}
+
+/// Whether others work on this thread's GPU.
 pub(super) fn is_shared() -> bool {
-    SHARED.load(Ordering::Relaxed)
+    OTHERS.with(|others| Arc::strong_count(others) > 1)
 }
 
 /// What the operations keep for one device.

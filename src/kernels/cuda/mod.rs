@@ -27,6 +27,7 @@ mod timing;
 use crate::kernels::Result;
 use crate::kernels::timing::{Part, Times};
 use candle_core::{CudaDevice, DType, Device, Shape, Tensor, bail};
+pub use context::Beside;
 use context::{format, of};
 use ffi::Address;
 use memory::{Held, check, hold};
@@ -41,11 +42,6 @@ pub(super) fn start(device: &Device, dtype: DType, width: usize) -> Result<()> {
     let x = Tensor::zeros((FEW_ROWS, width), dtype, device)?;
     linear::forward(&x, &Tensor::zeros((width, width), dtype, device)?, None)?;
     device.synchronize()
-}
-
-/// Tells the operations that others work on the devices too.
-pub(super) fn share() {
-    context::share();
 }
 
 /// Rows of a product as a step of decoding has them.

@@ -64,6 +64,9 @@ pub(super) enum Operation {
     Receive { peer: usize },
 }
 
+/// An operation and its numbers.
+pub(super) type Work = (Operation, Numbers);
+
 impl Communicator {
     /// A new communicator's id, to be handed to all its ranks.
     pub(super) fn new_id() -> Result<[u8; ID_BYTES]> {
@@ -108,19 +111,23 @@ impl Communicator {
         &self.stream
     }
 
-    /// Puts an operation into the stream.
+    /// Puts operations into the stream, all of them in one call: each call that does not block costs
+    /// NCCL a thread of its own.
     ///
-    /// The caller keeps the numbers where they are until the stream has come past it.
-    pub(super) fn run(
-        &self,
-        operation: Operation,
-        numbers: Numbers,
-        goes_on: &GoesOn<'_>,
-    ) -> Result<()> {
+    /// The caller keeps the numbers where they are until the stream has come past them.
+    pub(super) fn run(&self, works: &[Work], goes_on: &GoesOn<'_>) -> Result<()> {
         self.stream.context().bind_to_thread().map_err(Error::wrap)?;
         let locked = self.lock();
         let Some(Handle(handle)) = &*locked else { return Err(given_up()) };
-        check_here(start(operation, numbers, *handle, &self.stream)?, *handle, goes_on)?;
+        // SAFETY: a call without arguments, whose end follows whatever happens between.
+        check(unsafe { sys::ncclGroupStart() }, *handle)?;
+        let started = works.iter().try_for_each(|(operation, numbers)| {
+            check_here(start(*operation, *numbers, *handle, &self.stream)?, *handle, goes_on)
+        });
+        // SAFETY: see above.
+        let ended = unsafe { sys::ncclGroupEnd() };
+        started?;
+        check_here(ended, *handle, goes_on)?;
         drop(locked);
         self.settle(goes_on)
     }

@@ -22,14 +22,14 @@ mod point_to_point;
 
 use super::group::{Collective, Group, Like, Pending};
 use super::threads::{Channel, GroupKind, Hub, ThreadGroup};
-use crate::kernels::device::{address, share, unfilled};
+use crate::kernels::device::{Beside, address, unfilled};
 use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream};
 use candle_core::{CudaDevice, Device, Error, Result, Tensor, bail};
-use communicator::{Communicator, ID_BYTES, Numbers, Operation};
+use communicator::{Communicator, ID_BYTES, Numbers, Operation, Work};
 use point_to_point::{Incoming, Outgoing};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::{slice, thread};
 
 /// All communicators of the process, ended together: when a rank has failed, or at the end.
 #[derive(Debug, Default)]
@@ -88,7 +88,9 @@ pub(super) struct GpuEnd {
 /// A collective under way in another stream than that of the kernels.
 struct Flight {
     kernels: Arc<CudaStream>,
-    done: Option<CudaEvent>,
+    /// One event of all that were started together.
+    done: Option<Arc<CudaEvent>>,
+    _beside: Beside,
     /// Read and written until then.
     _kept: [Tensor; 2],
 }
@@ -121,23 +123,45 @@ impl GpuEnd {
         collective: Collective,
         x: &Tensor,
     ) -> Result<Pending> {
-        let kernels = cuda(x.device())?.cuda_stream();
-        let communicator = self.communicator(group, x.device())?;
-        let (result, operation, numbers) = plan(group, collective, x)?;
+        Ok(self.start_all(group, collective, slice::from_ref(x))?.remove(0))
+    }
+
+    /// [`Group::start_all`] for contiguous tensors on one GPU.
+    pub(super) fn start_all(
+        &self,
+        group: &ThreadGroup,
+        collective: Collective,
+        xs: &[Tensor],
+    ) -> Result<Vec<Pending>> {
+        let Some(device) = xs.first().map(Tensor::device) else { return Ok(Vec::new()) };
+        let kernels = cuda(device)?.cuda_stream();
+        let communicator = self.communicator(group, device)?;
+        let planned = xs.iter().map(|x| plan(group, collective, x));
+        let (results, works): (Vec<_>, Vec<_>) =
+            planned.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         let beside = !Arc::ptr_eq(communicator.stream(), &kernels);
         if beside {
             communicator.stream().join(&kernels).map_err(Error::wrap)?;
         }
-        communicator.run(operation, numbers, &|| group.hub.goes_on())?;
+        communicator.run(&works, &|| group.hub.goes_on())?;
         if !beside {
-            return Ok(Pending::new(move || Ok(result)));
+            let pending = |result| Pending::new(move || Ok(result));
+            return Ok(results.into_iter().map(pending).collect());
         }
-        let done = communicator.stream().record_event(None).map_err(Error::wrap)?;
-        let flight = Flight { kernels, done: Some(done), _kept: [x.clone(), result.clone()] };
-        Ok(Pending::new(move || {
-            flight.land()?;
-            Ok(result)
-        }))
+        let done = Arc::new(communicator.stream().record_event(None).map_err(Error::wrap)?);
+        let pending = |(x, result): (&Tensor, Tensor)| {
+            let flight = Flight {
+                kernels: kernels.clone(),
+                done: Some(done.clone()),
+                _beside: Beside::begin(),
+                _kept: [x.clone(), result.clone()],
+            };
+            Pending::new(move || {
+                flight.land()?;
+                Ok(result)
+            })
+        };
+        Ok(xs.iter().zip(results).map(pending).collect())
     }
 
     /// [`Group::open`] for a GPU.
@@ -199,11 +223,7 @@ impl GpuEnd {
 }
 
 /// What `collective` gives, and how NCCL makes it.
-fn plan(
-    group: &ThreadGroup,
-    collective: Collective,
-    x: &Tensor,
-) -> Result<(Tensor, Operation, Numbers)> {
+fn plan(group: &ThreadGroup, collective: Collective, x: &Tensor) -> Result<(Tensor, Work)> {
     let (rank, ranks, count) = (group.rank(), group.size(), x.elem_count());
     let (from, piece) = (address(x)?, count / ranks);
     let own = from + (rank * piece * x.dtype().size_in_bytes()) as u64;
@@ -244,7 +264,7 @@ fn plan(
             (y, Operation::Broadcast { root }, [from, to], count)
         }
     };
-    Ok((result, operation, Numbers { from, to, count, dtype: x.dtype() }))
+    Ok((result, (operation, Numbers { from, to, count, dtype: x.dtype() })))
 }
 
 fn open(
@@ -274,7 +294,6 @@ fn cuda(device: &Device) -> Result<&CudaDevice> {
 fn own_stream(device: &Device) -> Result<Arc<CudaStream>> {
     /// The driver takes the nearest that the device has.
     const URGENT: i32 = -5;
-    share();
     let stream = cuda(device)?.cuda_stream();
     stream.context().new_stream_with_priority(URGENT).map_err(Error::wrap)
 }

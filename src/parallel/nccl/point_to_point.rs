@@ -2,7 +2,7 @@
 
 use super::communicator::{Communicator, Numbers, Operation};
 use super::{cuda, open, own_stream};
-use crate::kernels::device::{address, unfilled};
+use crate::kernels::device::{Beside, address, unfilled};
 use crate::parallel::group::Like;
 use crate::parallel::threads::{Channel, Hub};
 use candle_core::cuda_backend::cudarc::driver::CudaEvent;
@@ -23,6 +23,8 @@ pub(super) struct Outgoing {
     communicator: Arc<Communicator>,
     /// Messages that may be under way, oldest first.
     sent: VecDeque<Sent>,
+    /// When a message leaves depends on the peer: something may be under way at any time.
+    _beside: Beside,
 }
 
 /// A message that has left when its stream has come to the event.
@@ -39,7 +41,7 @@ impl Outgoing {
         hub.post(channel, &id)?;
         let communicator = open(hub, &id, (SENDER, 2), own_stream(device)?)?;
         greet(hub, &communicator, device, Operation::Send { peer: RECEIVER })?;
-        Ok(Outgoing { communicator, sent: VecDeque::new() })
+        Ok(Outgoing { communicator, sent: VecDeque::new(), _beside: Beside::begin() })
     }
 
     /// Sends a contiguous tensor once the kernels that write it have run.
@@ -47,7 +49,7 @@ impl Outgoing {
         let (stream, kernels) = (self.communicator.stream(), cuda(x.device())?.cuda_stream());
         stream.join(&kernels).map_err(Error::wrap)?;
         let send = Operation::Send { peer: RECEIVER };
-        self.communicator.run(send, numbers(&x)?, &|| hub.goes_on())?;
+        self.communicator.run(&[(send, numbers(&x)?)], &|| hub.goes_on())?;
         let left = stream.record_event(None).map_err(Error::wrap)?;
         self.sent.push_back(Sent { left, x });
         while let Some(Sent { left, .. }) = self.sent.front() {
@@ -76,7 +78,10 @@ impl Drop for Outgoing {
 
 /// The receiver's end of a channel.
 #[derive(Debug)]
-pub(super) struct Incoming(Arc<Communicator>);
+pub(super) struct Incoming {
+    communicator: Arc<Communicator>,
+    _beside: Beside,
+}
 
 impl Incoming {
     /// The end of a new channel; waits for its sender.
@@ -84,17 +89,17 @@ impl Incoming {
         let id = hub.fetch(channel)?;
         let communicator = open(hub, &id, (RECEIVER, 2), own_stream(device)?)?;
         greet(hub, &communicator, device, Operation::Receive { peer: SENDER })?;
-        Ok(Incoming(communicator))
+        Ok(Incoming { communicator, _beside: Beside::begin() })
     }
 
     /// The next message, there for whatever is put into the kernels' stream from now on.
     pub(super) fn receive(&self, hub: &Hub, like: &Like) -> Result<Tensor> {
-        let (stream, kernels) = (self.0.stream(), cuda(&like.device)?.cuda_stream());
+        let (stream, kernels) = (self.communicator.stream(), cuda(&like.device)?.cuda_stream());
         let x = unfilled(like.shape.clone(), like.dtype, &like.device)?;
         // Whoever had this memory before is done with it when the kernels come here.
         stream.join(&kernels).map_err(Error::wrap)?;
         let receive = Operation::Receive { peer: SENDER };
-        self.0.run(receive, numbers(&x)?, &|| hub.goes_on())?;
+        self.communicator.run(&[(receive, numbers(&x)?)], &|| hub.goes_on())?;
         kernels.join(stream).map_err(Error::wrap)?;
         Ok(x)
     }
@@ -105,7 +110,7 @@ fn greet(hub: &Hub, communicator: &Communicator, device: &Device, with: Operatio
     let x = unfilled(1, DType::F32, device)?;
     let (stream, kernels) = (communicator.stream(), cuda(device)?.cuda_stream());
     stream.join(&kernels).map_err(Error::wrap)?;
-    communicator.run(with, numbers(&x)?, &|| hub.goes_on())?;
+    communicator.run(&[(with, numbers(&x)?)], &|| hub.goes_on())?;
     kernels.join(stream).map_err(Error::wrap)
 }
 

@@ -90,6 +90,15 @@ impl Group for ThreadGroup {
     }
 
     #[cfg(feature = "cuda")]
+    fn start_all(&self, collective: Collective, xs: &[Tensor]) -> Result<Vec<Pending>> {
+        if xs.iter().any(|x| !x.device().is_cuda()) {
+            return xs.iter().map(|x| self.start(collective, x)).collect();
+        }
+        xs.iter().try_for_each(|x| work::check(collective, x, self.size()))?;
+        self.gpus.start_all(self, collective, xs)
+    }
+
+    #[cfg(feature = "cuda")]
     fn open(&self, device: &Device) -> Result<()> {
         if device.is_cuda() { self.gpus.open(self, device) } else { Ok(()) }
     }
