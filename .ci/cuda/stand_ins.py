@@ -1,10 +1,10 @@
 """Stand-ins for the CUDA libraries that the feature `cuda` links, for machines that have none.
 
-usage: stand_ins.py OUT [REHEARSAL.cpp]     reads the symbols from the bindings of cudarc in cargo's registry.
+usage: stand_ins.py OUT [REHEARSAL]     reads the symbols from the bindings of cudarc in cargo's registry.
 
 Every function returns an error: 100 (no device) for the driver, 1 elsewhere. So a program linked with
-them also starts without a driver, and finds no device. With a REHEARSAL, what it has of the driver and
-of NCCL takes their place, and cuBLAS and cuRAND start, to do nothing.
+them also starts without a driver, and finds no device. With a folder REHEARSAL, what its driver.cpp and
+nccl.cpp have takes their place, and cuBLAS and cuRAND start, to do nothing.
 """
 import glob
 import os
@@ -49,8 +49,9 @@ def main():
     out, rehearsal = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
     rehearsed = set()
     if rehearsal:
-        with open(rehearsal) as file:
-            rehearsed = set(re.findall(r"^(?:int|const char \*)\s*((?:cu|nccl)\w+)\(", file.read(), re.M))
+        for source in glob.glob(f"{rehearsal}/*.cpp"):
+            with open(source) as file:
+                rehearsed |= set(re.findall(r"^(?:int|const char \*)\s*((?:cu|nccl)\w+)\(", file.read(), re.M))
     os.makedirs(out, exist_ok=True)
     home = os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo"))
     bindings = sorted(glob.glob(home + "/registry/src/*/cudarc-*/src"))
@@ -61,7 +62,7 @@ def main():
             names = symbols(file.read())
         more = []
         if rehearsal and module in ("driver", "nccl"):
-            more = [rehearsal, f"-D{module.upper()}", "-std=c++17", "-pthread"]
+            more = [f"{rehearsal}/{module}.cpp", "-std=c++17", "-pthread"]
         elif rehearsal and module in ("cublas", "curand"):
             code = 0
         build(out, link, loaded, code, [name for name in names if name not in rehearsed], more)

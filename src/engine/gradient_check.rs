@@ -22,7 +22,7 @@ pub fn without_gradient(
     let parts = weights.holding().parts();
     let here = |part: &Part| -> Result<f64> {
         let both = owned.iter().map(|owned| intersection(&part.range, owned));
-        reduce::sum_of_squares_in(weights.gradients(), both)
+        reduce::sum_of_squares_in(weights.gradients(), both, |_| Ok(()))
     };
     let here = parts.iter().map(here).collect::<Result<Vec<f64>>>()?;
     let all_replicas = mesh.data.sum_numbers(&here)?;

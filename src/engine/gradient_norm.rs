@@ -12,8 +12,14 @@ use candle_core::Result;
 use std::ops::Range;
 
 /// This rank's share of the sum of squares over the model's gradient; `owned` are the elements of the
-/// buffers whose sums over the replicas it has. The shares of all ranks add up to the squared norm.
-pub fn sum_of_squares(mesh: &Mesh, weights: &Weights, owned: &[Range<usize>]) -> Result<f64> {
+/// buffers whose sums over the replicas it has, once `ready` was told that they are read. The shares of
+/// all ranks add up to the squared norm.
+pub fn sum_of_squares(
+    mesh: &Mesh,
+    weights: &Weights,
+    owned: &[Range<usize>],
+    ready: impl FnMut(&Range<usize>) -> Result<()>,
+) -> Result<f64> {
     if !counts_replica(mesh, weights, owned) {
         return Ok(0.0);
     }
@@ -25,7 +31,7 @@ pub fn sum_of_squares(mesh: &Mesh, weights: &Weights, owned: &[Range<usize>]) ->
         }
     }
     let both = runs.iter().flat_map(|run| owned.iter().map(|owned| intersection(run, owned)));
-    reduce::sum_of_squares_in(weights.gradients(), both)
+    reduce::sum_of_squares_in(weights.gradients(), both, ready)
 }
 
 /// Without a distributed optimizer every replica has all sums: the first one counts them.

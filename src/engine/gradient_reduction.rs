@@ -128,8 +128,8 @@ impl GradientReduction {
         self.complete(ready, weights)
     }
 
-    /// Begins all sums that have not begun, and waits for all of them.
-    pub fn finish(&mut self, weights: &Weights) -> Result<()> {
+    /// Begins all sums that have not begun; [`land`](GradientReduction::land) waits for them.
+    pub fn begin_rest(&mut self, weights: &Weights) -> Result<()> {
         for part in &self.parts {
             if let Some(ends) = &part.tied {
                 let gradient = view(weights.gradients(), &part.range)?;
@@ -141,8 +141,14 @@ impl GradientReduction {
         for place in places.into_iter().rev() {
             self.complete(|part| part.place == place, weights)?;
         }
+        Ok(())
+    }
+
+    /// Waits for the sums of which `range` of the buffers has elements.
+    pub fn land(&mut self, range: &Range<usize>) -> Result<()> {
         for bucket in &mut self.buckets {
-            if let Some(pending) = bucket.pending.take() {
+            let meets = bucket.range.start < range.end && range.start < bucket.range.end;
+            if let Some(pending) = bucket.pending.take_if(|_| meets) {
                 pending.wait()?;
             }
         }

@@ -19,6 +19,7 @@ use crate::model::batch::{Batch, Noise};
 use crate::parallel::mesh::Mesh;
 use crate::spec::fault::Fault;
 use crate::spec::optimization::{LossScale, Optimizer};
+use std::ops::Range;
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -185,7 +186,7 @@ impl Trainer {
         };
         let sums = Sums::of(&batches, stage.learn(&batches, learning, &mut finished)?);
         model.weights().complete_gradients()?;
-        reduction.finish(model.weights())?;
+        reduction.begin_rest(model.weights())?;
         let (sums, squares) = self.over_all_ranks(&sums)?;
         let outcome = self.outcome((step, updates), &sums, squares.sqrt() / scale)?;
         match self.loss_scaler.as_mut().map(|scaler| scaler.judge(outcome.grad_norm)) {
@@ -209,13 +210,15 @@ impl Trainer {
         Ok(outcome)
     }
 
-    /// The sums over the micro-batches of all replicas, and the sum of squares of the gradient.
-    fn over_all_ranks(&self, sums: &Sums) -> Result<(Sums, f64), Error> {
-        let squares = gradient_norm::sum_of_squares(
-            &self.mesh,
-            self.model.weights(),
-            self.optimizer.owned(),
-        )?;
+    /// The sums over the micro-batches of all replicas, and the sum of squares of the gradient, whose
+    /// sums over the replicas come meanwhile.
+    fn over_all_ranks(&mut self, sums: &Sums) -> Result<(Sums, f64), Error> {
+        let Trainer { mesh, model, optimizer, reduction, .. } = self;
+        let ready = |range: &Range<usize>| reduction.land(range);
+        let squares =
+            gradient_norm::sum_of_squares(mesh, model.weights(), optimizer.owned(), ready)?;
+        // Those too that another rank has counted.
+        reduction.land(&(0..usize::MAX))?;
         // Of the ranks of a replica, one counts what all of them have seen.
         let once =
             |here: bool, value: f64| if here && self.mesh.at.tensor == 0 { value } else { 0.0 };

@@ -16,7 +16,7 @@ const BLOCK: usize = 1 << 15;
 pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return super::cuda::reduce::sum_of_squares(x, std::slice::from_ref(x));
+        return Ok(super::cuda::reduce::squares(std::slice::from_ref(x), |_| Ok(()))?.iter().sum());
     }
     on_real!(x, T => {
         let x = read::<T>(x)?;
@@ -25,18 +25,28 @@ pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
     })
 }
 
-/// Σ x² over `ranges` of a flat buffer, in f64, range by range.
+/// Σ x² over `ranges` of a flat buffer, in f64: their sums, added in their order.
+///
+/// They are read from the last to the first; `ready` is told each before that.
 pub fn sum_of_squares_in(
     buffer: &Tensor,
     ranges: impl Iterator<Item = Range<usize>>,
+    mut ready: impl FnMut(&Range<usize>) -> Result<()>,
 ) -> Result<f64> {
-    let ranges = ranges.filter(|range| !range.is_empty());
-    let mut parts = ranges.map(|range| buffer.narrow(0, range.start, range.len()));
+    let ranges: Vec<Range<usize>> = ranges.filter(|range| !range.is_empty()).collect();
+    let parts = ranges.iter().map(|range| buffer.narrow(0, range.start, range.len()));
+    let parts = parts.collect::<Result<Vec<_>>>()?;
     #[cfg(feature = "cuda")]
     if buffer.device().is_cuda() {
-        return super::cuda::reduce::sum_of_squares(buffer, &parts.collect::<Result<Vec<_>>>()?);
+        let squares = super::cuda::reduce::squares(&parts, |at| ready(&ranges[at]))?;
+        return Ok(squares.iter().fold(0.0, |sum, each| sum + each));
     }
-    parts.try_fold(0.0, |sum, part| Ok(sum + sum_of_squares(&part?)?))
+    let mut squares = vec![0.0; parts.len()];
+    for (at, part) in parts.iter().enumerate().rev() {
+        ready(&ranges[at])?;
+        squares[at] = sum_of_squares(part)?;
+    }
+    Ok(squares.iter().fold(0.0, |sum, each| sum + each))
 }
 
 /// `x *= factor`, in place.

@@ -113,7 +113,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// The same from the new tokens, of a model that is one chunk; good until the next reading.
-    pub fn whole(&mut self, reading: &Reading) -> Result<Tensor> {
+    pub fn logits_at_once(&mut self, reading: &Reading) -> Result<Tensor> {
         let continued = self.continued(reading)?;
         let is_step = reading.tokens() == reading.rows();
         if is_step {

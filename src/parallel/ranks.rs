@@ -99,13 +99,16 @@ pub fn run_on<R: Send, E: std::error::Error + Send + 'static>(
     let first: Mutex<Option<Box<Failure<E>>>> = Mutex::new(None);
     let results: Vec<Mutex<Option<R>>> = here.clone().map(|_| Mutex::new(None)).collect();
     let fail = |rank: usize, cause: Cause<E>| {
+        // Ranks that fail later wait here: the devices' work is ended when the other nodes know why.
+        let mut first = lock(&first);
         if hub.fail(rank) {
             let failure = failure(rank, cause);
             if let Some(nodes) = nodes {
                 nodes.fail(with_causes(&*failure));
             }
-            *lock(&first) = Some(failure);
+            *first = Some(failure);
         }
+        drop(first);
         #[cfg(feature = "cuda")]
         hub.give_up();
     };

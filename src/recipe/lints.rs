@@ -13,7 +13,6 @@ pub(super) fn check(recipe: &Recipe, stages: &[NamedStage], findings: &mut Findi
     for stage in stages {
         findings.in_overlay(stage.overlay());
         let (trainer, model) = (&stage.settings.trainer, &stage.settings.model);
-        several_gpus(trainer, findings);
         layout(model, findings);
         width(model, findings);
         length(model, findings);
@@ -81,23 +80,6 @@ fn ends(tokenize: &Tokenize, path: Option<&Path>, findings: &mut Findings) {
                 .help("set add_eos to true, or end answers with a text that `end_strings` names");
         }
     }
-}
-
-/// NCCL's part has run between processes that share a GPU (tests/gpu/several.py), and on rehearsed
-/// devices (.ci/cuda/rehearsal.cpp).
-fn several_gpus(trainer: &Trainer, findings: &mut Findings) {
-    let devices = trainer.world_size();
-    if !trainer.on_gpu() || devices == 1 {
-        return;
-    }
-    findings
-        .lint(
-            "lint::several_gpus",
-            "trainer.devices",
-            format!("{devices} GPUs"),
-            "ranks have worked together on one GPU that they shared, which has not been tried on several GPUs yet: compare with one GPU before you trust it",
-        )
-        .help("compare 20 steps with those of trainer.devices=1, as tests/gpu/several.py does");
 }
 
 fn layout(model: &Model, findings: &mut Findings) {

@@ -5,6 +5,7 @@ use sft_run::parallel::group::{Collective, Group, Like, Reduction, Route};
 use sft_run::parallel::mesh::Mesh;
 use sft_run::parallel::ranks::{Failure, run};
 use sft_run::spec::optimization::Degrees;
+use std::ops::Range;
 use std::time::Duration;
 
 /// `data` × `pipeline` × `tensor` ranks.
@@ -119,6 +120,44 @@ fn calls_in_place_change_the_part_that_they_are_given() {
         let own = rank * piece..(rank + 1) * piece;
         assert_eq!(scattered[LENGTH..][own.clone()], sum(size)[own]);
         assert_eq!((&scattered[..LENGTH], &scattered[2 * LENGTH..]), (&nine[..], &nine[..]));
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// Several calls that begin as one, on parts of one buffer.
+#[test]
+fn calls_that_begin_together_are_apart() {
+    const PARTS: usize = 10;
+    on_every_axis(|group, device| {
+        let (rank, size) = (group.rank(), group.size());
+        let each = |part: usize| numbers(100 * part + rank);
+        let buffer = || Tensor::new((0..PARTS).flat_map(each).collect::<Vec<_>>(), device);
+        let (gathered, summed) = (buffer()?, buffer()?);
+        let views = |buffer: &Tensor, parts: Range<usize>| {
+            let view = |part| buffer.narrow(0, part * LENGTH, LENGTH);
+            parts.map(view).collect::<Result<Vec<_>>>()
+        };
+        let mut pending =
+            group.start_all(Collective::AllGatherInPlace, &views(&gathered, 0..7)?)?;
+        pending
+            .extend(group.start_all(Collective::AllGatherInPlace, &views(&gathered, 7..PARTS)?)?);
+        let sum = Collective::AllReduceInPlace(Reduction::Sum);
+        let sums = group.start_all(sum, &views(&summed, 0..PARTS)?)?;
+        assert_eq!((pending.len(), sums.len()), (PARTS, PARTS));
+        assert!(group.start_all(sum, &[])?.is_empty());
+        // The last first.
+        sums.into_iter().rev().chain(pending).try_for_each(|call| call.wait().map(|_| ()))?;
+        let piece = LENGTH / size;
+        let (gathered, summed) = (gathered.to_vec1::<f32>()?, summed.to_vec1::<f32>()?);
+        for part in 0..PARTS {
+            let own = part * LENGTH..(part + 1) * LENGTH;
+            let of_rank = |from: usize| numbers(100 * part + from);
+            let pieces = (0..size).flat_map(|from| of_rank(from)[from * piece..][..piece].to_vec());
+            assert_eq!(gathered[own.clone()], pieces.collect::<Vec<_>>(), "part {part}");
+            let sums = (0..LENGTH).map(|at| (0..size).map(|from| of_rank(from)[at]).sum::<f32>());
+            assert_eq!(summed[own], sums.collect::<Vec<_>>(), "part {part}");
+        }
         Ok(())
     })
     .unwrap();

@@ -422,9 +422,14 @@ def cached_case(dtype, heads, groups, d, past, new):
     for w, p in zip(whole, past):
         y, _, _ = attention_reference(w, [0, w.shape[0]], heads, groups, d, torch.zeros(w.shape[0], heads * d, device=DEV), None)
         refs.append(y[p:])
+    before, after = cache.clone(), cache.clone()
+    for w, p, blocks in zip(whole, past, blocks_of.to(DEV)):
+        at = torch.arange(p, len(w), device=DEV)
+        after[blocks[at // BLOCK], at % BLOCK] = w[p:].view(-1, groups, per + 2, d)[:, :, per:].reshape(-1, groups, 2 * d)
     out, h = torch.empty(len(rows), heads * d, device=DEV, dtype=dtype), Heads(heads, groups, d, 1 / math.sqrt(d), 0, heads)
     check(f"cached attention {str(dtype)[6:]} heads {heads}/{groups} d {d} past {past} new {new}",
-          lambda: call("sft_attention_cached", stream(), CODE[dtype], h, qkv, cache, where_to, I64(len(past)), I64(widest), I64(BLOCK), out, I64(len(rows))), [out], [torch.cat(refs)], BOUND[dtype])
+          lambda: call("sft_attention_cached", stream(), CODE[dtype], h, qkv, cache, where_to, I64(len(past)), I64(widest), I64(BLOCK), out, I64(len(rows))),
+          [out, cache], [torch.cat(refs), after], [BOUND[dtype], 0], [None, before])
 
 
 # ---- products, optimizer ---------------------------------------------------------------------------------------------

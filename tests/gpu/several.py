@@ -24,9 +24,9 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 BINARY = os.path.abspath(sys.argv[1])
 OUT = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else tempfile.mkdtemp()
 PARTS = sys.argv[3:] or ["losses", "fault", "nodes", "killed", "whole", "speed"]
-GPUS = len(subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout.splitlines())
+ON = os.environ.get("SFT_ACCELERATOR", "gpu")  # `cpu` rehearses this script on a machine without GPUs, as if it had two
+GPUS = 2 if ON == "cpu" else len(subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout.splitlines())
 WORK = tempfile.mkdtemp(prefix="several-")
-ON = os.environ.get("SFT_ACCELERATOR", "gpu")  # `cpu` rehearses this script without a GPU
 BEGAN = time.time()
 os.makedirs(OUT, exist_ok=True)
 LOG = open(os.path.join(OUT, "several.log"), "a")
@@ -232,7 +232,7 @@ def killed():
 LARGE = """\
 name: large
 restore_from_path: null
-trainer: {devices: 1, num_nodes: 1, accelerator: ON, precision: bf16, max_steps: 20, gradient_clip_val: 1.0}
+trainer: {devices: 1, num_nodes: 1, accelerator: ACCELERATOR, precision: bf16, max_steps: 20, gradient_clip_val: 1.0}
 model:
   global_batch_size: 8
   micro_batch_size: 8
@@ -279,12 +279,14 @@ def prepare():
             file.write(json.dumps({"text": " ".join((texts + texts)[start:start + each])}) + "\n")
     tokenizer = os.path.join(ROOT, "recipes/data/tokenizer.json")
     with open(RECIPE, "w") as file:
-        file.write(LARGE.replace("TOKENIZER", tokenizer).replace("ROWS", rows).replace("ON", ON))
+        file.write(LARGE.replace("TOKENIZER", tokenizer).replace("ROWS", rows).replace("ACCELERATOR", ON))
     for stage in ("shard", "load"):
         code, text, seconds = run("run", RECIPE, "--to", stage, *CACHE, *SHAPE, limit=300)
         record(part="speed", stage=stage, code=code, seconds=round(seconds, 1), text="" if code == 0 else text[-1500:])
         if code != 0:
             failed.append(stage)
+            return
+    PREPARED.set()
 
 
 def bench(name, settings, **env):
@@ -341,7 +343,10 @@ def wait_for(path, processes, limit=60):
 
 def speed():
     data = [*LAYOUTS["DP2"], "model.global_batch_size=16"]
-    PREPARED.join()
+    PREPARING.join()
+    if not PREPARED.is_set():
+        failed.append("nothing to train on")
+        return
     name = os.path.join(WORK, "bf16-8192")
     if PEER:
         wait_for(f"{name}.ready", PEER)
@@ -364,16 +369,22 @@ def speed():
     bench("TP2", [*LAYOUTS["TP2"], "model.global_batch_size=8"])
 
 
+WORK_OF = {"losses": losses, "fault": fault, "nodes": nodes, "killed": killed, "whole": whole, "speed": speed}
+WITH_SPEED = {"peer", "channels"}
+if unknown := set(PARTS) - set(WORK_OF) - (WITH_SPEED if "speed" in PARTS else set()):
+    sys.exit(f"no part {', '.join(sorted(unknown))}: there are {', '.join(WORK_OF)}, and with speed {', '.join(WITH_SPEED)}")
 if GPUS < 2 and set(PARTS) - {"nodes", "killed", "whole"}:
     sys.exit(f"{GPUS} GPU: only nodes, killed and whole can share it; the other parts need two")
-PREPARED, PEER = threading.Thread(target=prepare), []
+PREPARING, PREPARED, PEER = threading.Thread(target=prepare), threading.Event(), []
 if "speed" in PARTS:
-    PREPARED.start()
+    PREPARING.start()
     PEER = begin_peer() if "peer" in PARTS else []
-WORK_OF = {"losses": losses, "fault": fault, "nodes": nodes, "killed": killed, "whole": whole, "speed": speed}
-for part in PARTS:
-    WORK_OF.get(part, lambda: None)()
-for process in PEER:
-    process.kill()
+try:
+    for part in PARTS:
+        if part in WORK_OF:
+            WORK_OF[part]()
+finally:
+    for process in PEER:
+        process.kill()
 record(part="end", failed=len(failed))
 sys.exit(1 if failed else 0)

@@ -5,8 +5,8 @@
 
 torch.compile, scaled_dot_product_attention, fused AdamW; `bf16` holds everything in bf16 without fp32 masters, `autocast`
 holds fp32 weights. With RANK and WORLD_SIZE it is one of several processes with a GPU each (DistributedDataParallel), of
-which the first writes, and what it tells is of all of them together. Writes FOLDER/MODE-FFN.ready when it is compiled, then waits for FOLDER/MODE-FFN.go.N before round N and
-writes FOLDER/MODE-FFN.N, a JSON object.
+which the first writes: tokens of all of them, its own time and memory. Writes FOLDER/MODE-FFN.ready when it is compiled,
+then waits for FOLDER/MODE-FFN.go.N before round N and writes FOLDER/MODE-FFN.N, a JSON object.
 """
 import json, os, sys, time
 import torch, torch.nn as nn, torch.nn.functional as F

@@ -148,7 +148,7 @@ impl Member {
     fn extend(&self, decoder: &mut Decoder<'_>, new: &[(usize, &[u32])]) -> Result<Option<Tensor>> {
         let reading = decoder.begin(new)?;
         if self.ranks() == 1 {
-            return decoder.whole(&reading).map(Some);
+            return decoder.logits_at_once(&reading).map(Some);
         }
         let stream = self
             .through(reading.tokens(), |chunk, x| decoder.stream(chunk, x, &reading))?

@@ -68,6 +68,9 @@ impl<'a> Continued<'a> {
             if end > blocks.len() * BLOCK {
                 bail!("sequence {index} has {} blocks of {BLOCK} for {end} tokens", blocks.len())
             }
+            if blocks.contains(&UNUSED) {
+                bail!("sequence {index} has a block that is none")
+            }
         }
         // Rounded up, so that the lists of many steps have one length.
         let widest = blocks.iter().map(|blocks| blocks.len()).max().unwrap_or_default();

@@ -50,17 +50,54 @@ template <int C> struct Part {
   }
 };
 
+// The parts of a block's warps on their way to each other: eight lanes of each have C packs of 8 channels.
+template <int C> struct Meeting {
+  static constexpr int WARPS = 8;
+  float maxima[WARPS], sums[WARPS], outs[WARPS][64 * C];
+};
+
+// Joins a warp's parts, lane by lane of the eight that share a key, and leaves them in `at`.
+template <int C> __device__ __forceinline__ void leave(Part<C> &part, Meeting<C> &at) {
+#pragma unroll
+  for (int offset = 8; offset < 32; offset <<= 1) {
+    float other[8 * C];
+#pragma unroll
+    for (int i = 0; i < 8 * C; i++) other[i] = __shfl_xor_sync(~0u, part.out[i], offset);
+    part.join(__shfl_xor_sync(~0u, part.max, offset), __shfl_xor_sync(~0u, part.sum, offset), other);
+  }
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 8;
+  if (threadIdx.x % 32 >= 8) return;
+  if (lane == 0) at.maxima[warp] = part.max, at.sums[warp] = part.sum;
+#pragma unroll
+  for (int c = 0; c < C; c++)
+#pragma unroll
+    for (int i = 0; i < 8; i++) at.outs[warp][(c * 8 + lane) * 8 + i] = part.out[c * 8 + i];
+}
+
+// Joins what all warps left: `d` channels of a head's output.
+template <typename T, int C> __device__ __forceinline__ void joined(const Meeting<C> &at, int d, T *__restrict__ output) {
+  float top = -1e30f, total = 0.f;
+#pragma unroll
+  for (int w = 0; w < at.WARPS; w++) top = fmaxf(top, at.maxima[w]);
+#pragma unroll
+  for (int w = 0; w < at.WARPS; w++) total = fmaf(at.sums[w], expf(at.maxima[w] - top), total);
+  for (int channel = threadIdx.x; channel < d; channel += blockDim.x) {
+    float value = 0.f;
+#pragma unroll
+    for (int w = 0; w < at.WARPS; w++) value = fmaf(at.outs[w][channel], expf(at.maxima[w] - top), value);
+    output[channel] = narrow<T>(value / total);
+  }
+}
+
 // One (new row, head) per block. Eight lanes share a key, C packs of 8 channels each; every such group of lanes has a part of
 // its own, of the keys at one place of the blocks, MANY of which are on their way at a time. All are joined at the end.
 // Where each row has a sequence of its own (`alone`) the block of a group's first head appends the row's key and value.
 template <typename T, int C, int MANY, bool WHOLE>
 __global__ void __launch_bounds__(256) cached(const T *__restrict__ qkv, T *__restrict__ cache, Pages pages, Heads heads,
                                               bool alone, T *__restrict__ output) {
-  constexpr int CHANNELS = 64 * C, WARPS = 8;
-  __shared__ float maxima[WARPS], sums[WARPS], outs[WARPS][CHANNELS];
+  __shared__ Meeting<C> meeting;
   const int64_t row = blockIdx.x;
-  const int head = blockIdx.y, group = head / heads.per_group(), place_in_block = threadIdx.x / 8, lane = threadIdx.x % 8;
-  const int d = heads.head_dim;
+  const int head = blockIdx.y, group = head / heads.per_group(), place_in_block = threadIdx.x / 8, lane = threadIdx.x % 8, d = heads.head_dim;
   const int64_t stride = int64_t(heads.groups) * 2 * d;
   const uint32_t *blocks = pages.blocks(row), own = pages.place(row), last = own / Pages::BLOCK;
   const T *new_pair = qkv + row * heads.qkv_width() + heads.key(group);
@@ -119,37 +156,12 @@ __global__ void __launch_bounds__(256) cached(const T *__restrict__ qkv, T *__re
         for (int i = 0; i < 8; i++) part.out[c * 8 + i] = fmaf(weight, widen(values[j][c].at[i]), part.out[c * 8 + i]);
     }
   }
-#pragma unroll
-  for (int offset = 8; offset < 32; offset <<= 1) {
-    float other[8 * C];
-#pragma unroll
-    for (int i = 0; i < 8 * C; i++) other[i] = __shfl_xor_sync(~0u, part.out[i], offset);
-    part.join(__shfl_xor_sync(~0u, part.max, offset), __shfl_xor_sync(~0u, part.sum, offset), other);
-  }
-  const int warp = threadIdx.x / 32;
-  if (threadIdx.x % 32 < 8) {
-    if (lane == 0) maxima[warp] = part.max, sums[warp] = part.sum;
-#pragma unroll
-    for (int c = 0; c < C; c++)
-#pragma unroll
-      for (int i = 0; i < 8; i++) outs[warp][(c * 8 + lane) * 8 + i] = part.out[c * 8 + i];
-  }
+  leave(part, meeting);
   __syncthreads();
-  float top = -1e30f, total = 0.f;
-#pragma unroll
-  for (int w = 0; w < WARPS; w++) top = fmaxf(top, maxima[w]);
-#pragma unroll
-  for (int w = 0; w < WARPS; w++) total = fmaf(sums[w], expf(maxima[w] - top), total);
-  for (int channel = threadIdx.x; channel < d; channel += blockDim.x) {
-    float value = 0.f;
-#pragma unroll
-    for (int w = 0; w < WARPS; w++) value = fmaf(outs[w][channel], expf(maxima[w] - top), value);
-    output[row * heads.output_width() + int64_t(head) * d + channel] = narrow<T>(value / total);
-  }
-  if (alone && head % heads.per_group() == 0) {
-    T *to = pairs + (int64_t(blocks[last]) * Pages::BLOCK + own % Pages::BLOCK) * stride;
-    for (int i = threadIdx.x; i < 2 * d; i += blockDim.x) to[i] = new_pair[i];
-  }
+  joined(meeting, d, output + row * heads.output_width() + int64_t(head) * d);
+  if (!alone || head % heads.per_group() != 0) return;
+  T *to = pairs + (int64_t(blocks[last]) * Pages::BLOCK + own % Pages::BLOCK) * stride;
+  for (int i = threadIdx.x; i < 2 * d; i += blockDim.x) to[i] = new_pair[i];
 }
 
 template <typename T, int C, int MANY>

@@ -2,7 +2,9 @@
 //!
 //! Lists lie in one tensor to which each step's are copied, and every tensor that the first run made is
 //! kept and given out again while the second is captured: so a graph has kernels alone, at addresses
-//! that stay.
+//! that stay. Steps of other lists take the same memory as far as it is large enough: one runs at a
+//! time, and what it gives is good until the next. So what is kept is one token's activations of each
+//! row, of all layers: as much as a hundred tokens or less of the rows' keys and values take.
 
 use super::context::{Context, of_device};
 use super::memory;
@@ -33,8 +35,9 @@ struct Step {
     lengths: Vec<usize>,
     /// The lists, one behind the other.
     words: Tensor,
-    /// What its operations made, in their order, once it ran.
+    /// What its operations made, in their order; before it ran, what those of the largest step made.
     made: Vec<Tensor>,
+    has_run: bool,
     /// Once it ran twice.
     graph: Option<Graph>,
 }
@@ -69,10 +72,11 @@ impl Captured {
         }
         let step = self.step(&context, lists)?;
         memory::send(&laid_out(lists), &step.words)?;
-        if step.made.is_empty() {
-            let (output, recording) = context.recorded(step.recording(lists, None)?, work);
+        if !step.has_run {
+            let recording = step.recording(lists, Memory::Of(step.made.clone()))?;
+            let (output, recording) = context.recorded(recording, work);
             let output = output?;
-            step.made = recording.made;
+            (step.made, step.has_run) = (recording.made, true);
             return Ok(output);
         }
         if step.graph.is_none() {
@@ -91,9 +95,11 @@ impl Captured {
         let step = if let Some(step) = found.and_then(|index| self.steps.remove(index)) {
             step
         } else {
+            let largest = self.steps.iter().max_by_key(|step| step.lengths.first());
+            let made = largest.map_or_else(Vec::new, |step| step.made.clone());
             self.steps.truncate(MOST - 1);
             let words = context.unfilled(laid_out(lists).len(), DType::U32)?;
-            Step { lengths, words, made: Vec::new(), graph: None }
+            Step { lengths, words, made, has_run: false, graph: None }
         };
         self.steps.push_front(step);
         Ok(&mut self.steps[0])
@@ -101,15 +107,14 @@ impl Captured {
 }
 
 impl Step {
-    fn recording(&self, lists: &[&[u32]], made: Option<&[Tensor]>) -> Result<Recording> {
+    fn recording(&self, lists: &[&[u32]], memory: Memory) -> Result<Recording> {
         let mut from = 0;
         let mut placed = Vec::with_capacity(lists.len());
         for list in lists {
             placed.push((name(list), self.words.narrow(0, from, list.len())?));
             from += list.len().next_multiple_of(ALIGNED);
         }
-        let given = made.map(|_| 0);
-        Ok(Recording { lists: placed, made: made.unwrap_or_default().to_vec(), given })
+        Ok(Recording { lists: placed, memory, made: Vec::new() })
     }
 
     /// The kernels that `work` starts, none of which runs yet.
@@ -120,7 +125,8 @@ impl Step {
         lists: &[&[u32]],
         work: impl FnOnce() -> Result<Tensor>,
     ) -> Result<Graph> {
-        let (stream, recording) = (cuda.cuda_stream(), self.recording(lists, Some(&self.made))?);
+        let recording = self.recording(lists, Memory::Only(self.made.clone()))?;
+        let stream = cuda.cuda_stream();
         // Other threads may allocate meanwhile.
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         stream.begin_capture(mode).map_err(Error::wrap)?;
@@ -129,7 +135,7 @@ impl Step {
         let kernels = stream.end_capture(CUgraphInstantiate_flags(0));
         let (output, kernels) = (output?, kernels.map_err(Error::wrap)?);
         match kernels {
-            Some(kernels) if recording.given == Some(self.made.len()) => {
+            Some(kernels) if recording.made.len() == self.made.len() => {
                 Ok(Graph { kernels, output })
             }
             _ => bail!("a step made {} tensors, and others when it ran again", self.made.len()),
@@ -157,9 +163,24 @@ fn name(list: &[u32]) -> (usize, usize) {
 #[derive(Debug, Default)]
 pub(super) struct Recording {
     lists: Vec<((usize, usize), Tensor)>,
+    memory: Memory,
+    /// What was made so far.
     made: Vec<Tensor>,
-    /// While it is captured: how many of those made before were given out again.
-    given: Option<usize>,
+}
+
+/// Where the tensors that a step makes lie: each where that of its number lay in another run.
+#[derive(Debug)]
+enum Memory {
+    /// There where they are not larger, elsewhere otherwise.
+    Of(Vec<Tensor>),
+    /// There only: nothing may be allocated.
+    Only(Vec<Tensor>),
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Memory::Of(Vec::new())
+    }
 }
 
 impl Recording {
@@ -178,18 +199,20 @@ impl Recording {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor> {
-        let Some(given) = &mut self.given else {
-            let tensor = memory::unfilled(shape, dtype, device)?;
-            self.made.push(tensor.clone());
-            return Ok(tensor);
-        };
-        let same = self.made.get(*given);
-        match same.filter(|made| *made.shape() == shape && made.dtype() == dtype) {
-            Some(made) => {
-                *given += 1;
-                Ok(made.clone())
+        let (Memory::Of(kept) | Memory::Only(kept)) = &self.memory;
+        let kept = kept.get(self.made.len());
+        let fits =
+            |kept: &&Tensor| kept.dtype() == dtype && kept.elem_count() >= shape.elem_count();
+        let tensor = match (kept.filter(fits), &self.memory) {
+            (Some(kept), _) => {
+                kept.flatten_all()?.narrow(0, 0, shape.elem_count())?.reshape(shape)?
             }
-            None => bail!("a step makes {shape:?} where it made {same:?} before"),
-        }
+            (None, Memory::Of(_)) => memory::unfilled(shape, dtype, device)?,
+            (None, Memory::Only(_)) => {
+                bail!("a step makes {shape:?} where it made {kept:?} before")
+            }
+        };
+        self.made.push(tensor.clone());
+        Ok(tensor)
     }
 }

@@ -8,14 +8,21 @@ use crate::kernels::timing::Part;
 use candle_core::{DType, Tensor};
 use std::ops::Range;
 
-/// Σ x² over all `parts` of `whole`, in f64, in their order; waits for it.
-pub(in crate::kernels) fn sum_of_squares(whole: &Tensor, parts: &[Tensor]) -> Result<f64> {
-    let context = of(whole)?;
+/// Σ x² of each of `parts`, in f64; waits for them. `ready` is told the number of each before it is
+/// read, from the last to the first.
+pub(in crate::kernels) fn squares(
+    parts: &[Tensor],
+    mut ready: impl FnMut(usize) -> Result<()>,
+) -> Result<Vec<f64>> {
+    let Some(first) = parts.first() else { return Ok(Vec::new()) };
+    let context = of(first)?;
     let bytes = usize::try_from(ffi::sft_squares_workspace()).unwrap_or_default();
     let workspace = context.unfilled(bytes, DType::U8)?;
-    let total = Tensor::zeros(1, DType::F64, context.device())?;
-    for part in parts {
-        let (values, memory, sum) = (hold(part)?, hold(&workspace)?, hold(&total)?);
+    let sums = Tensor::zeros(parts.len(), DType::F64, context.device())?;
+    for (at, part) in parts.iter().enumerate().rev() {
+        ready(at)?;
+        let sum = sums.narrow(0, at, 1)?;
+        let (values, memory, sum) = (hold(part)?, hold(&workspace)?, hold(&sum)?);
         let work = context.work(Part::GradientNorm)?;
         let code = ffi::sft_sum_of_squares(
             work.stream(),
@@ -27,7 +34,7 @@ pub(in crate::kernels) fn sum_of_squares(whole: &Tensor, parts: &[Tensor]) -> Re
         );
         check("sum of squares", code)?;
     }
-    Ok(to_host(&total)?.to_vec1::<f64>()?[0])
+    to_host(&sums)?.to_vec1()
 }
 
 /// `x *= factor`.

@@ -122,12 +122,12 @@ impl Communicator {
         // SAFETY: a call without arguments, whose end follows whatever happens between.
         check(unsafe { sys::ncclGroupStart() }, *handle)?;
         let started = works.iter().try_for_each(|(operation, numbers)| {
-            check_here(start(*operation, *numbers, *handle, &self.stream)?, *handle, goes_on)
+            check_or_told(start(*operation, *numbers, *handle, &self.stream)?, *handle, goes_on)
         });
         // SAFETY: see above.
         let ended = unsafe { sys::ncclGroupEnd() };
         started?;
-        check_here(ended, *handle, goes_on)?;
+        check_or_told(ended, *handle, goes_on)?;
         drop(locked);
         self.settle(goes_on)
     }
@@ -140,7 +140,7 @@ impl Communicator {
             let mut state = sys::ncclResult_t::ncclSuccess;
             // SAFETY: the communicator is there while the lock is held.
             check(unsafe { sys::ncclCommGetAsyncError(*handle, &raw mut state) }, *handle)?;
-            check_here(state, *handle, goes_on)?;
+            check_or_told(state, *handle, goes_on)?;
             if state != sys::ncclResult_t::ncclInProgress {
                 return Ok(());
             }
@@ -250,7 +250,7 @@ fn given_up() -> Error {
 
 /// [`check`], which lets another node's end be told by the node's own connection, with the node's name:
 /// NCCL may see its connections closed a moment earlier, and does not know whose they were.
-fn check_here(
+fn check_or_told(
     code: sys::ncclResult_t,
     handle: sys::ncclComm_t,
     goes_on: &GoesOn<'_>,

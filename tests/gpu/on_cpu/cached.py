@@ -34,9 +34,11 @@ static double run(int heads, int groups, int d, std::vector<int> past, std::vect
     tables.insert(tables.end(), blocks[s].begin(), blocks[s].end()); tables.resize((s + 1) * widest, 0);
   }
   std::vector<uint32_t> list = owners; list.insert(list.end(), places.begin(), places.end()); list.insert(list.end(), tables.begin(), tables.end());
-  std::vector<float> out(owners.size() * heads * d);
+  std::vector<float> out(owners.size() * heads * d), after = cache;
+  for (int s = 0; s < n; s++) for (int t = past[s]; t < past[s] + fresh[s]; t++) for (int g = 0; g < groups; g++) for (int c = 0; c < 2 * d; c++)
+    after[((size_t(blocks[s][t / 32]) * 32 + t % 32) * groups + g) * 2 * d + c] = whole[s][t * width + ((g + 1) * per + 2 * g) * d + c];
   int rc = sft_attention_cached(nullptr, 0, &h, qkv.data(), cache.data(), list.data(), n, widest, 32, out.data(), owners.size());
-  if (rc) return 1e9;
+  if (rc || cache != after) return 1e9;
   double far = 0; size_t row = 0;
   for (int s = 0; s < n; s++) for (int t = past[s]; t < past[s] + fresh[s]; t++, row++) for (int head = 0; head < heads; head++) {
     int g = head / per; std::vector<double> p(t + 1); double max = -1e30, sum = 0;

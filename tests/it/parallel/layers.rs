@@ -108,7 +108,9 @@ fn gradients(architecture: &Architecture, layout: &Degrees) -> (f64, Vec<f64>) {
         };
         let targets = Targets::new(&[1, 3, 4, 8, 10], &[7, 28, 0, 3, 16]);
         let loss = model.learn(&batch, &targets, Noise { seed: 1, step: 5 })?;
-        GradientReduction::new(&mesh, model.weights(), false).finish(model.weights())?;
+        let mut reduction = GradientReduction::new(&mesh, model.weights(), false);
+        reduction.begin_rest(model.weights())?;
+        reduction.land(&(0..holding.length()))?;
         Ok::<_, Error>((loss, holding, model.weights().gradients().to_vec1::<f64>()?))
     })
     .unwrap();

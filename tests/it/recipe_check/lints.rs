@@ -8,7 +8,6 @@ const LONGER: &str = "stages.tuned.train.with.trainer.max_steps=400";
 
 /// Overrides of tests/fixtures/plan/small.yaml, with `; ` between, the lint, and words of it.
 const CASES: &[(&str, &str, &str)] = &[
-    ("trainer.accelerator=gpu; trainer.devices=2", "lint::several_gpus", "tried on several GPUs"),
     ("++model.sequence_parallel=true", "lint::sequence_parallel", "one tensor rank"),
     ("++model.ffn_hidden_size=100", "lint::ffn_hidden_size", "4 × hidden_size = 384 wide, not 100"),
     (

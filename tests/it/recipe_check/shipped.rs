@@ -25,30 +25,21 @@ fn shipped_recipes_have_their_lints() {
     let check = |name: &str, expected: &[&str]| assert_eq!(lints(name), expected, "{name}");
     check(
         "megatron_1.3b.yaml",
-        &[
-            "lint::several_gpus",
-            "lint::ffn_hidden_size",
-            "lint::sequence_parallel",
-            "lint::constant_steps",
-        ],
+        &["lint::ffn_hidden_size", "lint::sequence_parallel", "lint::constant_steps"],
     );
     check("megatron_2b.yaml", &["lint::short_sequences", "lint::constant_steps"]);
     check(
         "megatron_65b.yaml",
         &[
-            "lint::several_gpus",
             "lint::validation_off",
             "lint::selective_recompute",
             "lint::selective_recompute",
             "lint::constant_steps",
         ],
     );
-    check(
-        "megatron_20b.yaml",
-        &["lint::several_gpus", "lint::selective_recompute", "lint::constant_steps"],
-    );
-    check("megatron_llama2_7b.yaml", &["lint::several_gpus", "lint::selective_recompute"]);
-    check("sft_megatron_20b.yaml", &["lint::several_gpus", "lint::selective_recompute"]);
+    check("megatron_20b.yaml", &["lint::selective_recompute", "lint::constant_steps"]);
+    check("megatron_llama2_7b.yaml", &["lint::selective_recompute"]);
+    check("sft_megatron_20b.yaml", &["lint::selective_recompute"]);
 }
 
 #[test]
