@@ -9,6 +9,7 @@ pub mod digest;
 pub mod error_chain;
 pub mod file_pattern;
 pub mod mapped_file;
+pub mod numbers;
 pub mod python_text;
 pub mod seed;
 pub mod shell_words;

@@ -1,8 +1,9 @@
 //! A checkpoint of any program, opened by what it is.
 
 use super::error::Error;
+use super::foreign::nemo::{self, Wanted};
 use super::foreign::reader::{Loose, Reader};
-use super::foreign::{gguf, hugging_face, nemo};
+use super::foreign::{gguf, hugging_face};
 use super::format::{self, Format};
 use super::native::Checkpoint;
 use super::source::Source;
@@ -45,8 +46,8 @@ enum Content {
 impl Opened {
     /// Opens what lies at `path`, whatever program wrote it; tensors are not read yet.
     ///
-    /// `wanted` is the shape that a recipe has for it: folders without settings are read by it.
-    pub fn open(path: &Path, wanted: Option<&Architecture>) -> Result<Opened, Error> {
+    /// `wanted` is what a recipe says of it: folders without settings are read by it.
+    pub fn open(path: &Path, wanted: Option<Wanted<'_>>) -> Result<Opened, Error> {
         let refused = |reason| Error::unusable(path, reason);
         let Some((format, folder)) = format::detect(path) else {
             return Err(Error::NotACheckpoint { path: path.to_owned() });

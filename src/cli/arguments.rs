@@ -265,7 +265,7 @@ pub struct RunsArguments {
     /// Only runs of which this holds, such as state=done, 'loss<1.5', 'model.optim.lr>=1e-3' or name~quick (repeatable)
     #[arg(long = "where", value_name = "CONDITION", value_parser = Condition::parse)]
     pub conditions: Vec<Condition>,
-    /// Sort by started (the default), name, state, time, a metric, or a setting
+    /// Sort by started (the default, newest first), name, state, time, a metric, or a setting
     #[arg(long, value_name = "KEY")]
     pub sort: Option<String>,
     /// The other way round

@@ -107,7 +107,7 @@ fn next(session: &Session, summary: &Summary, folder: &Path) -> String {
 
 /// What `generate` finds the last training's model by: the run folder when its checkpoint is kept
 /// there, else the stage's output; none when nothing was trained.
-fn trained(summary: &Summary, folder: &Path) -> Option<PathBuf> {
+pub(super) fn trained(summary: &Summary, folder: &Path) -> Option<PathBuf> {
     let trainings = || summary.stages.iter().rev().filter(|stage| stage.kind == "train");
     let has_checkpoint = |folder: &Path| folder.join("checkpoint").is_dir();
     let kept = |name: &str| has_checkpoint(&folder.join("checkpoints").join(name));

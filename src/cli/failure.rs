@@ -24,6 +24,13 @@ pub enum Failure {
     },
     /// Something that was begun failed.
     Failed(String),
+    /// Something that was begun was broken off, and may well come to its end the next time.
+    BrokenOff {
+        /// What happened.
+        message: String,
+        /// What to do.
+        help: String,
+    },
     /// A signal stopped it.
     Interrupted(String),
 }
@@ -43,7 +50,9 @@ impl Failure {
     pub fn exit(&self) -> Exit {
         match self {
             Failure::Problems(_) | Failure::Wrong { .. } => Exit::Wrong,
-            Failure::Failed(_) | Failure::Interrupted(_) => Exit::Failed,
+            Failure::Failed(_) | Failure::BrokenOff { .. } | Failure::Interrupted(_) => {
+                Exit::Failed
+            }
         }
     }
 
@@ -56,6 +65,7 @@ impl Failure {
                 .collect::<Vec<_>>()
                 .join("; "),
             Failure::Wrong { message, .. }
+            | Failure::BrokenOff { message, .. }
             | Failure::Failed(message)
             | Failure::Interrupted(message) => message.clone(),
         }
@@ -76,16 +86,11 @@ impl Failure {
                 ));
             }
             Failure::Wrong { message, help } => {
-                terminal
-                    .error(&format!("{} {message}", terminal.paint_error(Paint::Red, "error:")));
-                if let Some(help) = help {
-                    terminal
-                        .error(&format!("  {} {help}", terminal.paint_error(Paint::Cyan, "help:")));
-                }
+                show_error(terminal, "error:", message, help.as_deref());
             }
-            Failure::Failed(message) => {
-                terminal
-                    .error(&format!("{} {message}", terminal.paint_error(Paint::Red, "failed:")));
+            Failure::Failed(message) => show_error(terminal, "failed:", message, None),
+            Failure::BrokenOff { message, help } => {
+                show_error(terminal, "failed:", message, Some(help));
             }
             Failure::Interrupted(message) => {
                 terminal.error(&format!(
@@ -108,10 +113,20 @@ impl Failure {
             Failure::Failed(message) => {
                 json!({"exit_code": exit_code, "error": {"code": "run::failed", "message": message}})
             }
+            Failure::BrokenOff { message, help } => {
+                json!({"exit_code": exit_code, "error": {"code": "run::failed", "message": message, "help": help}})
+            }
             Failure::Interrupted(message) => {
                 json!({"exit_code": exit_code, "error": {"code": "run::interrupted", "message": message}})
             }
         }
+    }
+}
+
+fn show_error(terminal: &Terminal, mark: &str, message: &str, help: Option<&str>) {
+    terminal.error(&format!("{} {message}", terminal.paint_error(Paint::Red, mark)));
+    if let Some(help) = help {
+        terminal.error(&format!("  {} {help}", terminal.paint_error(Paint::Cyan, "help:")));
     }
 }
 
@@ -128,7 +143,12 @@ impl From<runner::Error> for Failure {
                 Failure::Wrong { message: error.to_string(), help: None }
             }
             runner::Error::Stopped { .. } => Failure::Interrupted(error.to_string()),
-            _ => Failure::failed(&error),
+            _ => match error.help() {
+                Some(help) => {
+                    Failure::BrokenOff { message: with_causes(&error), help: help.to_owned() }
+                }
+                None => Failure::failed(&error),
+            },
         }
     }
 }

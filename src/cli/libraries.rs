@@ -1,5 +1,6 @@
 //! NVIDIA's libraries on this machine: which are there, where, in which version.
 
+use crate::stages::devices::library_versions;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,15 +15,31 @@ pub(super) struct Library {
     pub(super) help: &'static str,
     /// Where it is, symbolic links followed; none when it was not found.
     pub(super) found: Option<PathBuf>,
+    /// Its version by its own word, where this build can ask it.
+    said: Option<String>,
 }
 
 impl Library {
-    /// The version in the file's name, such as `13.1.0.3`.
+    /// Its version, such as `2.28.9`: by its own word, or else what its file's name has of it.
     pub(super) fn version(&self) -> Option<&str> {
+        if let (Some(said), Some(_)) = (&self.said, &self.found) {
+            return Some(said);
+        }
         let name = self.found.as_deref()?.file_name()?.to_str()?;
         name.split_once(".so.").map(|(_, version)| version)
     }
+
+    /// Whether its version is known and older than what the program needs.
+    pub(super) fn is_too_old(&self) -> bool {
+        let mut numbers = self.version().unwrap_or_default().split('.').map(str::parse::<u32>);
+        let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+            return false;
+        };
+        self.name == "NCCL" && (major, minor) < OLDEST_NCCL
+    }
 }
+
+const OLDEST_NCCL: (u32, u32) = (2, 28);
 
 /// Name, file, and how to get it.
 const LIBRARIES: &[(&str, &str, &str)] = &[
@@ -40,12 +57,14 @@ pub(super) fn find(search_path: Option<&str>) -> Vec<Library> {
     let cache = cached();
     let named = search_path.unwrap_or_default().split(':').filter(|folder| !folder.is_empty());
     let folders: Vec<&Path> = named.chain(USUAL.iter().copied()).map(Path::new).collect();
+    let said = library_versions();
     let library = |&(name, file, help): &(&'static str, &'static str, &'static str)| {
         let in_folder = folders.iter().map(|folder| folder.join(file)).find(|path| path.exists());
         let in_cache = || cache.iter().find(|path| path.ends_with(file)).cloned();
         let found = in_folder.or_else(in_cache);
         let found = found.map(|path| path.canonicalize().unwrap_or(path));
-        Library { name, file, help, found }
+        let said = said.iter().find(|(known, _)| *known == name).map(|(_, said)| said.clone());
+        Library { name, file, help, found, said }
     };
     LIBRARIES.iter().map(library).collect()
 }
@@ -77,6 +96,9 @@ mod tests {
         std::os::unix::fs::symlink(&file, folder.path().join("libnccl.so.2")).unwrap();
         let found = find(Some(&format!("/nowhere:{}", folder.path().display())));
         let nccl = found.iter().find(|library| library.name == "NCCL").unwrap();
-        assert_eq!(nccl.version(), Some("2.28.9"));
+        assert_eq!((nccl.version(), nccl.is_too_old()), (Some("2.28.9"), false));
+        let old = Library { said: Some("2.27.3".to_owned()), ..find(None).remove(4) };
+        let old = Library { found: Some("/usr/lib/libnccl.so.2".into()), ..old };
+        assert_eq!((old.version(), old.is_too_old()), (Some("2.27.3"), true));
     }
 }

@@ -13,6 +13,7 @@ mod first_word;
 mod idle;
 mod libraries;
 mod logs;
+mod model_folder;
 mod nodes;
 mod notify;
 mod open;

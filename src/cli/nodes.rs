@@ -4,8 +4,9 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::session::Session;
 use super::signals;
+use crate::base::numbers::counted;
 use crate::recipe::CheckedRecipe;
-use crate::stages::nodes::{Meeting, Nodes, Place, follow, rendezvous};
+use crate::stages::nodes::{Meeting, NodeFailure, Nodes, Place, follow, rendezvous};
 use crate::stages::{self, Circumstances, devices};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -82,7 +83,8 @@ pub(super) fn meeting(
     if let Some((name, started)) = started.filter(|(_, started)| *started != nodes) {
         return Err(Failure::wrong(
             format!(
-                "the recipe asks for {nodes} nodes (trainer.num_nodes), and {name} is {started}"
+                "the recipe asks for {} (trainer.num_nodes), and {name} is {started}",
+                counted(nodes, "node")
             ),
             format!("set trainer.num_nodes={started}, or start it on as many nodes as it asks for"),
         ));
@@ -224,8 +226,10 @@ pub(super) fn together<T>(
         0 => work(nodes.clone()),
         _ => take_part(&nodes, &say, &stop).map(|()| done),
     };
-    if let Err(failure) = &result {
-        nodes.fail(failure.message());
+    match &result {
+        Err(failure @ Failure::BrokenOff { .. }) => nodes.break_off(failure.message()),
+        Err(failure) => nodes.fail(failure.message()),
+        Ok(_) => {}
     }
     nodes.close();
     result
@@ -245,7 +249,7 @@ fn end_in_time(session: &Session, nodes: &Arc<Nodes>) -> Result<(), Failure> {
                 continue;
             };
             thread::sleep(GRACE);
-            Failure::failed(&failure).show(&terminal);
+            ended(&failure).show(&terminal);
             end(Exit::Failed);
         }
     };
@@ -265,10 +269,19 @@ fn take_part(nodes: &Arc<Nodes>, say: &dyn Fn(&str), stop: &AtomicBool) -> Resul
         Err(error @ stages::Error::Stopped(_)) => Err(Failure::Interrupted(error.to_string())),
         // What ended all of them came first.
         Err(error) => Err(match nodes.failure() {
-            Some(ended) if ended.node != nodes.place().node => Failure::failed(&ended),
+            Some(failure) if failure.node != nodes.place().node => ended(&failure),
             _ => Failure::failed(&error),
         }),
     }
+}
+
+/// What has ended the run on all nodes.
+fn ended(failure: &NodeFailure) -> Failure {
+    if failure.is_accident {
+        let help = "start the same command again on every node".to_owned();
+        return Failure::BrokenOff { message: failure.to_string(), help };
+    }
+    Failure::failed(failure)
 }
 
 fn not_met(error: &rendezvous::Error) -> Failure {

@@ -51,7 +51,10 @@ pub struct SweepArguments {
     #[arg(short, long, value_name = "FOLDER")]
     pub output: Option<PathBuf>,
     /// Show the sweep in this folder instead
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["recipe", "resume"])]
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = [
+        "recipe", "file", "sampler", "trials", "seed", "metric", "mode", "asha", "parallel",
+        "gpus_per_trial", "fail_fast", "resume", "output",
+    ])]
     pub show: Option<PathBuf>,
     /// Print the table as CSV
     #[arg(long)]

@@ -1,6 +1,7 @@
 //! Rows of a JSONL file, with the line of everything that is wrong.
 
 use super::template::missing_field;
+use crate::base::numbers;
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 use std::fs::File;
@@ -87,7 +88,7 @@ pub fn for_each_row<T: Send>(
         for (number, result) in results {
             match result {
                 Ok(result) => good.push(result),
-                Err(reason) => bad.push(*number, &reason),
+                Err(reason) => bad.push(*number, reason),
             }
         }
         if !take(good) {
@@ -101,14 +102,24 @@ pub fn for_each_row<T: Send>(
 struct BadRows<'a> {
     path: &'a Path,
     count: usize,
-    first: Vec<String>,
+    first: Vec<Alike>,
+}
+
+/// Rows that are wrong for the same reason.
+struct Alike {
+    line: usize,
+    reason: String,
+    /// How many follow the one at `line`.
+    more: usize,
 }
 
 impl BadRows<'_> {
-    fn push(&mut self, line: usize, reason: &str) {
+    fn push(&mut self, line: usize, reason: String) {
         self.count += 1;
-        if self.first.len() < SHOWN {
-            self.first.push(format!("{}:{line}: {reason}", self.path.display()));
+        if let Some(alike) = self.first.iter_mut().find(|alike| alike.reason == reason) {
+            alike.more += 1;
+        } else if self.first.len() < SHOWN {
+            self.first.push(Alike { line, reason, more: 0 });
         }
     }
 
@@ -116,8 +127,15 @@ impl BadRows<'_> {
         if self.count == 0 {
             return Ok(());
         }
-        let BadRows { path, count, first } = self;
-        Err(Error::Bad { path: path.to_path_buf(), count, total, first })
+        let told = |alike: &Alike| {
+            let more = match alike.more {
+                0 => String::new(),
+                more => format!(", and {} more like it", numbers::count(more as u64)),
+            };
+            format!("{}:{}: {}{more}", self.path.display(), alike.line, alike.reason)
+        };
+        let first = self.first.iter().map(told).collect();
+        Err(Error::Bad { path: self.path.to_path_buf(), count: self.count, total, first })
     }
 }
 

@@ -170,7 +170,11 @@ impl Team {
                 let leads = at.pipeline == 0 && at.tensor == 0;
                 Err(match cause {
                     Cause::Error(error) if leads => error,
-                    cause => RankFailure::new(Failure { rank, at, degrees, cause }).into(),
+                    cause => {
+                        let is_accident = cause.is_accident();
+                        let failure = RankFailure::new(Failure { rank, at, degrees, cause });
+                        failure.by_accident(is_accident).into()
+                    }
                 })
             }
         }
@@ -188,7 +192,10 @@ impl Team {
                 return Ok(None);
             }
             for node in 1..nodes.place().count {
-                let told = nodes.fetch(node, GIVEN).map_err(RankFailure::new)?;
+                let told = nodes.fetch(node, GIVEN).map_err(|ended| {
+                    let is_accident = ended.is_accident;
+                    RankFailure::new(ended).by_accident(is_accident)
+                })?;
                 let told: Vec<(usize, R)> =
                     serde_json::from_slice(&told).map_err(RankFailure::new)?;
                 given.extend(told);

@@ -94,6 +94,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it may well not happen again: see [`NodeFailure::is_accident`].
+    pub fn is_accident(&self) -> bool {
+        match self {
+            Error::Rank(failure) => failure.cause.is_accident(),
+            Error::Node(failure) => failure.is_accident,
+            _ => false,
+        }
+    }
+
     /// Whether every rank comes to it by the same numbers.
     fn is_everywhere(&self) -> bool {
         matches!(

@@ -74,12 +74,23 @@ pub fn memory(device: &Device) -> Result<Option<[u64; 2]>> {
     Ok(None)
 }
 
-/// cuDNN's version, such as 91900, once an operation has opened it; 0 before, and in a build without GPUs.
-pub fn cudnn_version() -> i64 {
+/// The versions of NVIDIA's libraries of products and attention, by their own word, such as `9.19.0`;
+/// nothing of those that are not there, and in a build without GPUs.
+pub fn library_versions() -> Vec<(&'static str, String)> {
     #[cfg(feature = "cuda")]
-    return super::cuda::cudnn_version();
+    {
+        let versions = super::cuda::library_versions().into_iter();
+        versions.filter_map(|(name, version)| Some((name, dotted(version)?))).collect()
+    }
     #[cfg(not(feature = "cuda"))]
-    0
+    Vec::new()
+}
+
+/// `2.28.9` for 22809, as NVIDIA's libraries number themselves; none for what is no version.
+#[cfg(feature = "cuda")]
+pub fn dotted(version: i64) -> Option<String> {
+    let [major, minor, patch] = [version / 10_000, version / 100 % 100, version % 100];
+    (major > 0).then(|| format!("{major}.{minor}.{patch}"))
 }
 
 /// Whether this build has code for GPUs.

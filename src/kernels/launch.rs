@@ -119,20 +119,40 @@ impl<'a, T> Matrix<'a, T> {
     }
 }
 
+/// Terms of a sum that the library adds in one go whatever the processor: more of them it cuts by the
+/// size of the first-level cache (`kernel_params` of gemm-common).
+const DEPTH: usize = 512;
+
 /// `out = left · right`, or `out += left · right` when `add`; `out` has `right.columns` per row.
 ///
-/// Runs on the calling thread, so the order of its sums depends on the shapes alone.
-#[expect(clippy::cast_possible_wrap, reason = "no slice is longer than isize::MAX")]
+/// Runs on the calling thread and cuts long sums itself, so their order depends on the shapes alone.
 pub(super) fn gemm<T: Real>(out: &mut [T], left: Matrix<'_, T>, right: Matrix<'_, T>, add: bool) {
     assert_eq!(left.columns, right.rows, "inner sizes of a matrix product");
     assert_eq!(out.len(), left.rows * right.columns, "size of a matrix product");
+    let terms = left.columns;
+    if terms == 0 && !add {
+        out.fill(T::ZERO);
+    }
+    for first in (0..terms).step_by(DEPTH) {
+        let count = DEPTH.min(terms - first);
+        let left =
+            Matrix { values: &left.values[first * left.column_stride..], columns: count, ..left };
+        let right =
+            Matrix { values: &right.values[first * right.row_stride..], rows: count, ..right };
+        gemm_at_once(out, left, right, add || first > 0);
+    }
+}
+
+/// [`gemm`] of matrices whose sums are short.
+#[expect(clippy::cast_possible_wrap, reason = "no slice is longer than isize::MAX")]
+fn gemm_at_once<T: Real>(out: &mut [T], left: Matrix<'_, T>, right: Matrix<'_, T>, add: bool) {
     left.assert_inside();
     right.assert_inside();
     if out.is_empty() {
         return;
     }
     let kept = if add { T::ONE } else { T::ZERO };
-    // SAFETY: all three matrices lie inside their slices (asserted above), `out` is borrowed
+    // SAFETY: all three matrices lie inside their slices (asserted above and by `gemm`), `out` is borrowed
     // mutably and so overlaps neither, and slices are no longer than isize::MAX bytes, so that the
     // strides fit; without `add`, `out` is not read.
     unsafe {

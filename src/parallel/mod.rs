@@ -15,3 +15,12 @@ pub mod ranks;
 pub mod regions;
 pub mod threads;
 pub mod vocabulary;
+
+/// NCCL's version by its own word, such as `2.28.9`; none where it is not there, and in a build without
+/// GPUs.
+pub fn nccl_version() -> Option<String> {
+    #[cfg(feature = "cuda")]
+    return nccl::version().and_then(crate::kernels::device::dotted);
+    #[cfg(not(feature = "cuda"))]
+    None
+}

@@ -62,6 +62,17 @@ pub enum Cause<E: std::error::Error + 'static> {
     Node(NodeFailure),
 }
 
+impl<E: std::error::Error> Cause<E> {
+    /// Whether it may well not happen again: see [`NodeFailure::is_accident`].
+    pub fn is_accident(&self) -> bool {
+        match self {
+            Cause::Panic(_) => true,
+            Cause::Node(failure) => failure.is_accident,
+            Cause::Error(_) | Cause::Thread(_) => false,
+        }
+    }
+}
+
 /// [`run_on`] this process alone.
 pub fn run<R: Send, E: std::error::Error + Send + 'static>(
     degrees: &Degrees,
@@ -104,7 +115,8 @@ pub fn run_on<R: Send, E: std::error::Error + Send + 'static>(
         if hub.fail(rank) {
             let failure = failure(rank, cause);
             if let Some(nodes) = nodes {
-                nodes.fail(with_causes(&*failure));
+                let told = with_causes(&*failure);
+                if failure.cause.is_accident() { nodes.break_off(told) } else { nodes.fail(told) }
             }
             *first = Some(failure);
         }

@@ -1,6 +1,7 @@
 //! The first lines of a plan: layout, batch, size and length of the training.
 
 use super::estimate::parts;
+use crate::base::numbers::count as separated;
 use crate::layout::fit::Cluster;
 use crate::layout::memory::DeviceMemory;
 use crate::spec::optimization::Degrees;
@@ -68,8 +69,9 @@ impl fmt::Display for Header {
         write!(formatter, "{} parameters{unknown}", count(self.parameters))?;
         let bytes = bytes(self.bytes_per_device);
         write!(formatter, "   about {bytes} on each {}", self.device_kind)?;
-        write!(formatter, "   {} steps of at most {} tokens", self.steps, self.step_tokens())?;
-        if let (Some(sequences), Some(epochs)) = (self.sequences, self.epochs()) {
+        let (steps, tokens) = (separated(self.steps), separated(self.step_tokens() as u64));
+        write!(formatter, "   {steps} steps of at most {tokens} tokens")?;
+        if let (Some(sequences), Some(epochs)) = (self.sequences.map(separated), self.epochs()) {
             write!(formatter, ", {epochs:.2} epochs of {sequences} sequences")?;
         }
         write!(formatter, "\n{}", parts(&self.memory))

@@ -47,14 +47,18 @@ pub(super) fn job(
             model: ShardModel { encoder_seq_length: sequence_length(model)?, seed: model.seed() },
             stage: ShardStage { packing: settings.packing.unwrap_or(false) },
         }),
-        Stage::Load(settings) => Job::Load(LoadJob {
-            model: LoadModel {
-                architecture: architecture(stage, facts)?,
-                seed: model.seed(),
-                restore: outside::checkpoint(recipe, stage).is_some(),
-            },
-            stage: LoadStage { strict: settings.strict.unwrap_or(true) },
-        }),
+        Stage::Load(settings) => {
+            let restore = outside::checkpoint(recipe, stage).is_some();
+            Job::Load(LoadJob {
+                model: LoadModel {
+                    architecture: architecture(stage, facts)?,
+                    seed: model.seed(),
+                    restore,
+                    megatron_legacy: restore && model.megatron_legacy.unwrap_or(false),
+                },
+                stage: LoadStage { strict: settings.strict.unwrap_or(true) },
+            })
+        }
         Stage::Train(settings) => Job::Train(train(recipe, stage, settings, facts)?),
         Stage::Evaluate(settings) => Job::Evaluate(EvaluateJob {
             trainer: reading(&stage.settings),

@@ -147,7 +147,16 @@ fn files(recipe: &CheckedRecipe, stage: &NamedStage, facts: &Facts) -> Vec<Missi
             2 => (format!("2 {noun}s, `{first}` and `{last}`"), "them"),
             count => (format!("{count} {noun}s, `{first}` to `{last}`"), "them"),
         };
-        let help = format!("put {them} there, or set {key} (relative to `{folder}`)");
+        let found = paths.iter().next().filter(|_| names.len() == 1);
+        let help = match found.and_then(|path| facts.elsewhere.get(path)) {
+            Some(found) => format!(
+                "paths are relative to the recipe's folder, `{folder}`: set {key} to `{}`",
+                found.display()
+            ),
+            None => format!(
+                "put {them} there, or set {key} (relative to the recipe's folder, `{folder}`)"
+            ),
+        };
         Some(Missing { what, key, help })
     };
     gone.into_iter().filter_map(missing).collect()

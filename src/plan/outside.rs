@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 pub struct Wanted {
     /// Every file and folder whose hash planning needs, in name order.
     pub files: Vec<PathBuf>,
+    /// The recipe's folder, to which paths in the recipe are relative.
+    pub folder: PathBuf,
     /// The tokenizer: its kind and its files by the names that jobs give them.
     pub tokenizer: Option<(TokenizerKind, BTreeMap<String, PathBuf>)>,
     /// Whether a stage asks for GPUs.
@@ -30,6 +32,9 @@ pub type InputRefusal = fn(&Job, &str, &Path) -> Option<Missing>;
 pub struct Facts {
     /// Hashes of the files of [`Wanted`] that exist.
     pub digests: BTreeMap<PathBuf, Digest>,
+    /// Files that do not exist, and the ones that do when their path is taken to be relative to the
+    /// folder in which the program was started: paths that a recipe can name them by.
+    pub elsewhere: BTreeMap<PathBuf, PathBuf>,
     /// Number of ids of the tokenizer, when its files exist.
     pub vocab_size: Option<usize>,
     /// GPUs that this build of the program can use on this machine.
@@ -61,7 +66,8 @@ pub fn wanted(recipe: &CheckedRecipe) -> Wanted {
         (kind, located.collect())
     });
     let gpus = recipe.stages().iter().any(|stage| stage.settings.trainer.on_gpu());
-    Wanted { files: files.into_iter().collect(), tokenizer, gpus }
+    let folder = recipe.folder().to_path_buf();
+    Wanted { files: files.into_iter().collect(), folder, tokenizer, gpus }
 }
 
 /// The inputs of a stage that come from files, by name; their hashes are not filled in.

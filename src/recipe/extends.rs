@@ -55,9 +55,8 @@ impl Loader<'_> {
     }
 
     fn load_open(&mut self, path: &Path, named: Option<&Place>) -> Result<Node, Vec<Problem>> {
-        let file = source::read(path).map_err(|problem| {
-            vec![if problem.place.is_none() { problem.at(named, "named here") } else { *problem }]
-        })?;
+        let file =
+            source::read(path).map_err(|problem| vec![self.unread(path, named, *problem)])?;
         self.files.push(Arc::clone(&file));
         let mut tree = if is_template(&file.name) {
             let rendered = render_file(&file, self.context).map_err(|problem| vec![*problem])?;
@@ -76,6 +75,19 @@ impl Loader<'_> {
             Some(extends) => self.extend(path, &extends, tree),
             None => Ok(tree),
         }
+    }
+
+    /// A file that cannot be read, with the place that names it and what may be meant.
+    fn unread(&self, path: &Path, named: Option<&Place>, problem: Problem) -> Problem {
+        if named.is_none() || problem.place.is_some() {
+            return problem;
+        }
+        let meant =
+            source::nearest(path, &self.open).map(|name| format!("did you mean `{name}`? "));
+        let meant = meant.unwrap_or_default();
+        let help = format!("{meant}a path in `extends` is relative to the file that it stands in");
+        let help = problem.help.clone().unwrap_or(help);
+        problem.at(named, "named here").help(help)
     }
 
     /// Lays a tree over the files that it names, the first one lowest.

@@ -138,21 +138,31 @@ fn recompute(model: &Model, findings: &mut Findings) {
         }
         None => ("lint::no_recompute", "while nothing is recomputed", "null"),
     };
-    let ignored = [
-        ("activations_checkpoint_method", model.activations_checkpoint_method.is_some()),
-        ("activations_checkpoint_num_layers", model.activations_checkpoint_num_layers.is_some()),
-    ];
-    for (key, _) in ignored.into_iter().filter(|(_, set)| *set) {
-        findings
-            .lint(
-                lint,
-                Path::from("model").key(key),
-                "set aside",
-                format!("{key} means nothing {what}; NeMo ignores it"),
-            )
-            .with("model.activations_checkpoint_granularity", granularity)
-            .help(format!("set model.{key} to null, or the granularity to full"));
+    let (method, layers) = ("activations_checkpoint_method", "activations_checkpoint_num_layers");
+    let has_layers = model.activations_checkpoint_num_layers.is_some();
+    let (key, other) = match model.activations_checkpoint_method {
+        Some(_) => (method, has_layers.then_some(layers)),
+        None if has_layers => (layers, None),
+        None => return,
+    };
+    let (both, means, it) = match other {
+        Some(other) => (format!("{key} and {other}"), "mean", "both"),
+        None => (key.to_owned(), "means", "it"),
+    };
+    let set = other.map_or(format!("model.{key}"), |_| it.to_owned());
+    let message = format!("{both} {means} nothing {what}");
+    let mut found = findings.lint(
+        lint,
+        Path::from("model").key(key),
+        "set aside",
+        format!("{message}; NeMo ignores {it}"),
+    );
+    if let Some(other) = other {
+        found = found.with(Path::from("model").key(other), "set aside");
     }
+    found
+        .with("model.activations_checkpoint_granularity", granularity)
+        .help(format!("set {set} to null, or the granularity to full"));
 }
 
 fn validation(trainer: &Trainer, findings: &mut Findings) {

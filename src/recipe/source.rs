@@ -4,6 +4,7 @@ use super::place::{Place, SourceFile};
 use super::problem::Problem;
 use super::tree::{Data, Node, key_text};
 use super::yaml;
+use crate::base::suggest;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,19 @@ pub fn parse(file: &Arc<SourceFile>) -> Result<Source, Vec<Problem>> {
 /// A path by which the same file is known however it is spelled.
 pub(crate) fn identity(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// The recipe in the folder of `path` whose name is most like its own; `open` are not meant.
+pub(crate) fn nearest(path: &Path, open: &[PathBuf]) -> Option<String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let entries = folder.unwrap_or(Path::new(".")).read_dir().ok()?.filter_map(Result::ok);
+    let others = entries.filter(|entry| !open.contains(&identity(&entry.path())));
+    let names = others.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let is_recipe = |name: &String| [".yaml", ".yml", ".j2"].iter().any(|end| name.ends_with(end));
+    let mut names: Vec<String> = names.filter(is_recipe).collect();
+    names.sort();
+    let wanted = path.file_name()?.to_string_lossy();
+    suggest::nearest(&wanted, names.iter().map(String::as_str)).map(str::to_owned)
 }
 
 /// Reads a file that must be UTF-8 and of a sensible size.

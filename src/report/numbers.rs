@@ -1,17 +1,6 @@
 //! Numbers as people read them: counts with separators, four digits of a measurement, durations.
 
-/// `1234567` as `1,234,567`.
-pub fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
+pub use crate::base::numbers::count;
 
 /// A measurement: whole numbers as [`count`], others with four digits after the point (fewer from 10
 /// on), or in scientific form where those would show nothing.

@@ -2,11 +2,12 @@
 
 use super::difference;
 use super::numbers::{count, duration, quantity};
-use super::summary::Summary;
+use super::summary::{StageSummary, Summary};
 use serde::Serialize;
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 /// Metrics that get a column of their own, at most.
 const METRICS: usize = 5;
@@ -153,10 +154,33 @@ impl Value {
 }
 
 impl ListedRun {
-    /// Metrics of the last stage that has some, which is what a run is about.
+    /// Metrics of the last stage that has some, which is what a run is about; of a run that trains,
+    /// those of a trained model only.
     fn metrics(&self) -> Option<&BTreeMap<String, f64>> {
+        let trains = self.summary.stages.iter().any(|stage| stage.kind == "train");
         let stages = self.summary.stages.iter().rev();
-        stages.map(|stage| &stage.metrics).find(|metrics| !metrics.is_empty())
+        let told = stages.filter(|stage| !trains || self.measures_trained(stage));
+        told.map(|stage| &stage.metrics).find(|metrics| !metrics.is_empty())
+    }
+
+    /// Whether `stage` reads its model from a training.
+    fn measures_trained(&self, stage: &StageSummary) -> bool {
+        let path = format!("stages.{}.{}.model", stage.name, stage.kind);
+        // A stage that the recipe does not write evaluates what was trained.
+        let Some(model) = self.settings.get(&path) else { return true };
+        let mut stages = self.summary.stages.iter();
+        stages.any(|from| from.name == *model && from.kind == "train")
+    }
+
+    /// Where it lies: a run that was set aside stands after the one in whose folder it is, those
+    /// with higher numbers first.
+    fn place(&self) -> (&Path, Option<Reverse<u64>>) {
+        let name = self.folder.file_name().and_then(OsStr::to_str);
+        let number = name.and_then(|name| name.strip_prefix("run_")?.parse().ok());
+        match (number, self.folder.parent()) {
+            (Some(number), Some(parent)) => (parent, Some(Reverse(number))),
+            _ => (&self.folder, None),
+        }
     }
 
     fn value(&self, key: &str) -> Option<Value> {
@@ -183,6 +207,15 @@ pub fn keys(runs: &[ListedRun]) -> BTreeSet<String> {
     let metrics = runs.iter().filter_map(ListedRun::metrics).flat_map(BTreeMap::keys);
     let settings = runs.iter().flat_map(|run| run.settings.keys());
     fixed.into_iter().map(str::to_owned).chain(metrics.chain(settings).cloned()).collect()
+}
+
+/// Puts the newest first, which no two runs tie in.
+pub fn newest_first(runs: &mut [ListedRun]) {
+    runs.sort_by(|one, other| {
+        let age = other.summary.started.cmp(&one.summary.started);
+        age.then_with(|| one.place().cmp(&other.place()))
+            .then_with(|| one.folder.cmp(&other.folder))
+    });
 }
 
 /// Sorts by `key`; runs without such a value come last, equal ones stay in their order.
@@ -290,6 +323,29 @@ mod tests {
         assert!(!holds("time<12") && !holds("state=failed") && !holds("nothing=1"));
         assert!(!holds("state<5"), "a text is neither more nor less than a number");
         assert!(Condition::parse("lr").is_err() && Condition::parse("=1").is_err());
+    }
+
+    #[test]
+    fn runs_of_one_second_have_an_order() {
+        let started = |folder: &str, second: u32| {
+            let mut run = run(folder, "1e-3", 1.0);
+            run.summary.started = format!("2026-11-22T23:31:{second:02}Z");
+            run
+        };
+        let mut runs = [
+            started("runs/b", 7),
+            started("runs/a/run_9", 7),
+            started("runs/a/run_10", 7),
+            started("runs/a/run_2", 8),
+            started("runs/a", 7),
+        ];
+        let sorted = ["runs/a/run_2", "runs/a", "runs/a/run_10", "runs/a/run_9", "runs/b"];
+        for turn in 0..5 {
+            runs.rotate_left(turn);
+            newest_first(&mut runs);
+            let folders = runs.each_ref().map(|run| run.folder.display().to_string());
+            assert_eq!(folders, sorted);
+        }
     }
 
     #[test]

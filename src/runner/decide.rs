@@ -102,7 +102,7 @@ pub(super) fn decide(
     let name = fingerprint::of(stage, inputs);
     let run = |mut reasons: Vec<Reason>| {
         if stage.continues() && forced.is_none() && store.has_partial(name) {
-            reasons.push(Reason::Continues);
+            reasons.insert(0, Reason::Continues);
         }
         Decided { decision: Decision::Run(reasons), fingerprint: Some(name), artifact: None }
     };

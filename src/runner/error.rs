@@ -1,10 +1,11 @@
 //! Why a run ended before its end.
 
+use super::Settings;
 use crate::artifacts;
-use crate::plan::Missing;
+use crate::plan::{Missing, Stage};
 use crate::stages;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a run ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +47,19 @@ pub enum Error {
         #[source]
         error: Box<stages::Error>,
     },
+    /// A node was lost or a rank panicked in the middle of a stage: the same command may do better.
+    #[error("stage `{stage}` failed: {error}")]
+    BrokenOff {
+        /// The stage.
+        stage: String,
+        /// What happened.
+        #[source]
+        error: Box<stages::Error>,
+        /// Whether its work is kept and continued.
+        resumable: bool,
+    },
     /// The run was asked to stop.
-    #[error("stopped in stage `{stage}`: {}", if *.resumable {
-        "start the same command again to continue it"
-    } else {
-        "start the same command again to run it anew"
-    })]
+    #[error("stopped in stage `{stage}`: {}", next(*.resumable))]
     Stopped {
         /// The stage that was running or about to run.
         stage: String,
@@ -79,6 +87,44 @@ pub enum Error {
         #[source]
         error: io::Error,
     },
+}
+
+impl Error {
+    /// What becomes of a run whose `stage` ended with `error`; its work lies in `output`, and the
+    /// same command goes on with it or does not.
+    pub(super) fn of_stage(
+        settings: &Settings<'_>,
+        (stage, output, goes_on): (&Stage, &Path, bool),
+        error: stages::Error,
+    ) -> Error {
+        let name = stage.name.clone();
+        if matches!(error, stages::Error::Stopped(_)) {
+            return Error::Stopped { stage: name, resumable: goes_on };
+        }
+        let is_accident = settings.store_stays && error.is_accident();
+        let error = Box::new(error);
+        if !is_accident {
+            return Error::Failed { stage: name, error };
+        }
+        let resumable = goes_on && stages::can_go_on(output);
+        Error::BrokenOff { stage: name, error, resumable }
+    }
+
+    /// What to do about it, where its text does not say so.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Error::BrokenOff { resumable, .. } => Some(next(*resumable)),
+            _ => None,
+        }
+    }
+}
+
+fn next(resumable: bool) -> &'static str {
+    if resumable {
+        "start the same command again to continue it"
+    } else {
+        "start the same command again to run it anew"
+    }
 }
 
 fn list(missing: &[Missing]) -> String {

@@ -6,7 +6,7 @@ use crate::plan::{Facts, Missing, Wanted};
 use crate::spec::job::Job;
 use crate::stages;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 /// The facts that planning a recipe needs: hashes of its files, the size of its vocabulary.
 ///
@@ -20,6 +20,9 @@ pub fn facts(wanted: &Wanted, store: &Store) -> Result<Facts, Error> {
         digests.insert(path.clone(), digest);
     }
     store.save()?;
+    let missing = wanted.files.iter().filter(|path| !digests.contains_key(*path));
+    let elsewhere =
+        missing.filter_map(|path| Some((path.clone(), from_here(&wanted.folder, path)?))).collect();
     let there =
         |(_, files): &&(_, BTreeMap<_, _>)| files.values().all(|path| digests.contains_key(path));
     let vocab_size = match wanted.tokenizer.as_ref().filter(there) {
@@ -32,7 +35,28 @@ pub fn facts(wanted: &Wanted, store: &Store) -> Result<Facts, Error> {
     let gpus = if wanted.gpus { stages::devices::usable_gpus() } else { 0 };
     let built_for_gpus = stages::devices::built_for_gpus();
     let (refusals, input) = (Some(refusals as _), Some(input as _));
-    Ok(Facts { digests, vocab_size, gpus, built_for_gpus, refusals, input, ..Facts::default() })
+    Ok(Facts {
+        digests,
+        elsewhere,
+        vocab_size,
+        gpus,
+        built_for_gpus,
+        refusals,
+        input,
+        ..Facts::default()
+    })
+}
+
+/// What a recipe in `folder` has to write for the file that its `path` means in the current folder,
+/// if there is one.
+fn from_here(folder: &Path, path: &Path) -> Option<PathBuf> {
+    let written = path.strip_prefix(folder).ok().filter(|written| written.exists())?;
+    let is_plain = |part| matches!(part, Component::Normal(_));
+    if folder.components().all(is_plain) {
+        let up: PathBuf = folder.components().map(|_| Component::ParentDir).collect();
+        return Some(up.join(written));
+    }
+    std::path::absolute(written).ok()
 }
 
 /// What of a job the stages of this build cannot do.

@@ -45,6 +45,8 @@ pub struct Settings<'a> {
     /// Where checkpoints of train stages are put for people (`checkpoints/STAGE`); none leaves
     /// them in the cache.
     pub run_folder: Option<&'a Path>,
+    /// Whether the next run of the same command finds what this one leaves in the store.
+    pub store_stays: bool,
 }
 
 impl<'a> Settings<'a> {
@@ -61,6 +63,7 @@ impl<'a> Settings<'a> {
             to: None,
             keep_lock: false,
             run_folder: None,
+            store_stays: true,
         }
     }
 }

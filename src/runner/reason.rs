@@ -3,6 +3,7 @@
 use crate::artifacts::{LockedInput, LockedStage};
 use crate::base::digest::Digest;
 use crate::plan::{Source, Stage, fingerprint};
+use crate::spec::optimization::Degrees;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,7 +98,7 @@ impl Reason {
     pub fn is_about_place(&self) -> bool {
         match self {
             Reason::Backend { .. } => true,
-            Reason::Setting(change) => change.path.starts_with("trainer.degrees."),
+            Reason::Setting(change) => LAYOUT.iter().any(|(key, _)| change.path == *key),
             _ => false,
         }
     }
@@ -134,8 +135,45 @@ pub(super) fn compare(
     reasons
 }
 
+/// The recipe's keys of a job's layout, and its own.
+const LAYOUT: [(&str, &str); 5] = [
+    ("trainer.devices × num_nodes", "trainer.degrees.data"),
+    ("model.tensor_model_parallel_size", "trainer.degrees.tensor"),
+    ("model.pipeline_model_parallel_size", "trainer.degrees.pipeline"),
+    ("model.virtual_pipeline_model_parallel_size", "trainer.degrees.virtual_pipeline"),
+    ("model.sequence_parallel", "trainer.degrees.sequence"),
+];
+
+/// The layout of a job by the recipe's keys; a job that leaves it out has one rank.
+fn layout(settings: &Value) -> impl Iterator<Item = (String, Value)> {
+    let given = serde_json::from_value(settings["trainer"]["degrees"].clone());
+    let degrees: Degrees = given.unwrap_or(Degrees::SINGLE);
+    let values = [
+        degrees.world_size().into(),
+        degrees.tensor.into(),
+        degrees.pipeline.into(),
+        degrees.virtual_pipeline.into(),
+        degrees.sequence.into(),
+    ];
+    LAYOUT.iter().zip(values).map(|((key, _), value)| ((*key).to_owned(), value))
+}
+
 fn changes(old: &Value, stage: &Stage) -> Vec<Change> {
-    let (old, new) = (leaves(old), leaves(&fingerprint::settings(stage)));
+    let new = fingerprint::settings(stage);
+    let has_layout = [old, &new].iter().any(|job| job["trainer"]["degrees"].is_object());
+    let named = |settings: &Value| {
+        let mut found = leaves(settings);
+        if has_layout {
+            found.retain(|path, _| !path.starts_with("trainer.degrees."));
+            found.extend(layout(settings));
+        }
+        found
+    };
+    let origin = |path: &String| {
+        let own = LAYOUT.iter().find(|(key, _)| key == path).map(|(_, own)| *own);
+        stage.origins.get(own.unwrap_or(path)).cloned()
+    };
+    let (old, new) = (named(old), named(&new));
     let paths: BTreeSet<_> = old.keys().chain(new.keys()).collect();
     let differs = paths.into_iter().filter(|path| old.get(*path) != new.get(*path));
     differs
@@ -143,7 +181,7 @@ fn changes(old: &Value, stage: &Stage) -> Vec<Change> {
             path: path.clone(),
             old: old.get(path).cloned(),
             new: new.get(path).cloned(),
-            origin: stage.origins.get(path).cloned(),
+            origin: origin(path),
         })
         .collect()
 }
@@ -223,7 +261,8 @@ fn shorten(text: &str) -> String {
         return text.to_owned();
     }
     let start: String = text.chars().take(LONGEST).collect();
-    format!("{start}…")
+    // A text stays one that ends.
+    format!("{start}…{}", if text.starts_with('"') { "\"" } else { "" })
 }
 
 impl fmt::Display for Reason {

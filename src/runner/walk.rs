@@ -163,16 +163,16 @@ impl Walk<'_> {
         forced: Option<&'static str>,
     ) -> Result<(Decision, Artifact), Error> {
         let (store, kind) = (self.settings.store, stage.job.kind());
-        let guard = self.claim(stage, name)?;
+        let resume = stage.continues() && !self.settings.no_cache && forced.is_none();
+        let guard = self.claim(stage, name, resume)?;
         let before = store.find(kind, name);
         if let (Found::Whole(artifact), None) = (&before, forced) {
             self.reused(stage, artifact);
             return Ok((Decision::Restore, (**artifact).clone()));
         }
-        let resume = stage.continues() && !self.settings.no_cache && forced.is_none();
         let work = store.begin(kind, name, guard, resume)?;
         self.started(stage, &decision);
-        let artifact = self.work(stage, inputs, work).inspect_err(|error| {
+        let artifact = self.work(stage, inputs, (work, resume)).inspect_err(|error| {
             if !matches!(error, Error::Stopped { .. }) {
                 let (stage, error) = (stage.name.clone(), error.to_string());
                 self.sink.emit(Event::StageFailed { stage, error });
@@ -196,7 +196,7 @@ impl Walk<'_> {
         &self,
         stage: &Stage,
         inputs: &BTreeMap<String, Digest>,
-        work: Work<'_>,
+        (work, resume): (Work<'_>, bool),
     ) -> Result<Artifact, Error> {
         let folders = Folders {
             inputs: self.places(stage),
@@ -208,18 +208,15 @@ impl Walk<'_> {
         let outcome = match result {
             Ok(outcome) => outcome,
             Err(error) => {
-                let stopped = matches!(error, stages::Error::Stopped(_));
+                let place = (stage, work.output(), resume);
+                let error = Error::of_stage(self.settings, place, error);
                 if !stage.continues() {
-                    if !stopped {
+                    if !matches!(error, Error::Stopped { .. }) {
                         self.keep_failed(stage, work.output())?;
                     }
                     work.discard()?;
                 }
-                return Err(if stopped {
-                    Error::Stopped { stage: name(), resumable: stage.continues() }
-                } else {
-                    Error::Failed { stage: name(), error: Box::new(error) }
-                });
+                return Err(error);
             }
         };
         if let Some((input, path)) = self.changed_input(stage) {
@@ -230,13 +227,12 @@ impl Walk<'_> {
         Ok(work.commit(Made { job, inputs, facts: outcome.facts })?)
     }
 
-    /// Waits for the right to make `fingerprint`.
-    fn claim(&self, stage: &Stage, fingerprint: Digest) -> Result<Guard, Error> {
+    /// Waits for the right to make `fingerprint`; a stop meanwhile says whether it is `resumable`.
+    fn claim(&self, stage: &Stage, fingerprint: Digest, resumable: bool) -> Result<Guard, Error> {
         const PAUSE: Duration = Duration::from_millis(50);
         let mut told = false;
         loop {
             if self.stop.load(Ordering::Relaxed) {
-                let resumable = stage.continues();
                 return Err(Error::Stopped { stage: stage.name.clone(), resumable });
             }
             match self.settings.store.claim(fingerprint, &self.settings.holder)? {
@@ -308,9 +304,11 @@ impl Walk<'_> {
             Standing::NotReproduced(stages) => {
                 let stages = stages.join(", ");
                 self.note(format!(
-                    "in the same environment, {stages} came out differently from what `{lock}` says"
+                    "`{lock}` is left alone: in the same environment, {stages} came out differently \
+                     from what it says; `sft-run verify` finds where they part, and \
+                     `sft-run verify --update` takes what came for the lock"
                 ));
-                true
+                false
             }
             Standing::OtherEnvironment { environment, outputs } => {
                 let outputs = if outputs.is_empty() {

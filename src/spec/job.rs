@@ -192,6 +192,10 @@ pub struct LoadModel {
     pub seed: u64,
     /// Whether input `checkpoint` is given.
     pub restore: bool,
+    /// Whether it has the old order of queries, keys and values, if nothing in it says; left out when
+    /// not, so that stages from before it was read keep their fingerprints.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub megatron_legacy: bool,
 }
 
 /// Inputs: `data` (a shard output) or `prefix.N` files, `model` and `resume` (checkpoints).

@@ -1,6 +1,7 @@
 //! The way in for whoever asks what this build can compute on.
 
 use crate::kernels::device;
+use crate::parallel;
 use crate::spec::backend::Backend;
 use crate::spec::job::ReadingTrainer;
 use crate::spec::optimization::{Degrees, Precision};
@@ -25,6 +26,13 @@ impl Devices {
 /// Whether this build has code for GPUs.
 pub fn built_for_gpus() -> bool {
     device::BUILT_FOR_GPUS
+}
+
+/// The versions of NVIDIA's libraries by their own word, such as `2.28.9`; nothing of those that are
+/// not there, and in a build without GPUs.
+pub fn library_versions() -> Vec<(&'static str, String)> {
+    let nccl = parallel::nccl_version().map(|version| ("NCCL", version));
+    device::library_versions().into_iter().chain(nccl).collect()
 }
 
 /// GPUs that this build can use on this machine.

@@ -5,6 +5,7 @@ use super::held_out::{self, HeldOut};
 use super::nodes::Nodes;
 use super::{Folders, Refusal, generate};
 use crate::base::error_chain::with_causes;
+use crate::base::numbers::count;
 use crate::data::{choices, tokenizer};
 use crate::engine::classifier::{self, Classifier};
 use crate::engine::generation::{Generated, Session, SessionError, Update, batch};
@@ -67,6 +68,17 @@ pub enum Error {
     /// A rank failed that does not lead, or cannot be reached.
     #[error(transparent)]
     Rank(#[from] RankFailure),
+}
+
+impl Error {
+    /// Whether it may well not happen again: see [`super::Error::is_accident`].
+    pub fn is_accident(&self) -> bool {
+        match self {
+            Error::Generate(error) => error.is_accident(),
+            Error::Rank(failure) => failure.is_accident(),
+            _ => false,
+        }
+    }
 }
 
 /// Samples and metrics of an evaluation, ready to be applied to a model.
@@ -211,8 +223,8 @@ impl Evaluation {
         if around.stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped(format!(
                 "{} of {} samples scored",
-                sums.len(),
-                scored.len()
+                count(sums.len() as u64),
+                count(scored.len() as u64)
             )));
         }
         let likelihood = |sums: scoring::Sums| {
@@ -242,9 +254,10 @@ impl Evaluation {
             _ => {
                 if left_out > 0 && session.replica().share().0 == 0 {
                     let text = format!(
-                        "{left_out} of {} samples are not asked for an answer: no token of their \
-                         prompt is left beside the answer within model.encoder_seq_length",
-                        self.held_out.len()
+                        "{} of {} samples are not asked for an answer: no token of their prompt is \
+                         left beside the answer within model.encoder_seq_length",
+                        count(left_out as u64),
+                        count(self.held_out.len() as u64)
                     );
                     sink.emit(Event::Note { text });
                 }

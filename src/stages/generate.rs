@@ -106,6 +106,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the model cannot be cut into the ranks that were asked for.
+    pub fn is_of_layout(&self) -> bool {
+        matches!(self, Error::Model(team::Error::Cut { .. }))
+    }
+}
+
 /// Writes `generations.jsonl` (a [`Sample`] a line, in the prompts' order) into the output folder. Of
 /// several nodes each calls this, and node 0 writes.
 pub fn run(

@@ -3,6 +3,7 @@
 use super::{Folders, Outcome, Refusal};
 use crate::base::error_chain::with_causes;
 use crate::checkpoint::completed::Completed;
+use crate::checkpoint::foreign::nemo::Wanted;
 use crate::checkpoint::manifest::{Header, Progress};
 use crate::checkpoint::opened::Opened;
 use crate::checkpoint::reshard::reshard;
@@ -71,7 +72,8 @@ fn restore(job: &LoadJob, path: &Path, target: &Path, sink: &dyn Sink) -> Result
 /// Opens the checkpoint at `path` and holds it against the recipe; tensors are not read.
 fn open(job: &LoadJob, path: &Path) -> Result<Opened, Error> {
     let wanted = &job.model.architecture;
-    let opened = Opened::open(path, Some(wanted))?;
+    let legacy_order = job.model.megatron_legacy;
+    let opened = Opened::open(path, Some(Wanted { architecture: wanted, legacy_order }))?;
     let found = opened.architecture();
     // A file of another program counts its padding rows as ids.
     let padded = opened.foreign().is_some() && found.vocab_size >= wanted.vocab_size;

@@ -23,12 +23,14 @@ mod watch;
 pub use tokenize::{TrainRequest, TrainText};
 
 use crate::checkpoint::opened::Opened;
+use crate::engine::saving;
 use crate::engine::team::{self, Spread, Team};
+use crate::engine::training::CHECKPOINT_FOLDER;
 use crate::model::formats::Formats;
 use crate::spec::backend::Backend;
 use crate::spec::event::Sink;
 use crate::spec::fault::Fault;
-use crate::spec::job::{Job, TokenizerKind};
+use crate::spec::job::{Job, RESUME_FOLDER, TokenizerKind};
 use devices::Devices;
 use nodes::Nodes;
 use serde::{Deserialize, Serialize};
@@ -94,6 +96,19 @@ pub enum Error {
     /// The nodes of the run do not work together.
     #[error(transparent)]
     Nodes(#[from] nodes::Error),
+}
+
+impl Error {
+    /// Whether it may well not happen again: a node was lost, or a rank panicked.
+    pub fn is_accident(&self) -> bool {
+        match self {
+            Error::Train(train::Error::Training(error)) => error.is_accident(),
+            Error::Evaluate(evaluate::Error::Evaluation(error)) => error.is_accident(),
+            Error::Generate(generate::Error::Generate(error)) => error.is_accident(),
+            Error::Nodes(nodes::Error::Ended(failure)) => failure.is_accident,
+            _ => false,
+        }
+    }
 }
 
 /// Runs one stage to its end, or to the next safe point after `stop` was set.
@@ -194,6 +209,12 @@ pub fn input_refusal(job: &Job, name: &str, path: &Path) -> Option<Refusal> {
         (Job::Generate(_), "prompts") => generate::refusal(path),
         _ => None,
     }
+}
+
+/// Whether an unfinished training in the folder `output` has a checkpoint to go on from.
+pub fn can_go_on(output: &Path) -> bool {
+    let saved = saving::checkpoints(&output.join(RESUME_FOLDER));
+    output.join(CHECKPOINT_FOLDER).exists() || saved.is_ok_and(|saved| !saved.is_empty())
 }
 
 /// Whether a checkpoint of any program lies at `path`.

@@ -6,6 +6,7 @@
 //! system that all share.
 
 use super::{Circumstances, Folders, run_part};
+use crate::parallel::nodes::in_words;
 pub use crate::parallel::nodes::rendezvous::{self, Meeting};
 pub use crate::parallel::nodes::{NodeFailure, Nodes, Place};
 use crate::spec::event::Silent;
@@ -107,7 +108,7 @@ pub fn follow(
             Job::Generate(_) => ["generating", "generated"],
             _ => ["training", "trained"],
         };
-        tell(&format!("{doing}: ranks {} to {} of {world}", ranks.start, ranks.end - 1));
+        tell(&format!("{doing}: {} of {world}", in_words(&ranks)));
         let circumstances = Circumstances { fault, nodes: Some(nodes.clone()) };
         run_part(&job, &folders, (&Silent, stop), &circumstances)?;
         tell(done);

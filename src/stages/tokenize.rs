@@ -2,6 +2,7 @@
 
 use super::{Folders, Outcome};
 use crate::base::atomic_file;
+use crate::base::numbers::count;
 use crate::data::indexed::Writer;
 use crate::data::rows;
 use crate::data::samples::{self, Sample, SampleMaker};
@@ -15,6 +16,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The share of samples that may be cut without a word.
+const MOST_CUT: f64 = 0.01;
 
 /// Why tokenize failed.
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +63,11 @@ pub fn run(
     for (source, path) in job.stage.sources.iter().zip(paths) {
         work.source(source, path, job.model.encoder_seq_length, stop)?;
         if stop.load(Ordering::Relaxed) {
-            return Err(super::Error::Stopped(format!("{} rows", work.rows)));
+            return Err(super::Error::Stopped(format!("{} rows", count(work.rows))));
         }
     }
     work.tell_of_empty_splits(&job.stage.sources);
+    work.tell_of_cut_samples(job);
     let facts = work.finish()?;
     let saved = as_in_samples(tokenizer, &job.stage).save(&folders.output.join("tokenizer"));
     saved.map_err(Error::from)?;
@@ -127,6 +132,8 @@ struct Counts {
     cut: u64,
     /// Samples left out because nothing in them is learned.
     empty: u64,
+    /// Those of them that were cut.
+    cut_empty: u64,
 }
 
 impl Counts {
@@ -225,6 +232,30 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// More than a few samples that were too long: what is learned is not what the rows say.
+    fn tell_of_cut_samples(&self, job: &TokenizeJob) {
+        let counts = || self.splits.values().map(|output| &output.counts);
+        let cut: u64 = counts().map(|counts| counts.cut + counts.cut_empty).sum();
+        let all: u64 = counts().map(|counts| counts.samples + counts.empty).sum();
+        let share = cut as f64 / all.max(1) as f64;
+        if share <= MOST_CUT {
+            return;
+        }
+        let mut tasks = job.stage.sources.iter().flat_map(|source| &source.tasks);
+        let is_nemo = tasks.any(|task| matches!(task.format, Format::Nemo { .. }));
+        let settings = if is_nemo { " (`truncation_field` says where)" } else { "" };
+        let text = format!(
+            "{} of {} samples ({:.0} %) were longer than {} tokens and were cut{settings}: raise \
+             model.encoder_seq_length, or what is less of model.data.seq_length and \
+             model.data.train_ds.max_seq_length",
+            count(cut),
+            count(all),
+            (100.0 * share).max(1.0),
+            count(job.model.encoder_seq_length as u64),
+        );
+        self.sink.emit(Event::Note { text });
+    }
+
     fn finish(self) -> Result<BTreeMap<String, f64>, Error> {
         let mut facts = BTreeMap::from([("rows".to_owned(), self.rows as f64)]);
         for (split, output) in self.splits {
@@ -244,6 +275,7 @@ impl SplitOutput {
     fn write(&mut self, sample: &Sample, task: &str) -> Result<(), Error> {
         if !sample.teaches() {
             self.counts.empty += 1;
+            self.counts.cut_empty += u64::from(sample.cut);
             return Ok(());
         }
         let written = self.writer.sequence(&sample.ids, &sample.learned);

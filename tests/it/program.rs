@@ -6,6 +6,7 @@ mod evaluations;
 mod faults;
 mod kills;
 mod layouts;
+mod lists;
 mod nodes;
 #[cfg(unix)]
 mod outputs;
@@ -549,4 +550,24 @@ fn the_commands_that_a_run_ends_with_can_be_typed() {
         }
         assert!(next.contains("sft-run generate"), "{next}");
     }
+}
+
+#[test]
+fn a_file_that_is_here_but_not_beside_the_recipe_is_offered_by_its_path_from_there() {
+    let desk = Desk::new();
+    fs::create_dir_all(desk.path("runs/first")).unwrap();
+    fs::create_dir(desk.path("recipes")).unwrap();
+    for name in ["tiny.yaml", "nouns.jsonl", "tokenizer.json"] {
+        fs::rename(desk.path(name), desk.path("recipes").join(name)).unwrap();
+    }
+    let plan = |path: &str| {
+        let resumed = format!("+model.resume_from_checkpoint={path}");
+        desk.run(&["plan", "recipes/tiny.yaml", &resumed], 4)
+    };
+    let told = plan("runs/first");
+    let offered = "paths are relative to the recipe's folder, `recipes`: set \
+                   model.resume_from_checkpoint to `../runs/first`";
+    assert!(told.contains(offered), "{told}");
+    let told = plan("runs/second");
+    assert!(told.contains("(relative to the recipe's folder, `recipes`)"), "{told}");
 }

@@ -460,6 +460,15 @@ fn mistakes_are_told_before_a_trial_starts() {
     assert!(typo.contains("did you mean `evaluate.exact_match`?"), "{typo}");
     let absent = told(&[&seeds[..], &["val_loss", "trainer.val_check_interval=0"]].concat());
     assert!(absent.contains("`train_loss`") && !absent.contains("`best_val_loss`"), "{absent}");
+    for option in ["--trials", "--seed"] {
+        let idle = told(&["sweep", "tiny.yaml", "model.seed=1,2", option, "1"]);
+        let message = format!("{option} changes nothing where a grid tries every combination");
+        assert!(idle.contains(&message) && idle.contains("help: add --sampler random"), "{idle}");
+    }
+    let absent = told(&["sweep", "--show", "sweeps/nope"]);
+    assert!(absent.contains("there is no sweep in `sweeps/nope`"), "{absent}");
+    assert!(absent.contains("help: name a sweep's folder"), "{absent}");
+    assert!(told(&["sweep", "--show", "sweeps/nope", "--trials", "1"]).contains("cannot be used"));
     let added = told(&["sweep", "tiny.yaml", "model.ffn_dropout=0.0,0.1"]);
     assert!(added.contains("+model.ffn_dropout=0.0,0.1"), "{added}");
 }

@@ -159,7 +159,7 @@ fn another_layout_is_another_environment() {
     let same = verdict(&desk, &layout, 0);
     assert_eq!(same["exact"], false);
     let differs = same["differs_in_environment"].to_string();
-    assert!(differs.contains("trainer.degrees.tensor"), "{differs}");
+    assert!(differs.contains("model.tensor_model_parallel_size"), "{differs}");
     // Its weights have other bits, so the stages after it read others: that is no difference.
     let checks = same["stages"].as_array().unwrap();
     assert!(checks.iter().all(|stage| stage["check"] != "different"), "{same}");

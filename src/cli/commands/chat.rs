@@ -5,7 +5,7 @@ use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::terminal::Paint;
 use crate::spec::generation::Generation;
-use crate::stages::generate::{Devices, Speaker, Update};
+use crate::stages::generate::{Devices, Update};
 use std::io::{self, BufRead};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ pub(in crate::cli) fn run(
     settings: &Generation,
     stop: &AtomicBool,
 ) -> Result<Exit, Failure> {
-    let speaker = Speaker::open(model, devices, None).map_err(|error| Failure::failed(&error))?;
+    let speaker = super::generate::speaker(model, devices)?;
     let conversation = speaker.conversation(settings);
     let mut conversation = conversation.map_err(|error| Failure::failed(&error))?;
     let terminal = &session.terminal;

@@ -3,6 +3,7 @@
 use crate::cli::arguments::{ConvertArguments, ConvertDtype, ConvertTarget};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::model_folder;
 use crate::cli::session::Session;
 use crate::cli::terminal::Terminal;
 use crate::report::numbers::count;
@@ -23,8 +24,7 @@ pub(in crate::cli) fn run(
             "give a checkpoint: a folder or a file",
         ));
     }
-    let is_run = source.join("checkpoints").is_dir();
-    let source = if is_run { &super::generate::model_folder(source)? } else { source };
+    let source = if model_folder::is_run(source) { &model_folder::of(source)? } else { source };
     let settings = Settings {
         target: match arguments.to {
             ConvertTarget::Hf => Target::HuggingFace,

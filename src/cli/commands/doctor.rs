@@ -143,7 +143,12 @@ fn library(library: &libraries::Library) -> (Standing, &'static str, String) {
     match &library.found {
         Some(path) => {
             let version = library.version().unwrap_or("of unknown version");
-            (Standing::Good, library.name, format!("{version}, {}", path.display()))
+            let (standing, help) = if library.is_too_old() {
+                (Standing::Note, format!(": {}", library.help))
+            } else {
+                (Standing::Good, String::new())
+            };
+            (standing, library.name, format!("{version}, {}{help}", path.display()))
         }
         None => {
             (Standing::Note, library.name, format!("{} not found: {}", library.file, library.help))

@@ -1,14 +1,15 @@
 //! `sft-run generate`: text from a run's model.
 
 use crate::base::atomic_file;
+use crate::base::error_chain::with_causes;
 use crate::cli::arguments::GenerateArguments;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::model_folder;
 use crate::cli::session::Session;
 use crate::cli::signals;
 use crate::cli::terminal::{Paint, Terminal};
 use crate::cli::text_arguments::{Accelerator, Bits};
-use crate::report::summary;
 use crate::spec::backend::Backend;
 use crate::spec::generation::{Generation, PenaltyRule};
 use crate::spec::job::ReadingTrainer;
@@ -17,7 +18,7 @@ use crate::stages;
 use crate::stages::generate::{Devices, Speaker, Update, read_prompts};
 use serde_json::json;
 use std::io::{self, BufRead, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 /// Runs the command: texts come as they are generated, in the order of the prompts.
@@ -26,15 +27,14 @@ pub(in crate::cli) fn run(
     arguments: &GenerateArguments,
 ) -> Result<Exit, Failure> {
     without_effect(session, arguments)?;
-    let model = model_folder(&arguments.model)?;
+    let model = model_folder::of(&arguments.model)?;
     let stop = signals::stop_flag().map_err(|error| Failure::failed(&error))?;
     if arguments.chat {
         let devices = devices(arguments)?;
         return super::chat::run(session, (&model, devices), &settings(arguments), &stop);
     }
     let prompts = prompts(arguments)?;
-    let speaker = Speaker::open(&model, devices(arguments)?, None);
-    let speaker = speaker.map_err(|error| Failure::failed(&error))?;
+    let speaker = speaker(&model, devices(arguments)?)?;
     let terminal = &session.terminal;
     let mut live = (!terminal.json).then(|| Live::begin(terminal, &prompts));
     let mut listener = |update: Update<'_>| {
@@ -144,39 +144,15 @@ impl<'a> Live<'a> {
     }
 }
 
-/// The folder that holds `checkpoint/`: the path itself, its parent, or the last training of a run.
-pub(super) fn model_folder(path: &Path) -> Result<PathBuf, Failure> {
-    if path.join("checkpoint").is_dir() {
-        return Ok(path.to_owned());
-    }
-    if path.join("manifest.json").is_file() {
-        let parent = path.parent().filter(|parent| parent.join("checkpoint").is_dir());
-        return Ok(parent.unwrap_or(path).to_owned());
-    }
-    if stages::is_checkpoint(path) {
-        return Ok(path.to_owned());
-    }
-    let trained = path.join("checkpoints");
-    let summary = summary::read(path);
-    let stages = summary.iter().flat_map(|summary| summary.stages.iter().rev());
-    let named = stages
-        .map(|stage| trained.join(&stage.name))
-        .find(|folder| folder.join("checkpoint").is_dir());
-    named.ok_or_else(|| {
-        let message = format!("`{}` holds no checkpoint", path.display());
-        Failure::wrong(
-            message,
-            "give a run folder (`sft-run runs` lists them) or one of its `checkpoints/…`",
-        )
-    })
-}
-
 fn prompts(arguments: &GenerateArguments) -> Result<Vec<String>, Failure> {
     if !arguments.prompts.is_empty() {
         return Ok(arguments.prompts.clone());
     }
     if let Some(path) = &arguments.prompts_file {
-        return read_prompts(path).map_err(|error| Failure::failed(&error));
+        let help = "a line is a JSON object, such as {\"prompt\": \"Once upon a time\"}";
+        let read = read_prompts(path).map_err(|error| Failure::wrong(with_causes(&error), help))?;
+        let none = || Failure::wrong(format!("`{}` holds no prompt", path.display()), help);
+        return if read.is_empty() { Err(none()) } else { Ok(read) };
     }
     let stdin = io::stdin();
     if stdin.is_terminal() {
@@ -211,6 +187,17 @@ fn devices(arguments: &GenerateArguments) -> Result<Devices, Failure> {
     }
     let degrees = Degrees { pipeline, tensor, ..Degrees::SINGLE };
     Ok(Devices { trainer: ReadingTrainer { degrees, precision }, backend })
+}
+
+/// The model at `path` over `devices`, which it may not be cut into.
+pub(super) fn speaker(path: &Path, devices: Devices) -> Result<Speaker, Failure> {
+    Speaker::open(path, devices, None).map_err(|error| {
+        if !error.is_of_layout() {
+            return Failure::failed(&error);
+        }
+        let help = "any layout reads any checkpoint; without the two, one rank has the whole model";
+        Failure::wrong(format!("--tp and --pp: {error}"), help)
+    })
 }
 
 /// Refuses more GPUs than there are.

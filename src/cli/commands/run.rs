@@ -177,6 +177,11 @@ impl Run<'_> {
         let _leash = leash.map_err(|error| Failure::failed(&error))?;
         let folder = RunFolder::open(&self.folder, &self.recipe, &self.begun(&settings.holder));
         let folder = self.refusal.told(folder)?;
+        // Before the run changes files that git knows, such as the lock.
+        let environment = environment::record(
+            self.opened.environment(self.session),
+            self.opened.checked.folder(),
+        );
         let screen =
             Screen::new(self.session.terminal, Layout::of(&self.opened.plan), stop.clone());
         let collector = Collector::new(plan);
@@ -192,7 +197,8 @@ impl Run<'_> {
         let result = runner::run(plan, settings, &execute, &sink, &stop);
         drop(sink);
         drop(screen);
-        let written = self.write((&folder, board.as_ref()), &collector, &result);
+        let summary = Summary { environment, ..self.summary(&collector, &result) };
+        let written = write((&folder, board.as_ref()), &summary, &result);
         // Whoever started a sweep is told by the sweep.
         if let (Ok(record), None) = (&written, self.leash) {
             let places = (self.opened.checked.folder(), Some(folder.path()));
@@ -237,33 +243,7 @@ impl Run<'_> {
         }
     }
 
-    /// Leaves the run folder's files, whether the run went well or not.
-    fn write(
-        &self,
-        (folder, board): (&RunFolder, Option<&TensorBoard>),
-        collector: &Collector,
-        result: &Result<Report, runner::Error>,
-    ) -> Result<RunRecord, Failure> {
-        folder.check()?;
-        if let Ok(report) = result {
-            adopt(folder, report)?;
-        }
-        let summary = self.summary(collector, result);
-        gather(folder, &summary)?;
-        summary.write(folder.path()).map_err(|error| Failure::failed(&error))?;
-        // Of an interrupted run the lock file goes on to tell how far it was.
-        if summary.state != RunState::Interrupted {
-            folder.settle()?;
-        }
-        html::write(folder.path()).map_err(|error| Failure::failed(&error))?;
-        metrics_csv::write(folder.path()).map_err(|error| Failure::failed(&error))?;
-        let record = RunRecord::read(folder.path()).map_err(|error| Failure::failed(&error))?;
-        if let Some(board) = board {
-            board.finish(&record).map_err(|error| Failure::failed(&error))?;
-        }
-        Ok(record)
-    }
-
+    /// What the run says of itself at its end; the caller adds its environment.
     fn summary(&self, collector: &Collector, result: &Result<Report, runner::Error>) -> Summary {
         let stages = collector.stages(result.as_ref().ok());
         let device_seconds = device_seconds(&self.opened.plan, &stages);
@@ -284,15 +264,37 @@ impl Run<'_> {
             error: result.as_ref().err().map(ToString::to_string),
             parameters: self.opened.plan.headers().last().map(|header| header.parameters),
             stages,
-            environment: environment::record(
-                self.opened.environment(self.session),
-                self.opened.checked.folder(),
-            ),
+            environment: BTreeMap::new(),
             inputs: inputs(&self.opened.plan),
             crates: environment::crates(),
             device_seconds,
         }
     }
+}
+
+/// Leaves the run folder's files, whether the run went well or not.
+fn write(
+    (folder, board): (&RunFolder, Option<&TensorBoard>),
+    summary: &Summary,
+    result: &Result<Report, runner::Error>,
+) -> Result<RunRecord, Failure> {
+    folder.check()?;
+    if let Ok(report) = result {
+        adopt(folder, report)?;
+    }
+    gather(folder, summary)?;
+    summary.write(folder.path()).map_err(|error| Failure::failed(&error))?;
+    // Of an interrupted run the lock file goes on to tell how far it was.
+    if summary.state != RunState::Interrupted {
+        folder.settle()?;
+    }
+    html::write(folder.path()).map_err(|error| Failure::failed(&error))?;
+    metrics_csv::write(folder.path()).map_err(|error| Failure::failed(&error))?;
+    let record = RunRecord::read(folder.path()).map_err(|error| Failure::failed(&error))?;
+    if let Some(board) = board {
+        board.finish(&record).map_err(|error| Failure::failed(&error))?;
+    }
+    Ok(record)
 }
 
 /// Digests of the files from outside, by the names that the recipe gives them.

@@ -35,11 +35,11 @@ pub(in crate::cli) fn run(session: &Session, arguments: &RunsArguments) -> Resul
         is_known(key, &known)?;
     }
     listed.retain(|run| arguments.conditions.iter().all(|condition| condition.holds(run)));
-    runs::sort(&mut listed, "started", false);
-    if let Some(key) = &arguments.sort {
-        runs::sort(&mut listed, key, arguments.reverse);
-    } else if arguments.reverse {
-        listed.reverse();
+    runs::newest_first(&mut listed);
+    match arguments.sort.as_deref().filter(|key| *key != "started") {
+        Some(key) => runs::sort(&mut listed, key, arguments.reverse),
+        None if arguments.reverse => listed.reverse(),
+        None => {}
     }
     show(session, arguments, &listed);
     Ok(Exit::Done)

@@ -33,6 +33,7 @@ const CHECKED: usize = 200;
 /// Runs the command.
 pub(in crate::cli) fn run(session: &Session, arguments: &SweepArguments) -> Result<Exit, Failure> {
     if let Some(folder) = &arguments.show {
+        refuse_absent(folder)?;
         let (header, lines) = journal::read(folder).map_err(|error| Failure::failed(&error))?;
         swept::show(session, arguments, &State::new(header, &lines), folder);
         return Ok(Exit::Done);
@@ -60,6 +61,27 @@ pub(in crate::cli) fn run(session: &Session, arguments: &SweepArguments) -> Resu
     guard.settle().map_err(|error| Failure::failed(&error))?;
     drop(guard);
     swept::finish(session, arguments, &state, &folder, stop.load(Ordering::Relaxed))
+}
+
+fn refuse_absent(folder: &Path) -> Result<(), Failure> {
+    if folder.join(journal::FILE).exists() {
+        return Ok(());
+    }
+    Err(Failure::wrong(
+        format!("there is no sweep in `{}`", folder.display()),
+        "name a sweep's folder: `sweeps/NAME`, or what its --output named",
+    ))
+}
+
+/// Refuses options of the samplers that draw where every combination is tried.
+fn refuse_idle(arguments: &SweepArguments, sampler: SamplerName) -> Result<(), Failure> {
+    let given = [("--trials", arguments.trials.is_some()), ("--seed", arguments.seed.is_some())];
+    let idle = given.into_iter().find(|(_, given)| *given && sampler == SamplerName::Grid);
+    let Some((option, _)) = idle else { return Ok(()) };
+    Err(Failure::wrong(
+        format!("{option} changes nothing where a grid tries every combination"),
+        format!("add --sampler random or --sampler tpe, or leave {option} out"),
+    ))
 }
 
 /// The recipe as every trial has it.
@@ -96,6 +118,7 @@ impl Work<'_> {
         let trials = arguments.trials.or(own.trials).or(foreign.trials).unwrap_or(TRIALS);
         let trials = sampler::count(&space, sampler, trials)
             .map_err(|message| Failure::Wrong { message, help: None })?;
+        refuse_idle(arguments, sampler)?;
         let metric = arguments.metric.clone().or(own.metric).or(foreign.metric);
         let metric = metric.unwrap_or_else(|| "val_loss".to_owned());
         self.check_metric(&metric)?;

@@ -93,7 +93,7 @@ fn verdict(
 /// A run in `store` that leaves nothing elsewhere.
 fn settings<'a>(session: &Session, opened: &'a Opened, store: &'a Store) -> Settings<'a> {
     let ordinary = opened.settings(session);
-    Settings { store, keep_lock: true, run_folder: None, ..ordinary }
+    Settings { store, keep_lock: true, run_folder: None, store_stays: false, ..ordinary }
 }
 
 /// Writes the lock anew from what stands in `store` after everything ran.

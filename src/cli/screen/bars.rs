@@ -75,7 +75,8 @@ impl Bars {
         let bar = ProgressBar::with_draw_target(None, target)
             .with_style(self.style("{spinner} {prefix}  {wide_msg}"));
         bar.set_prefix(self.layout.name(stage));
-        bar.set_message(self.terminal.paint(Paint::Dim, reason));
+        let reason = text::reasons(&self.terminal, &self.layout, reason);
+        bar.set_message(self.terminal.paint(Paint::Dim, &reason));
         bar.enable_steady_tick(TICK);
         self.bar = Some(bar);
     }

@@ -40,9 +40,52 @@ impl Layout {
 
 /// `● train     why it runs`
 pub(super) fn started(terminal: &Terminal, layout: &Layout, stage: &str, reason: &str) -> String {
-    let room = terminal.width.saturating_sub(layout.name_width + 6);
-    let reason = terminal.paint(Paint::Dim, &one_line(reason, room));
+    let reason = terminal.paint(Paint::Dim, &reasons(terminal, layout, reason));
     format!("{} {}  {reason}", terminal.paint(Paint::Cyan, "●"), layout.name(stage))
+}
+
+/// The reasons that fit beside a stage's name, each whole, and how many more there are: a part of a
+/// number would be another number.
+pub(super) fn reasons(terminal: &Terminal, layout: &Layout, text: &str) -> String {
+    fitting(&text.replace('\n', "⏎"), terminal.width.saturating_sub(layout.name_width + 6))
+}
+
+fn fitting(text: &str, room: usize) -> String {
+    let all = apart(text, "; ");
+    let more = |left| if left == 0 { String::new() } else { format!("; and {left} more") };
+    let mut shown = parts_fitting(all[0], room.saturating_sub(more(all.len() - 1).len()));
+    for (at, one) in all.iter().enumerate().skip(1) {
+        let (longer, left) = (format!("{shown}; {one}"), all.len() - at);
+        if longer.chars().count() + more(left - 1).len() > room {
+            return shown + &more(left);
+        }
+        shown = longer;
+    }
+    shown
+}
+
+/// What fits of one reason: its key, its values, where they were written.
+fn parts_fitting(reason: &str, room: usize) -> String {
+    let mut parts = apart(reason, "  ");
+    while parts.len() > 1 && parts.join("  ").chars().count() > room {
+        parts.pop();
+    }
+    parts.join("  ")
+}
+
+/// `text` cut at `separator`, where that stands in no quoted value.
+fn apart<'t>(text: &'t str, separator: &str) -> Vec<&'t str> {
+    let (mut parts, mut start, mut is_quoted, mut is_escaped) = (Vec::new(), 0, false, false);
+    for (at, letter) in text.char_indices() {
+        if !is_quoted && at >= start && text[at..].starts_with(separator) {
+            parts.push(&text[start..at]);
+            start = at + separator.len();
+        }
+        is_quoted ^= letter == '"' && !is_escaped;
+        is_escaped = letter == '\\' && !is_escaped;
+    }
+    parts.push(&text[start..]);
+    parts
 }
 
 /// `✓ load      reused 1a2b3c4d`
@@ -123,4 +166,27 @@ pub(super) fn validation(metrics: &ValidationMetrics) -> String {
 /// `tokenizing 1,200/83,000 rows`
 pub(super) fn progress(task: &str, (done, total): (u64, u64), unit: &str) -> String {
     format!("{task} {}/{} {unit}", count(done), count(total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fitting;
+
+    #[test]
+    fn reasons_are_cut_between_them() {
+        let text = "continues interrupted work; model.optim.sched.max_steps  1200 → 200  (a.yaml:3); \
+                    stage.prompt  \"a; b\" → \"c\\\"; d\"";
+        let check = |room, expected: &str| assert_eq!(fitting(text, room), expected);
+        check(200, text);
+        check(
+            91,
+            "continues interrupted work; model.optim.sched.max_steps  1200 → 200  (a.yaml:3); and 1 more",
+        );
+        check(60, "continues interrupted work; and 2 more");
+        assert_eq!(
+            fitting("model.optim.lr  0.1 → 0.2  (a.yaml:3)", 30),
+            "model.optim.lr  0.1 → 0.2"
+        );
+        assert_eq!(fitting("model.optim.lr  0.1 → 0.2  (a.yaml:3)", 20), "model.optim.lr");
+    }
 }

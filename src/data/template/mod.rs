@@ -8,6 +8,7 @@ mod python;
 
 pub use expression::RowExpression;
 
+use crate::base::suggest::did_you_mean;
 use crate::base::template_size::{MAX_CODE, MAX_TAGS, too_much};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -117,11 +118,13 @@ fn null_field(field: Option<&str>) -> String {
     }
 }
 
-/// Says that `row` lacks `field`, and what it has.
+/// Says that `row` lacks `field`, which of its fields may be meant, and what it has.
 pub fn missing_field(field: &str, row: &Map<String, Value>) -> String {
     let mut known: Vec<_> = row.keys().map(String::as_str).collect();
     known.sort_unstable();
-    format!("it has no field `{field}` (its fields: {})", known.join(", "))
+    let meant = did_you_mean(field, known.iter().copied()).map(|meant| format!("{meant} "));
+    let meant = meant.unwrap_or_default();
+    format!("it has no field `{field}` ({meant}its fields: {})", known.join(", "))
 }
 
 #[cfg(test)]

@@ -44,6 +44,13 @@ pub enum SessionError {
     Rank(#[from] RankFailure),
 }
 
+impl SessionError {
+    /// Whether it may well not happen again: see [`RankFailure::is_accident`].
+    pub fn is_accident(&self) -> bool {
+        matches!(self, SessionError::Rank(failure) if failure.is_accident())
+    }
+}
+
 /// A model with its tokenizer.
 #[derive(Clone, Copy, Debug)]
 pub struct Session<'a> {

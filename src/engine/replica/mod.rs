@@ -38,13 +38,27 @@ pub struct Member {
 
 /// What happened to a rank of those that read together.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct RankFailure(Box<dyn std::error::Error + Send + Sync>);
+#[error("{error}")]
+pub struct RankFailure {
+    #[source]
+    error: Box<dyn std::error::Error + Send + Sync>,
+    is_accident: bool,
+}
 
 impl RankFailure {
     /// What happened.
     pub(super) fn new(error: impl std::error::Error + Send + Sync + 'static) -> RankFailure {
-        RankFailure(Box::new(error))
+        RankFailure { error: Box::new(error), is_accident: false }
+    }
+
+    /// The same, known to be an accident or not.
+    pub(super) fn by_accident(self, is_accident: bool) -> RankFailure {
+        RankFailure { is_accident, ..self }
+    }
+
+    /// Whether it may well not happen again: a node was lost, or a rank panicked.
+    pub fn is_accident(&self) -> bool {
+        self.is_accident
     }
 }
 

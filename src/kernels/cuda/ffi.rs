@@ -18,6 +18,7 @@ unsafe extern "C" {
     pub(super) safe fn sft_gemm_create() -> *mut c_void;
     pub(super) safe fn sft_sdpa_create() -> *mut c_void;
     pub(super) safe fn sft_cudnn_version() -> i64;
+    pub(super) safe fn sft_cublas_version() -> i64;
 
     pub(super) safe fn sft_linear_forward(
         gemm: Handle<'_>,

@@ -153,10 +153,14 @@ struct Pointers {
 } // namespace
 } // namespace sft
 
+static bool is_open() {
+  if (!fe::cudnn_dlhandle) fe::cudnn_dlhandle = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_GLOBAL);
+  return fe::cudnn_dlhandle;
+}
+
 // Opens cuDNN; null when it is not there (sft_library_error says why).
 extern "C" void *sft_sdpa_create() {
-  if (!fe::cudnn_dlhandle) fe::cudnn_dlhandle = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_GLOBAL);
-  if (!fe::cudnn_dlhandle) {
+  if (!is_open()) {
     sft::fail(dlerror());
     return nullptr;
   }
@@ -170,8 +174,8 @@ extern "C" void *sft_sdpa_create() {
 
 extern "C" void sft_sdpa_destroy(void *sdpa) { delete static_cast<sft::Sdpa *>(sdpa); }
 
-// cuDNN's version number, once opened; 0 before.
-extern "C" int64_t sft_cudnn_version() { return fe::cudnn_dlhandle ? int64_t(fe::detail::get_backend_version()) : 0; }
+// cuDNN's version number, such as 91900; 0 when it is not there.
+extern "C" int64_t sft_cudnn_version() { return is_open() ? int64_t(fe::detail::get_backend_version()) : 0; }
 
 // Numbers of f32 that the statistics take: [calls, sequences, heads per call, length].
 extern "C" int64_t sft_sdpa_statistics(int64_t sequences, int64_t length, int64_t heads) { return sequences * length * heads; }

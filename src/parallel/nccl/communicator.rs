@@ -6,6 +6,7 @@
 
 #![expect(unsafe_code, reason = "foreign functions, handles, addresses on a device")]
 
+use crate::kernels::device::dotted;
 use crate::parallel::group::Reduction;
 use candle_core::cuda_backend::cudarc::driver::CudaStream;
 use candle_core::cuda_backend::cudarc::nccl::sys;
@@ -64,6 +65,9 @@ pub(super) enum Operation {
     Receive { peer: usize },
 }
 
+/// NCCL 2.28, whose form of settings is used.
+const OLDEST: c_int = 22_800;
+
 /// An operation and its numbers.
 pub(super) type Work = (Operation, Numbers);
 
@@ -79,6 +83,14 @@ impl Communicator {
         Ok(id.internal.map(|byte| byte.to_ne_bytes()[0]))
     }
 
+    /// NCCL's version, such as 22809; none where it is not there.
+    pub(super) fn version() -> Option<c_int> {
+        let mut version = 0;
+        // SAFETY: the function writes one number.
+        let code = unsafe { sys::ncclGetVersion(&raw mut version) };
+        (code == sys::ncclResult_t::ncclSuccess && version > 0).then_some(version)
+    }
+
     /// Rank `rank` of `size` of the communicator with this id; waits for the others.
     pub(super) fn open(
         id: [u8; ID_BYTES],
@@ -86,6 +98,10 @@ impl Communicator {
         stream: Arc<CudaStream>,
         goes_on: &GoesOn<'_>,
     ) -> Result<Communicator> {
+        if let Some(found) = Communicator::version().filter(|version| *version < OLDEST) {
+            let found = dotted(i64::from(found)).unwrap_or_default();
+            bail!("NCCL {found} is installed, and 2.28 or later is needed")
+        }
         stream.context().bind_to_thread().map_err(Error::wrap)?;
         let id = sys::ncclUniqueId { internal: id.map(|byte| c_char::from_ne_bytes([byte])) };
         let (mut config, mut handle) = (config(), std::ptr::null_mut());
@@ -204,12 +220,10 @@ fn start(
 fn config() -> sys::ncclConfig_t {
     /// `NCCL_CONFIG_UNDEF_INT`: as the library thinks best.
     const DEFAULT: c_int = c_int::MIN;
-    /// The form of the structure: that of NCCL 2.28.
-    const VERSION: c_uint = 22_800;
     sys::ncclConfig_t {
         size: size_of::<sys::ncclConfig_t>(),
         magic: 0xcafe_beef,
-        version: VERSION,
+        version: OLDEST as c_uint,
         blocking: 0,
         cgaClusterSize: DEFAULT,
         minCTAs: DEFAULT,

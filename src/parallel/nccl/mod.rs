@@ -31,6 +31,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{slice, thread};
 
+/// NCCL's version, such as 22809; none where it is not there.
+pub(super) fn version() -> Option<i64> {
+    Communicator::version().map(i64::from)
+}
+
 /// All communicators of the process, ended together: when a rank has failed, or at the end.
 #[derive(Debug, Default)]
 pub(super) struct Communicators(Mutex<Vec<Arc<Communicator>>>);

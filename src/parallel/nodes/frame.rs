@@ -15,7 +15,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// Changes when frames or their meaning do; nodes with different numbers do not work together.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// The receiver of a frame for all nodes.
 pub(super) const EVERYBODY: usize = u32::MAX as usize;

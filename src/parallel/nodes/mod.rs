@@ -13,7 +13,7 @@ mod place;
 pub mod rendezvous;
 
 pub(super) use frame::Input;
-pub use place::{NodeFailure, Place};
+pub use place::{NodeFailure, Place, in_words};
 
 use super::threads::{Channel, Hub};
 use candle_core::Tensor;
@@ -23,7 +23,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::TcpStream;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -124,7 +123,12 @@ impl Nodes {
 
     /// Ends the run on all nodes for a reason of this one; what came first stays the reason.
     pub fn fail(&self, text: impl Into<String>) {
-        self.end_for(NodeFailure { node: self.place.node, text: text.into() }, Tell::Others);
+        self.end_for(NodeFailure::of_work(self.place.node, text), Tell::Others);
+    }
+
+    /// The same for an accident: see [`NodeFailure::is_accident`].
+    pub fn break_off(&self, text: impl Into<String>) {
+        self.end_for(NodeFailure::accident(self.place.node, text), Tell::Others);
     }
 
     /// Leaves `bytes` for `node` under `subject`.
@@ -141,7 +145,7 @@ impl Nodes {
     /// The oldest bytes that `node` left under `subject`; waits for them.
     pub fn fetch(&self, node: usize, subject: &str) -> Result<Vec<u8>, NodeFailure> {
         let found = self.fetch_unless(node, subject, &AtomicBool::new(false))?;
-        found.ok_or_else(|| NodeFailure { node, text: "it has left the run".to_owned() })
+        found.ok_or_else(|| NodeFailure::accident(node, "it has left the run"))
     }
 
     /// [`fetch`](Nodes::fetch), or none when the node has left, or `stop` is set meanwhile.
@@ -284,7 +288,7 @@ impl Nodes {
             Err(error) => Err(error.into()),
         };
         if let Err(error) = taken {
-            self.fail(format!("what node {from} sent cannot be used: {error}"));
+            self.break_off(format!("what node {from} sent cannot be used: {error}"));
         }
     }
 
@@ -293,7 +297,7 @@ impl Nodes {
             Head::Alive => {
                 let hub = self.delivery().hub.upgrade();
                 if let Some(stalled) = hub.and_then(|hub| hub.stalled(self.timeout)) {
-                    self.fail(stalled);
+                    self.break_off(stalled);
                 }
             }
             Head::Working => self.touch(),
@@ -348,13 +352,9 @@ impl Nodes {
         if has_left || self.is_closing.load(Ordering::Relaxed) {
             return;
         }
-        let Range { start, end } = self.place.ranks_of(node);
-        let ranks = match end - start {
-            1 => format!("rank {start}"),
-            _ => format!("ranks {start} to {}", end - 1),
-        };
+        let ranks = in_words(&self.place.ranks_of(node));
         let text = format!("it is lost, and with it {ranks} of {}: {why}", self.place.world_size());
-        self.end_for(NodeFailure { node, text }, Tell::Others);
+        self.end_for(NodeFailure::accident(node, text), Tell::Others);
     }
 
     /// Ends what this node does, unless something has ended it before.

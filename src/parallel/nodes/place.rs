@@ -36,6 +36,14 @@ impl Place {
     }
 }
 
+/// `rank 3`, `ranks 2 to 5`.
+pub fn in_words(ranks: &Range<usize>) -> String {
+    match ranks.len() {
+        1 => format!("rank {}", ranks.start),
+        _ => format!("ranks {} to {}", ranks.start, ranks.end.saturating_sub(1)),
+    }
+}
+
 /// What ended a run on all its nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("node {node}: {text}")]
@@ -44,4 +52,29 @@ pub struct NodeFailure {
     pub node: usize,
     /// What.
     pub text: String,
+    /// Whether it may well not happen again: a node was lost, or a rank panicked.
+    pub is_accident: bool,
+}
+
+impl NodeFailure {
+    /// A failure of what `node` did.
+    pub(super) fn of_work(node: usize, text: impl Into<String>) -> NodeFailure {
+        NodeFailure { node, text: text.into(), is_accident: false }
+    }
+
+    /// An accident on `node`.
+    pub(super) fn accident(node: usize, text: impl Into<String>) -> NodeFailure {
+        NodeFailure { node, text: text.into(), is_accident: true }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_words;
+
+    #[test]
+    fn one_rank_and_several() {
+        assert_eq!(in_words(&(1..2)), "rank 1");
+        assert_eq!(in_words(&(2..6)), "ranks 2 to 5");
+    }
 }

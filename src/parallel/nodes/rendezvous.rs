@@ -217,7 +217,7 @@ impl Meeting {
         let missing = format!("node{s} {}", gone.join(", "));
         let (at, seconds) = (self.at(), self.timeout.as_secs_f64());
         let error = Error::Missing { missing, at, seconds };
-        let failure = NodeFailure { node: 0, text: error.to_string() };
+        let failure = NodeFailure::of_work(0, error.to_string());
         tell(here.into_values(), &Answer::Failed(failure));
         error
     }

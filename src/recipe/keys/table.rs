@@ -166,7 +166,7 @@ pub(super) const GROUPS: &[Group] = &[
          do_layer_norm_weight_decay make_vocab_size_divisible_by bias activation openai_gelu \
          bias_activation_fusion position_embedding_type rotary_percentage rotary_base \
          seq_len_interpolation_factor share_embeddings_and_output_weights \
-         use_parallel_residual",
+         use_parallel_residual megatron_legacy",
     ),
     no_effect(
         "model",
@@ -181,11 +181,6 @@ pub(super) const GROUPS: &[Group] = &[
     refused(
         "model",
         "normalize_attention_scores headscale transformer_block_type attention_type use_emha onnx_safe reset_lr reset_lr_steps",
-    ),
-    no_effect(
-        "model",
-        "megatron_legacy",
-        "it says how a converted checkpoint stores queries, keys and values, and NeMo's checkpoints are not read yet",
     ),
     // model: precision and speed
     honoured(

@@ -1,6 +1,7 @@
 //! YAML text to a tree with places: the parser's events, read by the rules in `scalar.rs`.
 
 mod tags;
+mod traps;
 
 use super::place::{Origin, Place, SourceFile};
 use super::problem::{self, Problem};
@@ -334,24 +335,18 @@ impl<'t> Builder<'t> {
         let at = self.boundary(error.marker().byte_offset().unwrap_or_default());
         let length = self.file.text[at..].chars().next().map_or(0, char::len_utf8);
         let place = self.place(at..at + length);
+        if traps::looks_like_rows(&self.file.text) {
+            return Problem::error("yaml::syntax", "this looks like rows (JSONL), not like a recipe")
+                .at(Some(&place), "a second row")
+                .help("name the file in a recipe: as `rows` of a tokenize stage, or in model.data.train_ds.file_names");
+        }
         Problem::error("yaml::syntax", format!("this is not YAML: {}", error.info()))
             .at(Some(&place), "here")
             .help_if(self.template_help(error.marker().line()))
     }
 
-    /// Advice for the usual trap: braces that YAML takes for its own.
     fn template_help(&self, line: usize) -> Option<String> {
-        let line = self.file.text.lines().nth(line.checked_sub(1)?)?;
-        let help = if line.contains("${{") {
-            "put the whole value in quotes: \"${{ … }}\""
-        } else if line.contains("{{") {
-            "YAML reads `{{` as a mapping: put the value in quotes; an expression of a recipe is `${{ … }}`"
-        } else if line.contains("${") {
-            "put the whole value in quotes: \"${…}\""
-        } else {
-            return None;
-        };
-        Some(help.to_owned())
+        traps::braces(self.file.text.lines().nth(line.checked_sub(1)?)?)
     }
 
     fn place(&self, span: Range<usize>) -> Place {

@@ -152,7 +152,8 @@ pub struct Model {
     pub use_parallel_residual: Option<bool>,
     /// Extended multi-head attention.
     pub use_emha: Option<bool>,
-    /// The checkpoint stores queries, keys and values one after the other.
+    /// The checkpoint has all queries of a rank, then all keys, then all values. It is for folders
+    /// of ranks alone: `model_config.yaml` and Megatron-LM's files say it themselves. Default: false.
     pub megatron_legacy: Option<bool>,
     /// Start the learning-rate schedule again when continuing.
     pub reset_lr: Option<bool>,

@@ -4,7 +4,7 @@ use safetensors::Dtype;
 use serde::Deserialize;
 use sft_run::checkpoint::foreign::gguf;
 use sft_run::checkpoint::foreign::hugging_face::config;
-use sft_run::checkpoint::foreign::nemo::{self, form, names};
+use sft_run::checkpoint::foreign::nemo::{self, Wanted, form, names};
 use sft_run::checkpoint::foreign::rectangles::{Rectangle, Rectangles};
 use sft_run::checkpoint::foreign::stored::Piece;
 use sft_run::checkpoint::foreign::torch;
@@ -63,7 +63,10 @@ fn check_logits(path: &Path, name: &str) {
 
 /// All tensors of a checkpoint as bytes, without padding.
 fn tensors(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
-    let opened = Opened::open(path, None).unwrap();
+    all_of(&Opened::open(path, None).unwrap())
+}
+
+fn all_of(opened: &Opened) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
     // The fixtures have 61 ids; padding rows of NeMo's vocabularies are not looked at.
     let cut = |name: &str, shape: &[usize]| {
         let mut shape = shape.to_vec();
@@ -241,6 +244,21 @@ fn megatron_lm_folders_give_the_models_logits() {
 }
 
 #[test]
+fn a_megatron_lm_folder_without_a_version_has_the_order_of_version_0() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = fixture("megatron_gpt2_old/iter_0000007");
+    for rank in ["mp_rank_00", "mp_rank_01"] {
+        fs::create_dir(folder.path().join(rank)).unwrap();
+        let mut bytes = fs::read(old.join(rank).join("model_optim_rng.pt")).unwrap();
+        let name = b"checkpoint_version";
+        let at = bytes.windows(name.len()).position(|part| part == name).unwrap();
+        bytes[at] = b'C';
+        put(&folder.path().join(rank).join("model_optim_rng.pt"), &bytes);
+    }
+    assert_eq!(tensors(folder.path()), tensors(&fixture("gpt2")));
+}
+
+#[test]
 fn a_gguf_file_gives_the_models_logits() {
     let path = fixture("llama.gguf");
     check_logits(&path, "llama");
@@ -307,12 +325,19 @@ fn a_sentencepiece_tokenizer_of_a_gguf_file_is_what_it_was() {
 #[test]
 fn a_folder_of_ranks_without_settings_is_read_by_the_recipes_shape() {
     let folder = tempfile::tempdir().unwrap();
-    let cut = form::Cut { tensor: 2, pipeline: 1, legacy_order: false, separate_gate: false };
-    let model = write_ranks(folder.path(), "llama", cut, |name| names::theirs(name, false));
-    let error = Opened::open(folder.path(), None).unwrap_err().to_string();
-    assert!(error.contains("nothing in it says the model's shape"), "{error}");
-    let opened = Opened::open(folder.path(), Some(&model)).unwrap().whole().unwrap();
-    assert_eq!(opened.architecture().vocab_size, 61);
+    for legacy_order in [false, true] {
+        let cut = form::Cut { tensor: 2, pipeline: 1, legacy_order, separate_gate: false };
+        let model = write_ranks(folder.path(), "llama", cut, |name| names::theirs(name, false));
+        let error = Opened::open(folder.path(), None).unwrap_err().to_string();
+        assert!(error.contains("nothing in it says the model's shape"), "{error}");
+        let wanted = |legacy_order| Some(Wanted { architecture: &model, legacy_order });
+        let opened = Opened::open(folder.path(), wanted(legacy_order)).unwrap().whole().unwrap();
+        assert_eq!(opened.architecture().vocab_size, 61);
+        assert_eq!(all_of(&opened), tensors(&fixture("llama")));
+        // Nothing in the folder tells the orders apart: the recipe has to say which it is.
+        let other = Opened::open(folder.path(), wanted(!legacy_order)).unwrap();
+        assert_ne!(all_of(&other), tensors(&fixture("llama")));
+    }
 }
 
 #[test]
@@ -385,7 +410,7 @@ fn put(path: &Path, bytes: &[u8]) {
 }
 
 fn load_job(architecture: Architecture, strict: bool) -> Job {
-    let model = LoadModel { architecture, seed: 3, restore: true };
+    let model = LoadModel { architecture, seed: 3, restore: true, megatron_legacy: false };
     Job::Load(LoadJob { model, stage: LoadStage { strict } })
 }
 

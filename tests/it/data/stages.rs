@@ -320,6 +320,19 @@ fn bad_rows_are_counted_and_shown_with_their_lines() {
 }
 
 #[test]
+fn rows_that_are_wrong_alike_are_told_once_with_what_may_be_meant() {
+    let text = rows(20).replace("\"gloss\"", "\"glos\"");
+    let place = Place::new(&text);
+    let error = place.tokenize("out", &Silent).unwrap_err().to_string();
+    let error = error.replace(&place.path("rows.jsonl").display().to_string(), "ROWS");
+    assert_eq!(
+        error,
+        "20 of 20 rows of `ROWS` cannot be used:\nROWS:1: it has no field `gloss` (did you mean \
+         `glos`? its fields: glos, kind, term), and 19 more like it"
+    );
+}
+
+#[test]
 fn nothing_to_learn_is_an_error() {
     let mut job = tokenize_job();
     if let Job::Tokenize(job) = &mut job {
@@ -349,23 +362,38 @@ fn a_byte_order_mark_is_passed_over() {
     assert_eq!(plain, marked);
 }
 
+/// What tokenizing tells; none when it fails.
+fn notes(place: &Place, job: &Job) -> Option<Vec<String>> {
+    let events = Events::default();
+    place.tokenize_by(job, "out", &events).ok()?;
+    let events = events.0.into_inner().unwrap().into_iter();
+    let notes = events.filter_map(|event| match event {
+        Event::Note { text } => Some(text),
+        _ => None,
+    });
+    Some(notes.collect())
+}
+
+#[test]
+fn many_cut_samples_are_told_with_their_share() {
+    let told = |length| {
+        let mut job = tokenize_job();
+        if let Job::Tokenize(job) = &mut job {
+            job.model.encoder_seq_length = length;
+        }
+        notes(&Place::new(&rows(200)), &job).unwrap()
+    };
+    assert_eq!(told(1024), Vec::<String>::new());
+    let told = told(12);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains(" %) were longer than 12 tokens and were cut: raise"), "{told:?}");
+}
+
 #[test]
 fn a_promised_split_that_got_no_rows_is_told() {
     // One row that goes to training: none is left for the other two.
     let all = rows(20);
-    let told: Vec<String> = all
-        .lines()
-        .find_map(|row| {
-            let events = Events::default();
-            Place::new(row).tokenize("out", &events).ok()?;
-            let events = events.0.into_inner().unwrap().into_iter();
-            let notes = events.filter_map(|event| match event {
-                Event::Note { text } => Some(text),
-                _ => None,
-            });
-            Some(notes.collect())
-        })
-        .unwrap();
+    let told = all.lines().find_map(|row| notes(&Place::new(row), &tokenize_job())).unwrap();
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[0].starts_with("the validation split got no sample"), "{told:?}");
     assert!(told[1].starts_with("the test split got no sample"), "{told:?}");

@@ -343,7 +343,7 @@ fn the_stages_load_and_train_go_from_token_files_to_a_checkpoint() {
         )
         .map(|_| output)
     };
-    let load = LoadModel { architecture: gpt(), seed: 3, restore: false };
+    let load = LoadModel { architecture: gpt(), seed: 3, restore: false, megatron_legacy: false };
     let loaded = run(
         &Job::Load(LoadJob { model: load.clone(), stage: LoadStage::default() }),
         "load",

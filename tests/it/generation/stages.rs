@@ -43,7 +43,12 @@ impl House {
             .join("tests/fixtures/data/botchan_en_bpe_1000.model");
         let inputs = [("rows.0", rows_path), ("tokenizer.model", tokenizer)];
         house.run(&tokenize(answer_only_loss), &inputs, "data").expect("tokenizes");
-        let load = LoadModel { architecture: learned(1000), seed: 3, restore: false };
+        let load = LoadModel {
+            architecture: learned(1000),
+            seed: 3,
+            restore: false,
+            megatron_legacy: false,
+        };
         house
             .run(&Job::Load(LoadJob { model: load, stage: LoadStage::default() }), &[], "model")
             .expect("makes weights");

@@ -1,4 +1,4 @@
-//! The same bits from one thread and from many.
+//! The same bits from one thread and from many, and on processors with other caches.
 
 use super::{f32_of, numbers, random};
 use candle_core::Tensor;
@@ -52,4 +52,22 @@ fn results_do_not_depend_on_the_number_of_threads() {
     for threads in [1, 2, 3, 8] {
         assert!(with(threads) == one, "{threads} threads");
     }
+}
+
+/// The library of products cuts longer sums where the processor's first-level cache is full.
+#[test]
+fn long_sums_are_added_512_terms_at_a_time() {
+    let (tokens, inputs, outputs) = (1300, 70, 80);
+    let [x, dy] = [("x", inputs), ("dy", outputs)]
+        .map(|(name, width)| f32_of(&random(name, (tokens, width))));
+    let sum = |pieces: &[(usize, usize)]| {
+        let dw = Tensor::zeros((outputs, inputs), candle_core::DType::F32, x.device()).unwrap();
+        for &(first, count) in pieces {
+            let rows = |of: &Tensor| of.narrow(0, first, count).unwrap();
+            linear::backward_weight(&rows(&dy), &rows(&x), &dw, linear::Onto::Sum).unwrap();
+        }
+        numbers(&dw)
+    };
+    assert!(sum(&[(0, tokens)]) == sum(&[(0, 512), (512, 512), (1024, tokens - 1024)]));
+    assert!(sum(&[(0, tokens)]) != sum(&[(0, 434), (434, 434), (868, tokens - 868)]));
 }

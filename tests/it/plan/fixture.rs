@@ -54,7 +54,8 @@ pub(super) fn job_json(kind: &str) -> Value {
         "shard" => json!({"shard": {"model": {"encoder_seq_length": 256, "seed": 1234},
                                     "stage": {"packing": true}}}),
         "load" => json!({"load": {"model": {
-            "architecture": architecture, "seed": 1234, "restore": false}}}),
+            "architecture": architecture, "seed": 1234, "restore": false,
+            "megatron_legacy": true}}}),
         "train" => json!({"train": {
             "model": {"architecture": architecture, "encoder_seq_length": 256,
                 "global_batch_size": 32, "micro_batch_size": 8, "seed": 1234,

@@ -109,6 +109,7 @@ const IN_SMALL: &[(&str, &str, &str)] = &[
     ("model.micro_batch_size=4", "", "base"),
     ("model.global_batch_size=64", "", "base"),
     ("model.restore_from_path=start", "", "load"),
+    ("model.megatron_legacy=true", "restore_from_path=start", "load"),
     ("model.seed=7", "", "load"),
     (
         "model.encoder_seq_length=512",

@@ -42,6 +42,25 @@ fn of_changed_settings_with_the_place_of_the_new_value() {
 }
 
 #[test]
+fn of_another_layout_by_the_recipes_keys() {
+    let shop = Workshop::new();
+    let mut before = stages(&shop.rows);
+    let single =
+        json!({"data": 1, "pipeline": 1, "virtual_pipeline": 1, "tensor": 1, "sequence": false});
+    before[3].job = job("train", &[("/train/trainer/degrees", single)]);
+    shop.run(&seal(before.clone()));
+    let mut changed = before;
+    let degrees =
+        json!({"data": 2, "pipeline": 1, "virtual_pipeline": 1, "tensor": 4, "sequence": false});
+    changed[3].job = job("train", &[("/train/trainer/degrees", degrees)]);
+    changed[3].origins = [("trainer.degrees.data".to_owned(), "override 1".to_owned())].into();
+    let told = text(&shop, changed);
+    assert!(told.contains("trainer.devices × num_nodes  1 → 8  (override 1)\n"), "{told}");
+    assert!(told.contains("model.tensor_model_parallel_size  1 → 4\n"), "{told}");
+    assert!(!told.contains("pipeline") && !told.contains("degrees"), "{told}");
+}
+
+#[test]
 fn of_changed_inputs_stages_and_devices() {
     let shop = Workshop::new();
     shop.run(&seal(stages(&shop.rows)));

@@ -93,3 +93,32 @@ fn a_model_without_a_template_says_where_one_comes_from() {
     let told = text(&refused.stderr);
     assert!(told.contains("model.tokenizer.chat_template"), "{told}");
 }
+
+/// The example of the README, whose `name`, `trainer` and `model` are those of another recipe.
+#[test]
+fn the_example_of_the_readme_trains_and_evaluates() {
+    let desk = talking("null", "tokenizer");
+    let readme = include_str!("../../../README.md");
+    let examples = readme.split("```yaml\n").filter_map(|rest| rest.split("```").next());
+    let example = examples.into_iter().find(|example| example.contains("my_talks.jsonl")).unwrap();
+    let recipe = desk.text("tiny.yaml");
+    let (settings, _) = recipe.split_once("\nstages:").unwrap();
+    let recipe = format!("{settings}\n{}", example.replace("data/my_talks", "talks"));
+    atomic_file::write(&desk.path("tiny.yaml"), recipe.as_bytes()).unwrap();
+    // Of few conversations small shares would have none.
+    let shares =
+        "stages.tokenize.tokenize.sources.0.split={by: messages, validation: 0.2, test: 0.3}";
+    let rows: String = (0..40)
+        .map(|number| {
+            let turns = serde_json::json!([
+                {"role": "user", "content": format!("oak {number}")},
+                {"role": "assistant", "content": "a tree"}
+            ]);
+            format!("{}\n", serde_json::json!({ "messages": turns }))
+        })
+        .collect();
+    atomic_file::write(&desk.path("talks.jsonl"), rows.as_bytes()).unwrap();
+    desk.run(&["tiny.yaml", "-q", shares], 0);
+    let metrics = desk.json("runs/tiny/summary.json").to_string();
+    assert!(metrics.contains("rouge_l"), "{metrics}");
+}

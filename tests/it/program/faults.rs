@@ -74,6 +74,29 @@ fn each_rank_that_fails_or_panics_ends_the_run_with_its_error_first() {
 }
 
 #[test]
+fn a_panic_says_whether_the_same_command_goes_on() {
+    let desk = Desk::new();
+    let words = |fault: &'static str| ["tiny.yaml", "trainer.devices=2", "--inject-fault", fault];
+    // The recipe saves every five steps.
+    let anew = failed(&desk, &words("1:3:panic"));
+    assert!(anew.contains("help: start the same command again to run it anew"), "{anew}");
+    let error = failed(&desk, &words("1:7:error"));
+    assert!(!error.contains("help: "), "an error comes again: {error}");
+    let goes_on = "help: start the same command again to continue it";
+    let told = failed(&desk, &words("1:8:panic"));
+    assert!(told.contains(goes_on), "{told}");
+    let output = desk.output(&[&words("1:8:panic")[..], &["--json"]].concat());
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(goes_on.ends_with(document["error"]["help"].as_str().unwrap()), "{document}");
+    assert_eq!(document["error"]["code"], "run::failed");
+    // This one starts over, and would again.
+    let forced = failed(&desk, &[&words("1:8:panic")[..], &["--no-cache"]].concat());
+    assert!(forced.contains("to run it anew"), "{forced}");
+    let output = desk.run(&["tiny.yaml", "trainer.devices=2"], 0);
+    assert!(output.contains("going on after step 5"), "{output}");
+}
+
+#[test]
 fn a_fault_that_no_rank_or_step_comes_to_is_refused() {
     let desk = Desk::new();
     for fault in ["1:3:error", "0:13:panic", "0:0:panic"] {

@@ -70,7 +70,7 @@ fn generate_takes_ranks() {
     assert_eq!(text(&["--tp", "2"]), one);
     assert_eq!(text(&["--tp", "2", "--pp", "2"]), one);
     let refused = desk.output(&["generate", "runs/tiny", "--prompt", "a", "--tp", "3"]);
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(2));
     let told = super::text(&refused.stderr);
     assert!(told.contains("2 attention heads cannot be shared by 3 tensor ranks"), "{told}");
 }

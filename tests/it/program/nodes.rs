@@ -149,6 +149,8 @@ fn a_node_that_is_killed_ends_the_other_and_the_run_goes_on_where_it_was() {
         assert!(since.elapsed() < Duration::from_secs(10), "it took {:?}", since.elapsed());
         let lost = format!("node {killed}: it is lost, and with it rank {killed} of 2");
         assert!(told.contains(&lost), "{told}");
+        let help = ["on every node", "to continue it"][killed];
+        assert!(told.contains(&format!("help: start the same command again {help}")), "{told}");
     }
     both(&desk, "60", [&words, &words], 0);
     assert_eq!(desk.text(EVENTS).matches("\"resumed\"").count(), 3);
@@ -181,6 +183,8 @@ fn a_node_that_is_killed_while_text_is_generated_ends_the_other() {
             victim.wait().unwrap();
             let told = ended(other, 1);
             assert!(told.contains(&format!("node {killed}: it is lost")), "{layout}: {told}");
+            let help = ["on every node", "to run it anew"][killed];
+            assert!(told.contains(&format!("start the same command again {help}")), "{told}");
             std::fs::remove_file(desk.path(EVENTS)).unwrap();
         }
     }
@@ -204,6 +208,7 @@ fn a_rank_that_fails_or_a_node_that_hangs_ends_all_nodes() {
         assert!(told.contains("rank 1 of 2 failed (data 1)"), "{told}");
         assert!(told.contains("rank 1 was asked to fail in step 3"), "{told}");
         assert!(!told.contains("given up"), "{told}");
+        assert!(!told.contains("help: "), "an error comes again: {told}");
     }
     let meeting = Meeting::new("4");
     let words = ["trainer.max_steps=100000", "trainer.val_check_interval=0"];
@@ -246,7 +251,7 @@ fn nodes_that_do_not_come_or_do_something_else_are_named() {
     let two = "trainer.num_nodes=2";
     let told = refused(&[("NNODES", "3"), ("NODE_RANK", "0")], &[two]);
     assert!(told.contains("asks for 2 nodes") && told.contains("NNODES is 3"), "{told}");
-    assert!(refused(&[("NNODES", "2")], &[]).contains("asks for 1 nodes"));
+    assert!(refused(&[("NNODES", "2")], &[]).contains("asks for 1 node ("));
     let told = refused(&[], &[two]);
     assert!(told.contains("NODE_RANK") && told.contains("MASTER_ADDR"), "{told}");
     let told = refused(&[("NODE_RANK", "1")], &[two]);

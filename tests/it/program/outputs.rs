@@ -52,6 +52,16 @@ fn texts_and_conversions_go_where_they_were_sent() {
     assert!(nowhere.contains("--output FILE or --json"), "{nowhere}");
     let cold = complaint(&desk, &[&model[..], &["--temperature", "-1"]].concat(), 2);
     assert!(cold.contains("must be above 0"), "{cold}");
+    let absent = complaint(&desk, &["generate", "runs/tiny", "--prompts", "nofile.jsonl"], 2);
+    assert!(absent.contains("`nofile.jsonl`") && absent.contains("help: "), "{absent}");
+    fs::write(desk.path("prompts.jsonl"), "\n").unwrap();
+    let empty = complaint(&desk, &["generate", "runs/tiny", "--prompts", "prompts.jsonl"], 2);
+    assert!(empty.contains("`prompts.jsonl` holds no prompt"), "{empty}");
+    for more in [&["--chat"][..], &model[2..]] {
+        let cut = complaint(&desk, &[&model[..2], &["--tp", "3"], more].concat(), 2);
+        assert!(cut.contains("cannot be shared by 3 tensor ranks"), "{cut}");
+        assert!(cut.contains("help: any layout reads any checkpoint"), "{cut}");
+    }
     let silent = complaint(&desk, &["generate", "runs/tiny"], 2);
     assert!(silent.contains("stdin holds no prompt"), "{silent}");
 

@@ -21,6 +21,12 @@ const CASES: &[(&str, &str, &str)] = &[
         "activations_checkpoint_num_layers means nothing",
     ),
     (
+        "++model.activations_checkpoint_granularity=selective; ++model.activations_checkpoint_num_layers=1; \
+         ++model.activations_checkpoint_method=uniform",
+        "lint::selective_recompute",
+        "activations_checkpoint_method and activations_checkpoint_num_layers mean nothing",
+    ),
+    (
         "++model.activations_checkpoint_num_layers=1",
         "lint::no_recompute",
         "means nothing while nothing is recomputed",

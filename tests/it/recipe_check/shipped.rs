@@ -30,12 +30,7 @@ fn shipped_recipes_have_their_lints() {
     check("megatron_2b.yaml", &["lint::short_sequences", "lint::constant_steps"]);
     check(
         "megatron_65b.yaml",
-        &[
-            "lint::validation_off",
-            "lint::selective_recompute",
-            "lint::selective_recompute",
-            "lint::constant_steps",
-        ],
+        &["lint::validation_off", "lint::selective_recompute", "lint::constant_steps"],
     );
     check("megatron_20b.yaml", &["lint::selective_recompute", "lint::constant_steps"]);
     check("megatron_llama2_7b.yaml", &["lint::selective_recompute"]);

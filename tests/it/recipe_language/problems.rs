@@ -31,6 +31,7 @@ fn of_yaml() {
     trap("x: 1\nk: {a: ${x}}\n", "put the whole value in quotes");
     trap("x: 1\na: {{ x }}\n", "YAML reads `{{` as a mapping");
     trap("x: 1\na: !custom 5\n", "tags known");
+    trap("{\"a\": 1}\n{\"a\": 2}\n", "this looks like rows (JSONL), not like a recipe");
 }
 
 #[test]

@@ -100,6 +100,11 @@ fn a_circle_of_recipes_is_refused() {
     );
     let problem = Case::new("extends: nope.yaml\n").problems();
     assert!(problem.starts_with("recipe::unreadable recipe.yaml:1:10"), "{problem}");
+    assert!(problem.contains("help: a path in `extends` is relative to the file"), "{problem}");
+    let near = Case::new("extends: bases.yaml\n").file("base.yaml", "x: 1\n").problems();
+    assert!(near.contains("help: did you mean `base.yaml`? a path in `extends`"), "{near}");
+    let itself = Case::new("extends: recipes.yaml\n").problems();
+    assert!(!itself.contains("did you mean"), "{itself}");
 }
 
 #[test]

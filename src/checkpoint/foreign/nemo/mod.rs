@@ -35,9 +35,17 @@ pub struct Opened {
     pub may_be_padded: bool,
 }
 
-/// Opens what lies at `path`. `wanted` is the shape that a recipe has for it, by which a folder
-/// without settings is read.
-pub fn open(path: &Path, wanted: Option<&Architecture>) -> Result<Opened, String> {
+/// What a recipe says of a checkpoint, by which a folder without settings is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The shape.
+    pub architecture: &'a Architecture,
+    /// The old order of queries, keys and values (`model.megatron_legacy`).
+    pub legacy_order: bool,
+}
+
+/// Opens what lies at `path`; `wanted` is what a recipe says of it.
+pub fn open(path: &Path, wanted: Option<Wanted<'_>>) -> Result<Opened, String> {
     let members = members::find(path)?;
     let (tensor, pipeline) = members.layout()?;
     let mut tensors = StoredTensors::new();
@@ -52,20 +60,17 @@ pub fn open(path: &Path, wanted: Option<&Architecture>) -> Result<Opened, String
         facts = read.facts;
     }
     let settings = settings(&members, &facts)?;
-    let mut cut = Cut {
+    let cut = Cut {
         tensor,
         pipeline,
-        legacy_order: false,
+        legacy_order: legacy_order(settings.as_ref(), &facts, wanted)?,
         separate_gate: tensors.keys().any(|name| name.contains("dense_h_to_4h_2.")),
     };
     let found = found(&tensors, &cut, settings.as_ref().map(Settings::is_gated));
     let model = match (&settings, wanted) {
-        (Some(settings), _) => {
-            cut.legacy_order = settings.legacy_order();
-            settings.architecture(&found)?
-        }
+        (Some(settings), _) => settings.architecture(&found)?,
         (None, Some(wanted)) => {
-            Architecture { padded_vocab_size: found.vocabulary, ..wanted.clone() }
+            Architecture { padded_vocab_size: found.vocabulary, ..wanted.architecture.clone() }
         }
         (None, None) => {
             return Err(
@@ -77,10 +82,9 @@ pub fn open(path: &Path, wanted: Option<&Architecture>) -> Result<Opened, String
     };
     // Padding rows of the file count as ids unless the recipe or the file says how many there are.
     let told = settings.as_ref().and_then(|settings| settings.vocab_size).filter(|size| *size > 0);
-    let told = wanted.map(|wanted| wanted.vocab_size).or(told);
+    let told = wanted.map(|wanted| wanted.architecture.vocab_size).or(told);
     let (vocab_size, may_be_padded) = (told.unwrap_or(found.vocabulary), told.is_none());
     let model = Architecture { vocab_size: vocab_size.min(found.vocabulary), ..model };
-    cut.legacy_order |= version(&facts)?;
     check(&model, tensors.len())?;
     let form = form::form(&model, &cut)?;
     let tied = model.share_embeddings_and_output_weights;
@@ -95,21 +99,41 @@ fn settings(members: &Members, facts: &Map<String, Value>) -> Result<Option<Sett
     if let Some(text) = members.settings() {
         return config::nemo(&text?).map(Some);
     }
-    let has_arguments = facts.keys().any(|key| key.starts_with("args."));
-    has_arguments.then(|| config::megatron(facts)).transpose()
+    has_arguments(facts).then(|| config::megatron(facts)).transpose()
 }
 
-/// Whether Megatron-LM's checkpoint version means the old order of `query_key_value`.
-fn version(facts: &Map<String, Value>) -> Result<bool, String> {
-    match facts.get("checkpoint_version").and_then(Value::as_f64) {
-        None => Ok(false),
-        Some(version) if version >= 2.0 => Ok(false),
-        Some(version) if version < 1.0 => Ok(true),
+/// Whether `query_key_value` has the old order: the file says so, and the recipe where it does not.
+fn legacy_order(
+    settings: Option<&Settings>,
+    facts: &Map<String, Value>,
+    wanted: Option<Wanted<'_>>,
+) -> Result<bool, String> {
+    let told = settings.map(Settings::legacy_order);
+    Ok(match (old_version(facts)?, told) {
+        (Some(old), told) => old || told.unwrap_or(false),
+        (None, Some(told)) => told,
+        (None, None) => wanted.is_some_and(|wanted| wanted.legacy_order),
+    })
+}
+
+/// Whether Megatron-LM's checkpoint version means the old order of `query_key_value`; none in files
+/// of others. Megatron-LM takes its own files without a version for version 0.
+fn old_version(facts: &Map<String, Value>) -> Result<Option<bool>, String> {
+    let version = facts.get("checkpoint_version").and_then(Value::as_f64);
+    match version.or_else(|| has_arguments(facts).then_some(0.0)) {
+        None => Ok(None),
+        Some(version) if version >= 2.0 => Ok(Some(false)),
+        Some(version) if version < 1.0 => Ok(Some(true)),
         Some(version) => Err(format!(
             "its checkpoint_version {version} orders queries, keys and values in a way that is not \
              read: save it again with Megatron-LM 2 or later"
         )),
     }
+}
+
+/// Whether Megatron-LM's arguments are saved in the files.
+fn has_arguments(facts: &Map<String, Value>) -> bool {
+    facts.keys().any(|key| key.starts_with("args."))
 }
 
 fn found(tensors: &StoredTensors, cut: &Cut, is_gated: Option<bool>) -> Found {

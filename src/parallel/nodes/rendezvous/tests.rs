@@ -46,11 +46,18 @@ fn a_failure_is_told_on_every_node_and_so_is_a_lost_connection() {
     let [first, second] = both(|_| {});
     let (first, second) = (first.unwrap(), second.unwrap());
     second.fail("rank 1 of 2 failed: out of memory");
-    let told = first.fetch(1, "a").unwrap_err().to_string();
-    assert_eq!(told, "node 1: rank 1 of 2 failed: out of memory");
+    let told = first.fetch(1, "a").unwrap_err();
+    assert!(!told.is_accident);
+    assert_eq!(told.to_string(), "node 1: rank 1 of 2 failed: out of memory");
+    let [first, second] = both(|_| {});
+    let (first, second) = (first.unwrap(), second.unwrap());
+    second.break_off("rank 1 of 2 failed: it panicked");
+    assert!(first.fetch(1, "a").unwrap_err().is_accident);
     let [first, second] = both(|_| {});
     drop(second.unwrap());
-    let told = first.unwrap().fetch(1, "a").unwrap_err().to_string();
+    let told = first.unwrap().fetch(1, "a").unwrap_err();
+    assert!(told.is_accident);
+    let told = told.to_string();
     assert!(told.contains("node 1: it is lost, and with it rank 1 of 2"), "{told}");
 }
 
