@@ -37,6 +37,8 @@ pub struct Report {
     pub tokens_per_second: f64,
     /// Seconds of each timed step.
     pub seconds: Vec<f64>,
+    /// Their median.
+    pub seconds_per_step: f64,
     /// Floating-point operations of the timed steps' matrix products with weights: 6 for each weight
     /// of a block and token, and for each weight of the output layer and learned token.
     /// Attention's own products are not counted.
@@ -150,6 +152,7 @@ fn measure(
             .map(|rate| rate * job.trainer.degrees.world_size() as f64),
         gpu,
         peak_memory: device::memory(&device)?.map(|[_, most]| most),
+        seconds_per_step: median(&mut seconds.clone()),
         seconds,
         loss,
         parts,

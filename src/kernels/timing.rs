@@ -23,6 +23,8 @@ pub enum Part {
     Optimizer,
     /// The gradient's norm.
     GradientNorm,
+    /// Waiting for other ranks, and exchanging with them where nothing is computed meanwhile.
+    Communication,
     /// Sums of rows, casts, clearing, rotary positions, dropout.
     Other,
 }
@@ -39,6 +41,7 @@ impl Part {
             Part::Embedding => "embedding",
             Part::Optimizer => "optimizer",
             Part::GradientNorm => "gradient norm",
+            Part::Communication => "communication",
             Part::Other => "other",
         }
     }
@@ -67,7 +70,14 @@ impl Drop for Section {
 /// What the operation of kind `part` counts as.
 #[cfg(feature = "cuda")]
 pub(super) fn counted_as(part: Part) -> Part {
-    SECTION.get().unwrap_or(part)
+    let section = SECTION.get().filter(|_| part != Part::Communication);
+    section.unwrap_or(part)
+}
+
+/// Does `work`, by which the stream of `device`'s kernels waits for other ranks.
+#[cfg(feature = "cuda")]
+pub fn communication<R>(device: &Device, work: impl FnOnce() -> Result<R>) -> Result<R> {
+    super::cuda::communication(device, work)
 }
 
 /// Seconds of a GPU's stream by what it did.

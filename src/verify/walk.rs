@@ -5,6 +5,7 @@ use super::steps::{Seen, Watch};
 use super::{Check, StageVerdict, Tolerances, Verdict, compare};
 use crate::artifacts::{Artifact, Lock, LockedStage, Store};
 use crate::base::digest::Digest;
+use crate::base::numbers::counted;
 use crate::base::step_trace;
 use crate::plan::{Plan, Stage};
 use crate::runner::{self, Execute, Reason, Settings};
@@ -222,7 +223,7 @@ impl Walk<'_> {
             Some(step) => self.explained(&mut findings, step),
             None if findings.is_empty() => {
                 let how = if self.exact { "to the bit" } else { "within the tolerances" };
-                let compared = format!("{} steps {how}", seen.compared);
+                let compared = format!("{} {how}", counted(seen.compared as usize, "step"));
                 return Check::Same { compared };
             }
             None => {}
@@ -250,13 +251,19 @@ impl Walk<'_> {
         if !findings.is_empty() {
             return Check::Different { findings };
         }
-        let steps =
-            if seen.compared > 0 { format!("{} steps and ", seen.compared) } else { String::new() };
+        let steps = if seen.compared > 0 {
+            format!("{} and ", counted(seen.compared as usize, "step"))
+        } else {
+            String::new()
+        };
         match (bytes, kind) {
             (true, _) => Check::Same { compared: format!("{steps}all bytes") },
-            (false, "train") if seen.compared > 0 => {
-                Check::Same { compared: format!("{} steps within the tolerances", seen.compared) }
-            }
+            (false, "train") if seen.compared > 0 => Check::Same {
+                compared: format!(
+                    "{} within the tolerances",
+                    counted(seen.compared as usize, "step")
+                ),
+            },
             (false, "evaluate") => {
                 Check::Same { compared: "metrics within the tolerances".to_owned() }
             }

@@ -39,12 +39,17 @@ struct Measured {
     tokens_per_second_max: f64,
     tokens_per_step: f64,
     learned_tokens_per_step: f64,
+    /// Median, fastest and slowest step.
     seconds_per_step: f64,
-    /// Of the matrix products with weights; attention's own are not counted.
+    seconds_per_step_min: f64,
+    seconds_per_step_max: f64,
+    /// Of the matrix products with weights, in the median step; attention's own are not counted.
     flop_per_second: f64,
-    /// Share of the GPU's stated rate: products with weights and attention's, the causal mask not
-    /// discounted; none where the rate is not known.
+    /// Share of the stated rate of the GPUs together: products with weights and attention's, the causal
+    /// mask not discounted, in the median step; none where the rate is not known.
     model_flop_utilization: Option<f64>,
+    /// That rate, operations per second.
+    stated_flop_per_second: Option<f64>,
     gpu: Option<String>,
     peak_memory_bytes: Option<u64>,
     loss: f64,
@@ -179,8 +184,12 @@ impl Sink for Quiet {
 
 fn measured(stage: &Stage, report: &Report, bookkeeping: f64) -> Measured {
     let steps = report.seconds.len();
-    let per_step = report.tokens as f64 / steps as f64;
+    let each = |sum: f64| sum / steps as f64;
+    let (per_step, seconds) = (each(report.tokens as f64), report.seconds_per_step);
     let rates = || report.seconds.iter().map(|seconds| per_step / seconds);
+    let [fastest, slowest] = [f64::min, f64::max].map(|of: fn(f64, f64) -> f64| {
+        report.seconds.iter().copied().reduce(of).unwrap_or(f64::NAN)
+    });
     Measured {
         stage: stage.name.clone(),
         parameters: report.parameters,
@@ -189,13 +198,15 @@ fn measured(stage: &Stage, report: &Report, bookkeeping: f64) -> Measured {
         tokens_per_second_min: rates().fold(f64::INFINITY, f64::min),
         tokens_per_second_max: rates().fold(0.0, f64::max),
         tokens_per_step: per_step,
-        learned_tokens_per_step: report.learned_tokens as f64 / steps as f64,
-        seconds_per_step: report.seconds.iter().sum::<f64>() / steps as f64,
-        flop_per_second: report.matrix_operations / report.seconds.iter().sum::<f64>(),
+        learned_tokens_per_step: each(report.learned_tokens as f64),
+        seconds_per_step: seconds,
+        seconds_per_step_min: fastest,
+        seconds_per_step_max: slowest,
+        flop_per_second: each(report.matrix_operations) / seconds,
         model_flop_utilization: report.peak_rate.map(|rate| {
-            let operations = report.matrix_operations + report.attention_operations;
-            operations / report.seconds.iter().sum::<f64>() / rate
+            each(report.matrix_operations + report.attention_operations) / seconds / rate
         }),
+        stated_flop_per_second: report.peak_rate,
         gpu: report.gpu.clone(),
         peak_memory_bytes: report.peak_memory,
         loss: report.loss,
@@ -224,8 +235,10 @@ fn text(measured: &Measured) -> String {
         (
             "step",
             format!(
-                "{:.1} ms, {} tokens of which {} are learned",
+                "{:.1} ms  ({:.1} to {:.1}), {} tokens of which {} are learned",
                 measured.seconds_per_step * 1e3,
+                measured.seconds_per_step_min * 1e3,
+                measured.seconds_per_step_max * 1e3,
                 tokens(measured.tokens_per_step),
                 tokens(measured.learned_tokens_per_step),
             ),
@@ -245,22 +258,48 @@ fn text(measured: &Measured) -> String {
         ("parameters", count(measured.parameters as u64)),
         ("threads", measured.environment.get("cores").cloned().unwrap_or_default()),
     ];
-    let share = measured.model_flop_utilization;
-    lines.extend(share.map(|share| {
-        ("MFU", format!("{:.1}% of the stated rate, with attention's products", share * 100.0))
+    let share = measured.model_flop_utilization.zip(measured.stated_flop_per_second);
+    lines.extend(share.map(|(share, rate)| {
+        let formula = "(6 × weights × tokens + 12 × layers × heads' width × Σ length²) ÷ step";
+        ("MFU", format!("{:.1} % of {:.0} TFLOP/s: {formula}", share * 100.0, rate / 1e12))
     }));
     lines.extend(measured.gpu.clone().map(|name| ("GPU", name)));
     lines.extend(
         measured.peak_memory_bytes.map(|peak| ("memory", format!("{} at most", bytes(peak)))),
     );
-    lines.extend(measured.seconds_by_part.as_ref().map(|parts| ("parts", by_part(parts))));
-    lines.iter().map(|(name, text)| format!("{name:<11} {text}\n")).collect()
+    let lines = lines.iter().map(|(name, text)| format!("{name:<11} {text}\n"));
+    lines.chain(measured.seconds_by_part.as_ref().map(by_part)).collect()
 }
 
-/// Milliseconds of each part, the longest first.
+/// What each part of a step takes, the longest first.
 fn by_part(parts: &BTreeMap<&'static str, f64>) -> String {
     let mut parts: Vec<_> = parts.iter().collect();
     parts.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    let texts = parts.iter().map(|(name, seconds)| format!("{name} {:.2}", *seconds * 1e3));
-    format!("{} ms of a step", texts.collect::<Vec<_>>().join(", "))
+    let whole: f64 = parts.iter().map(|(_, seconds)| **seconds).sum();
+    let line = |(name, seconds): (&&str, &f64)| {
+        format!("  {name:<15} {:>9.2} ms {:>6.1} %\n", seconds * 1e3, 100.0 * seconds / whole)
+    };
+    let lines: String = parts.into_iter().map(line).collect();
+    format!("\nwhere a step goes (on one GPU, in further steps)\n{lines}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::by_part;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn parts_are_a_table() {
+        let table =
+            by_part(&BTreeMap::from([("idle", 0.001), ("products", 0.17), ("norms", 0.029)]));
+        let rows: Vec<&str> = table.lines().skip(2).collect();
+        assert_eq!(
+            rows,
+            [
+                "  products           170.00 ms   85.0 %",
+                "  norms               29.00 ms   14.5 %",
+                "  idle                 1.00 ms    0.5 %",
+            ]
+        );
+    }
 }

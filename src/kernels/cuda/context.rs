@@ -52,6 +52,15 @@ pub(super) struct Context {
     recording: Mutex<Option<Recording>>,
 }
 
+static CONTEXTS: Mutex<Vec<Arc<Context>>> = Mutex::new(Vec::new());
+
+/// The device's context, if somebody measures there.
+pub(super) fn timed(device: &Device) -> Option<Arc<Context>> {
+    let Device::Cuda(cuda) = device else { return None };
+    let contexts = locked(&CONTEXTS);
+    contexts.iter().find(|context| context.id == cuda.id() && context.is_timed()).cloned()
+}
+
 /// The device's context; made when it is first asked for.
 pub(super) fn of(tensor: &Tensor) -> Result<Arc<Context>> {
     of_device(tensor.device())
@@ -59,7 +68,6 @@ pub(super) fn of(tensor: &Tensor) -> Result<Arc<Context>> {
 
 /// The same, of a device.
 pub(super) fn of_device(device: &Device) -> Result<Arc<Context>> {
-    static CONTEXTS: Mutex<Vec<Arc<Context>>> = Mutex::new(Vec::new());
     let Device::Cuda(cuda) = device else { bail!("not on a GPU") };
     let mut contexts = locked(&CONTEXTS);
     if let Some(context) = contexts.iter().find(|context| context.id == cuda.id()) {

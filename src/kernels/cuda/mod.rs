@@ -69,6 +69,15 @@ pub(super) fn end_timing(device: &Device) -> Result<Times> {
     context::of_device(device)?.end_timing()
 }
 
+/// Does `work`, by which the device's stream waits for other ranks.
+pub(super) fn communication<R>(device: &Device, work: impl FnOnce() -> Result<R>) -> Result<R> {
+    let context = context::timed(device);
+    let timed = context.as_deref().map(|context| context.work(Part::Communication)).transpose()?;
+    let result = work();
+    drop(timed);
+    result
+}
+
 /// A count, a width or a place as kernels take it.
 #[expect(clippy::cast_possible_wrap, reason = "no tensor has 2^63 numbers")]
 fn size(n: usize) -> i64 {

@@ -23,6 +23,7 @@ mod point_to_point;
 use super::group::{Collective, Group, Like, Pending};
 use super::threads::{Channel, GroupKind, Hub, ThreadGroup};
 use crate::kernels::device::{Beside, address, unfilled};
+use crate::kernels::timing::communication;
 use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream};
 use candle_core::{CudaDevice, Device, Error, Result, Tensor, bail};
 use communicator::{Communicator, ID_BYTES, Numbers, Operation, Work};
@@ -97,16 +98,15 @@ struct Flight {
     done: Option<Arc<CudaEvent>>,
     _beside: Beside,
     /// Read and written until then.
-    _kept: [Tensor; 2],
+    kept: [Tensor; 2],
 }
 
 impl Flight {
     /// Lets the kernels' stream wait for it.
     fn land(mut self) -> Result<()> {
-        match self.done.take() {
-            Some(done) => self.kernels.wait(&done).map_err(Error::wrap),
-            None => Ok(()),
-        }
+        let Some(done) = self.done.take() else { return Ok(()) };
+        let wait = || self.kernels.wait(&done).map_err(Error::wrap);
+        communication(self.kept[0].device(), wait)
     }
 }
 
@@ -148,18 +148,20 @@ impl GpuEnd {
         if beside {
             communicator.stream().join(&kernels).map_err(Error::wrap)?;
         }
-        communicator.run(&works, &|| group.hub.goes_on())?;
+        let run = || communicator.run(&works, &|| group.hub.goes_on());
         if !beside {
+            communication(device, run)?;
             let pending = |result| Pending::new(move || Ok(result));
             return Ok(results.into_iter().map(pending).collect());
         }
+        run()?;
         let done = Arc::new(communicator.stream().record_event(None).map_err(Error::wrap)?);
         let pending = |(x, result): (&Tensor, Tensor)| {
             let flight = Flight {
                 kernels: kernels.clone(),
                 done: Some(done.clone()),
                 _beside: Beside::begin(),
-                _kept: [x.clone(), result.clone()],
+                kept: [x.clone(), result.clone()],
             };
             Pending::new(move || {
                 flight.land()?;

@@ -3,6 +3,7 @@
 use super::communicator::{Communicator, Numbers, Operation};
 use super::{cuda, open, own_stream};
 use crate::kernels::device::{Beside, address, unfilled};
+use crate::kernels::timing::communication;
 use crate::parallel::group::Like;
 use crate::parallel::threads::{Channel, Hub};
 use candle_core::cuda_backend::cudarc::driver::CudaEvent;
@@ -100,7 +101,7 @@ impl Incoming {
         stream.join(&kernels).map_err(Error::wrap)?;
         let receive = Operation::Receive { peer: SENDER };
         self.communicator.run(&[(receive, numbers(&x)?)], &|| hub.goes_on())?;
-        kernels.join(stream).map_err(Error::wrap)?;
+        communication(&like.device, || kernels.join(stream).map_err(Error::wrap))?;
         Ok(x)
     }
 }
