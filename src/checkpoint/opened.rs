@@ -34,6 +34,8 @@ pub struct Opened {
     /// Whether rows of its vocabulary may be padding that nothing in it tells from ids, as in NeMo's
     /// and Megatron-LM's checkpoints.
     pub may_be_padded: bool,
+    /// Whether its queries, keys and values are read in Megatron's old order.
+    pub legacy_order: bool,
     content: Content,
 }
 
@@ -62,6 +64,7 @@ impl Opened {
                     layout: Some([layout.tensor, layout.pipeline]),
                     tokenizer: Ok(None),
                     may_be_padded: false,
+                    legacy_order: false,
                     content: Content::Native(Box::new(checkpoint)),
                 }
             }
@@ -70,6 +73,7 @@ impl Opened {
                 layout: None,
                 tokenizer: Ok(hugging_face_tokenizer(&folder)),
                 may_be_padded: false,
+                legacy_order: false,
                 content: foreign(hugging_face::open(&folder).map_err(refused)?),
             },
             Format::Gguf => {
@@ -80,6 +84,7 @@ impl Opened {
                     layout: None,
                     tokenizer: gguf::tokenizer::files(&metadata).map(carried),
                     may_be_padded: false,
+                    legacy_order: false,
                     content: foreign(reader),
                 }
             }
@@ -90,6 +95,7 @@ impl Opened {
                     layout: Some(opened.layout),
                     tokenizer: Ok(nemo_tokenizer(&opened.tokenizer)),
                     may_be_padded: opened.may_be_padded,
+                    legacy_order: opened.legacy_order,
                     content: foreign(opened.reader),
                 }
             }

@@ -20,13 +20,13 @@ pub(super) struct Library {
 }
 
 impl Library {
-    /// Its version, such as `2.28.9`: by its own word, or else what its file's name has of it.
+    /// Its version, such as `2.28.9`: what its file's name has of it, or its own word where that says
+    /// more of the same.
     pub(super) fn version(&self) -> Option<&str> {
-        if let (Some(said), Some(_)) = (&self.said, &self.found) {
-            return Some(said);
-        }
         let name = self.found.as_deref()?.file_name()?.to_str()?;
-        name.split_once(".so.").map(|(_, version)| version)
+        let named = name.split_once(".so.").map(|(_, version)| version);
+        let said = self.said.as_deref();
+        said.filter(|said| said.starts_with(named.unwrap_or_default())).or(named)
     }
 
     /// Whether its version is known and older than what the program needs.

@@ -77,6 +77,11 @@ impl Terminal {
         }
     }
 
+    /// Columns of tables: those of a person's terminal; a file or a program gets every letter.
+    pub fn table_width(&self) -> usize {
+        if self.interactive { self.width } else { usize::MAX }
+    }
+
     /// Writes `text` and a line end.
     pub fn line(&self, text: &str) {
         let text = format!("{text}\n");

@@ -28,7 +28,7 @@ pub enum Error {
         count: usize,
         /// How many there are.
         total: usize,
-        /// The first of them, as `file:line: reason`.
+        /// The first of each reason, as `file:line: reason, and N more like it`.
         first: Vec<String>,
     },
 }

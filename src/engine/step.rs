@@ -210,8 +210,8 @@ impl Trainer {
         Ok(outcome)
     }
 
-    /// The sums over the micro-batches of all replicas, and the sum of squares of the gradient, whose
-    /// sums over the replicas come meanwhile.
+    /// The sums over the micro-batches of all replicas, and the sum of squares of the gradient; with a
+    /// distributed optimizer its last sums over the replicas come while the first are squared.
     fn over_all_ranks(&mut self, sums: &Sums) -> Result<(Sums, f64), Error> {
         let Trainer { mesh, model, optimizer, reduction, .. } = self;
         let ready = |range: &Range<usize>| reduction.land(range);

@@ -130,6 +130,9 @@ pub(super) fn gemm<T: Real>(out: &mut [T], left: Matrix<'_, T>, right: Matrix<'_
     assert_eq!(left.columns, right.rows, "inner sizes of a matrix product");
     assert_eq!(out.len(), left.rows * right.columns, "size of a matrix product");
     let terms = left.columns;
+    if out.is_empty() {
+        return;
+    }
     if terms == 0 && !add {
         out.fill(T::ZERO);
     }
@@ -148,9 +151,6 @@ pub(super) fn gemm<T: Real>(out: &mut [T], left: Matrix<'_, T>, right: Matrix<'_
 fn gemm_at_once<T: Real>(out: &mut [T], left: Matrix<'_, T>, right: Matrix<'_, T>, add: bool) {
     left.assert_inside();
     right.assert_inside();
-    if out.is_empty() {
-        return;
-    }
     let kept = if add { T::ONE } else { T::ZERO };
     // SAFETY: all three matrices lie inside their slices (asserted above and by `gemm`), `out` is borrowed
     // mutably and so overlaps neither, and slices are no longer than isize::MAX bytes, so that the

@@ -151,6 +151,32 @@ pub fn words(header: &[&str], rows: Vec<Vec<String>>) -> String {
     text(&table)
 }
 
+/// [`words`] in at most `width` columns, as long as that is possible: the widest cells are cut.
+pub fn words_within(width: usize, header: &[&str], mut rows: Vec<Vec<String>>) -> String {
+    /// Beside each column; one less of them, and two before the first.
+    const GAP: usize = 3;
+    /// What a column keeps.
+    const LEAST: usize = 8;
+    let length = |text: &str| text.chars().count();
+    let widest = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| length(cell));
+        cells.chain(header.get(column).map(|head| length(head))).max().unwrap_or(0)
+    };
+    let mut widths: Vec<usize> = (0..header.len()).map(widest).collect();
+    while widths.iter().map(|width| width + GAP).sum::<usize>() >= width {
+        match widths.iter_mut().max().filter(|width| **width > LEAST) {
+            Some(widest) => *widest -= 1,
+            None => break,
+        }
+    }
+    for row in &mut rows {
+        for (cell, width) in row.iter_mut().zip(&widths) {
+            *cell = one_line(cell, *width);
+        }
+    }
+    words(header, rows)
+}
+
 fn plain(header: Vec<String>) -> Table {
     let style = comfy_table::TableStyle::new()
         .header_separator(comfy_table::LineStyle::none().fill('─').junction('─'));
@@ -225,6 +251,27 @@ mod tests {
         let (_, number) = training_column(&training);
         let numbers: Vec<_> = TRAINING_ROWS.iter().map(|name| number(name).unwrap()).collect();
         assert_eq!(numbers, [20.0, 29.0, 10.5, 2.0, 3.0, 11.0]);
+    }
+
+    #[test]
+    fn words_fit_the_terminal() {
+        let row =
+            |name: &str, state: &str, why: &str| [name, state, why].map(str::to_owned).to_vec();
+        let rows = || {
+            vec![
+                row(
+                    "quickstart",
+                    "done",
+                    "model.optim.lr  0.003 → 0.001  (recipes/quickstart.yaml:31)",
+                ),
+                row("other", "failed", ""),
+            ]
+        };
+        let heads = ["run", "state", "why"];
+        let text = words_within(50, &heads, rows());
+        assert!(text.lines().all(|line| line.chars().count() <= 50), "{text}");
+        assert!(text.contains("quickstart   done     model.optim.lr  0.003 →…"), "{text}");
+        assert_eq!(words_within(200, &heads, rows()), words(&heads, rows()));
     }
 
     #[test]

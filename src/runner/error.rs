@@ -121,9 +121,9 @@ impl Error {
 
 fn next(resumable: bool) -> &'static str {
     if resumable {
-        "start the same command again to continue it"
+        "start the same command again to continue it; report a panic that comes again"
     } else {
-        "start the same command again to run it anew"
+        "start the same command again to run it anew; report a panic that comes again"
     }
 }
 

@@ -82,7 +82,7 @@ impl fmt::Display for InputState {
 /// A setting that differs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Change {
-    /// Its path in the job, such as `model.optim.lr`.
+    /// Its path in the job, such as `model.optim.lr`; of the layout, the recipe's keys.
     pub path: String,
     /// Its value before; none when it was not there.
     pub old: Option<Value>,

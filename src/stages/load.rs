@@ -47,6 +47,11 @@ pub fn run(
 fn restore(job: &LoadJob, path: &Path, target: &Path, sink: &dyn Sink) -> Result<usize, Error> {
     let wanted = &job.model.architecture;
     let opened = open(job, path)?;
+    if job.model.megatron_legacy && !opened.legacy_order {
+        let text = "`model.megatron_legacy` has no effect: the checkpoint says itself in which order \
+                    its queries, keys and values are";
+        sink.emit(Event::Note { text: text.to_owned() });
+    }
     let weights = Completed::new(opened.source(), wanted, job.model.seed);
     let fresh: Vec<&str> = weights.fresh().collect();
     if !fresh.is_empty() {

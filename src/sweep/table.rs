@@ -83,8 +83,8 @@ impl Table {
         Table { metric, keys, others, rows }
     }
 
-    /// The table for a terminal.
-    pub fn text(&self) -> String {
+    /// The table for a terminal of `width` columns.
+    pub fn text(&self, width: usize) -> String {
         let mut head = vec!["trial", "state"];
         head.extend(self.keys.iter().map(String::as_str));
         head.push(&self.metric);
@@ -99,7 +99,7 @@ impl Table {
             cells.extend(self.others.iter().map(|name| number(row.numbers.get(name).copied())));
             cells
         };
-        tables::words(&head, self.rows.iter().map(row).collect())
+        tables::words_within(width, &head, self.rows.iter().map(row).collect())
     }
 
     /// `3 of 8 trials done, 1 interrupted, 4 open`.

@@ -260,7 +260,7 @@ fn text(measured: &Measured) -> String {
     ];
     let share = measured.model_flop_utilization.zip(measured.stated_flop_per_second);
     lines.extend(share.map(|(share, rate)| {
-        let formula = "(6 × weights × tokens + 12 × layers × heads' width × Σ length²) ÷ step";
+        let formula = "(6 × blocks' weights × tokens + 6 × head's × learned + 12 × layers × width × Σ length²) ÷ step";
         ("MFU", format!("{:.1} % of {:.0} TFLOP/s: {formula}", share * 100.0, rate / 1e12))
     }));
     lines.extend(measured.gpu.clone().map(|name| ("GPU", name)));

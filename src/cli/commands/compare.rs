@@ -31,10 +31,10 @@ pub(in crate::cli) fn run(
             .result(&format!("{:#}", document(&heads, [&first, &second], both, &answers)));
         return Ok(Exit::Done);
     }
-    let width = session.terminal.width;
+    let (width, most) = (session.terminal.width, session.terminal.table_width());
     let mut parts = vec![
-        differing("recipe", &heads, &differences),
-        differing("environment", &heads, &environments),
+        differing("recipe", &heads, &differences, most),
+        differing("environment", &heads, &environments, most),
         trainings(&heads, [&first, &second]),
         metrics(&heads, [&first, &second]),
     ];
@@ -64,14 +64,14 @@ fn environment(run: &RunRecord) -> BTreeMap<String, String> {
 }
 
 /// A table of the values of the recipes or environments that differ.
-fn differing(what: &str, heads: &[String; 2], differences: &[Difference]) -> String {
+fn differing(what: &str, heads: &[String; 2], differences: &[Difference], width: usize) -> String {
     if differences.is_empty() {
         return format!("  the {what}s are the same\n");
     }
     let absent = |value: &Option<String>| value.clone().unwrap_or("–".to_owned());
     let rows =
         differences.iter().map(|one| vec![one.path.clone(), absent(&one.old), absent(&one.new)]);
-    tables::words(&[what, &heads[0], &heads[1]], rows.collect())
+    tables::words_within(width, &[what, &heads[0], &heads[1]], rows.collect())
 }
 
 fn trainings(heads: &[String; 2], runs: [&RunRecord; 2]) -> String {

@@ -39,7 +39,11 @@ pub(in crate::cli) fn run(session: &Session, arguments: &GcArguments) -> Result<
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.bytes));
     let shown = Shown { entries: &entries, names: &names, dry: arguments.dry_run, root: &root };
     let terminal = &session.terminal;
-    terminal.result(&if terminal.json { format!("{:#}", shown.json()) } else { shown.text() });
+    terminal.result(&if terminal.json {
+        format!("{:#}", shown.json())
+    } else {
+        shown.text(terminal.table_width())
+    });
     Ok(Exit::Done)
 }
 
@@ -98,7 +102,7 @@ impl Shown<'_> {
         }
     }
 
-    fn text(&self) -> String {
+    fn text(&self, width: usize) -> String {
         let row = |entry: &Entry| {
             let (kind, name) = entry.name.split_once('/').unwrap_or(("", &entry.name));
             let name = name.chars().take(8).collect();
@@ -108,7 +112,7 @@ impl Shown<'_> {
         let table = if rows.is_empty() {
             String::new()
         } else {
-            tables::words(&["output", "", "size", "age", ""], rows) + "\n"
+            tables::words_within(width, &["output", "", "size", "age", ""], rows) + "\n"
         };
         let (gone, gone_bytes) = self.with(Fate::Removed);
         let all: u64 = self.entries.iter().map(|entry| entry.bytes).sum();

@@ -72,7 +72,7 @@ fn show(session: &Session, arguments: &RunsArguments, listed: &[ListedRun]) {
     } else {
         let (header, rows) = runs::table(listed, arguments.settings, arguments.sort.as_deref());
         let header: Vec<&str> = header.iter().map(String::as_str).collect();
-        terminal.result(&tables::words(&header, rows));
+        terminal.result(&tables::words_within(terminal.table_width(), &header, rows));
     }
 }
 

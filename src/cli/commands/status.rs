@@ -33,7 +33,8 @@ pub(in crate::cli) fn run(session: &Session, arguments: &RecipeArguments) -> Res
         return Ok(exit);
     }
     let rows = preview.stages.iter().map(|stage| row(stage, &opened.store)).collect();
-    let table = tables::words(&["stage", "kind", "state", "fingerprint", "why"], rows);
+    let heads = ["stage", "kind", "state", "fingerprint", "why"];
+    let table = tables::words_within(terminal.table_width(), &heads, rows);
     let heading = terminal.paint(Paint::Bold, opened.plan.name());
     let last = match &unfinished {
         Some(run) => unfinished_line(folder, run),

@@ -100,7 +100,7 @@ pub(super) fn show(session: &Session, arguments: &SweepArguments, state: &State,
     } else if arguments.csv {
         terminal.result(&table.csv());
     } else {
-        terminal.result(&table.text());
+        terminal.result(&table.text(terminal.table_width()));
         terminal.result(&format!("\n{}", table.counts()));
         if let Some(command) = best_command(state) {
             terminal.result(&format!("best: {command}"));

@@ -87,7 +87,8 @@ fn a_panic_says_whether_the_same_command_goes_on() {
     assert!(told.contains(goes_on), "{told}");
     let output = desk.output(&[&words("1:8:panic")[..], &["--json"]].concat());
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(goes_on.ends_with(document["error"]["help"].as_str().unwrap()), "{document}");
+    let help = document["error"]["help"].as_str().unwrap();
+    assert!(format!("help: {help}").starts_with(goes_on), "{document}");
     assert_eq!(document["error"]["code"], "run::failed");
     // This one starts over, and would again.
     let forced = failed(&desk, &[&words("1:8:panic")[..], &["--no-cache"]].concat());

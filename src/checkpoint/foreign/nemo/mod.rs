@@ -33,6 +33,8 @@ pub struct Opened {
     /// Whether rows of the vocabulary may be padding: neither the file nor `wanted` says how many
     /// of them are ids.
     pub may_be_padded: bool,
+    /// Whether `query_key_value` has the old order.
+    pub legacy_order: bool,
 }
 
 /// What a recipe says of a checkpoint, by which a folder without settings is read.
@@ -92,7 +94,7 @@ pub fn open(path: &Path, wanted: Option<Wanted<'_>>) -> Result<Opened, String> {
     let reader = Reader::new(path, model, form, tensors, copy)?;
     let tokenizer = settings.map(|settings| members.tokenizer(&settings.tokenizer));
     let (tokenizer, layout) = (tokenizer.unwrap_or_default(), [tensor, pipeline]);
-    Ok(Opened { reader, tokenizer, layout, may_be_padded })
+    Ok(Opened { reader, tokenizer, layout, may_be_padded, legacy_order: cut.legacy_order })
 }
 
 fn settings(members: &Members, facts: &Map<String, Value>) -> Result<Option<Settings>, String> {
