@@ -7,7 +7,7 @@ use crate::parallel::group::{Collective, Group, Pending};
 use candle_core::Result;
 use std::ops::Range;
 
-/// Buckets that one call gathers: on GPUs a single one comes sooner than the call for the next.
+/// Buckets that one call gathers: on GPUs calls for single ones kept the links waiting, by estimate.
 const TOGETHER: usize = 8;
 
 /// A bucket of the flat buffers, of which each replica changes a share.

@@ -34,6 +34,7 @@ pub(super) fn check(recipe: &Recipe, stages: &[NamedStage], findings: &mut Findi
     }
     inference(recipe, findings);
     chat_template(recipe, stages, findings);
+    legacy_order(recipe, stages, findings);
     for stage in stages {
         if let Stage::Tokenize(tokenize) = &stage.stage {
             let path = stage.path.as_ref();
@@ -55,6 +56,22 @@ fn chat_template(recipe: &Recipe, stages: &[NamedStage], findings: &mut Findings
                 "the chat template goes along with what a tokenize stage writes, and there is none",
             )
             .help("remove model.tokenizer.chat_template, or add a tokenize stage");
+    }
+}
+
+/// The order is that of a checkpoint's weights.
+fn legacy_order(recipe: &Recipe, stages: &[NamedStage], findings: &mut Findings) {
+    let restores = |stage: &NamedStage| matches!(&stage.stage, Stage::Load(load) if load.restore_from_path.is_some());
+    let starts = recipe.restore_from_path().is_some() || stages.iter().any(restores);
+    if recipe.model.megatron_legacy == Some(true) && !starts {
+        findings
+            .lint(
+                "lint::megatron_legacy",
+                "model.megatron_legacy",
+                "nothing has this order",
+                "it says in which order a checkpoint has queries, keys and values, and none is read",
+            )
+            .help("remove model.megatron_legacy, or set restore_from_path");
     }
 }
 

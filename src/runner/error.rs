@@ -113,7 +113,12 @@ impl Error {
     /// What to do about it, where its text does not say so.
     pub fn help(&self) -> Option<&'static str> {
         match self {
-            Error::BrokenOff { resumable, .. } => Some(next(*resumable)),
+            Error::BrokenOff { resumable: true, .. } => {
+                Some("start the same command again to continue it; report a panic that comes again")
+            }
+            Error::BrokenOff { resumable: false, .. } => {
+                Some("start the same command again to run it anew; report a panic that comes again")
+            }
             _ => None,
         }
     }
@@ -121,9 +126,9 @@ impl Error {
 
 fn next(resumable: bool) -> &'static str {
     if resumable {
-        "start the same command again to continue it; report a panic that comes again"
+        "start the same command again to continue it"
     } else {
-        "start the same command again to run it anew; report a panic that comes again"
+        "start the same command again to run it anew"
     }
 }
 

@@ -194,8 +194,8 @@ pub struct LoadModel {
     pub seed: u64,
     /// Whether input `checkpoint` is given.
     pub restore: bool,
-    /// Whether it has the old order of queries, keys and values, if nothing in it says; left out when
-    /// not, so that stages from before it was read keep their fingerprints.
+    /// Whether it has the old order of queries, keys and values, if nothing in it says; not written
+    /// down when not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub megatron_legacy: bool,
 }

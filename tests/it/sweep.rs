@@ -465,6 +465,8 @@ fn mistakes_are_told_before_a_trial_starts() {
         let message = format!("{option} changes nothing where a grid tries every combination");
         assert!(idle.contains(&message) && idle.contains("help: add --sampler random"), "{idle}");
     }
+    let own = told(&["sweep", "tiny.yaml", "model.seed=1,2", "++sweep.trials=1"]);
+    assert!(own.contains("sweep.trials changes nothing"), "{own}");
     let absent = told(&["sweep", "--show", "sweeps/nope"]);
     assert!(absent.contains("there is no sweep in `sweeps/nope`"), "{absent}");
     assert!(absent.contains("help: name a sweep's folder"), "{absent}");

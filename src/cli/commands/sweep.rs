@@ -73,9 +73,20 @@ fn refuse_absent(folder: &Path) -> Result<(), Failure> {
     ))
 }
 
-/// Refuses options of the samplers that draw where every combination is tried.
-fn refuse_idle(arguments: &SweepArguments, sampler: SamplerName) -> Result<(), Failure> {
-    let given = [("--trials", arguments.trials.is_some()), ("--seed", arguments.seed.is_some())];
+/// Refuses settings of the samplers that draw where every combination is tried; those of the recipe
+/// only if it is the recipe that says so.
+fn refuse_idle(
+    arguments: &SweepArguments,
+    own: &Sweep,
+    sampler: SamplerName,
+) -> Result<(), Failure> {
+    let recipes = arguments.sampler.is_none();
+    let given = [
+        ("--trials", arguments.trials.is_some()),
+        ("--seed", arguments.seed.is_some()),
+        ("sweep.trials", recipes && own.trials.is_some()),
+        ("sweep.seed", recipes && own.seed.is_some()),
+    ];
     let idle = given.into_iter().find(|(_, given)| *given && sampler == SamplerName::Grid);
     let Some((option, _)) = idle else { return Ok(()) };
     Err(Failure::wrong(
@@ -118,7 +129,7 @@ impl Work<'_> {
         let trials = arguments.trials.or(own.trials).or(foreign.trials).unwrap_or(TRIALS);
         let trials = sampler::count(&space, sampler, trials)
             .map_err(|message| Failure::Wrong { message, help: None })?;
-        refuse_idle(arguments, sampler)?;
+        refuse_idle(arguments, &own, sampler)?;
         let metric = arguments.metric.clone().or(own.metric).or(foreign.metric);
         let metric = metric.unwrap_or_else(|| "val_loss".to_owned());
         self.check_metric(&metric)?;

@@ -90,6 +90,7 @@ fn a_panic_says_whether_the_same_command_goes_on() {
     let help = document["error"]["help"].as_str().unwrap();
     assert!(format!("help: {help}").starts_with(goes_on), "{document}");
     assert_eq!(document["error"]["code"], "run::failed");
+    assert!(help.ends_with("report a panic that comes again"), "{help}");
     // This one starts over, and would again.
     let forced = failed(&desk, &[&words("1:8:panic")[..], &["--no-cache"]].concat());
     assert!(forced.contains("to run it anew"), "{forced}");

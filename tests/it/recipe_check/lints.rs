@@ -9,6 +9,11 @@ const LONGER: &str = "stages.tuned.train.with.trainer.max_steps=400";
 /// Overrides of tests/fixtures/plan/small.yaml, with `; ` between, the lint, and words of it.
 const CASES: &[(&str, &str, &str)] = &[
     ("++model.sequence_parallel=true", "lint::sequence_parallel", "one tensor rank"),
+    (
+        "++model.megatron_legacy=true; ++restore_from_path=null",
+        "lint::megatron_legacy",
+        "none is read",
+    ),
     ("++model.ffn_hidden_size=100", "lint::ffn_hidden_size", "4 × hidden_size = 384 wide, not 100"),
     (
         "model.data.seq_length=128",

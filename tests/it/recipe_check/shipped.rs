@@ -33,7 +33,7 @@ fn shipped_recipes_have_their_lints() {
         &["lint::validation_off", "lint::selective_recompute", "lint::constant_steps"],
     );
     check("megatron_20b.yaml", &["lint::selective_recompute", "lint::constant_steps"]);
-    check("megatron_llama2_7b.yaml", &["lint::selective_recompute"]);
+    check("megatron_llama2_7b.yaml", &["lint::selective_recompute", "lint::megatron_legacy"]);
     check("sft_megatron_20b.yaml", &["lint::selective_recompute"]);
 }
 
