@@ -1,9 +1,11 @@
 //! Gradients of ranks that hold the same parameters, added up while the backward pass still runs:
 //! data parallelism.
 //!
-//! The gradient buffer is cut into buckets of equal length. As soon as the last micro-batch has
-//! added all gradients of a bucket, the replicas begin to add theirs up; layers finish in reverse
-//! order, so buckets fill from the end. With a distributed optimizer (ZeRO-1: Rajbhandari et al.
+//! The gradient buffer is cut into buckets of equal length. Once the last micro-batch has added all
+//! gradients of a bucket, the replicas begin to add theirs up; layers finish in reverse order, so
+//! buckets fill from the end. A sum takes some of a GPU's multiprocessors. Attention's kernels get by
+//! with the others, but a matrix product has its work cut for all of them and waits: sums that could
+//! begin are kept until attention comes. With a distributed optimizer (ZeRO-1: Rajbhandari et al.
 //! 2020, "`ZeRO`", section 5.1) each replica gets its share of every bucket's sum, changes these
 //! parameters, and gathers the others' (`parameter_gather.rs`).
 //!
@@ -14,6 +16,7 @@
 use super::parameter_gather::Shared;
 use crate::kernels::reduce;
 use crate::layout::parameters::{Place, WORD_EMBEDDINGS};
+use crate::model::trunk::Milestone;
 use crate::model::weights::Weights;
 use crate::parallel::group::{Collective, Group, Pending, Reduction};
 use crate::parallel::mesh::Mesh;
@@ -121,11 +124,15 @@ impl GradientReduction {
         }
     }
 
-    /// To be called in the last micro-batch when all gradients of `place` are there.
-    pub fn finished(&mut self, place: Place, weights: &Weights) -> Result<()> {
-        // The other stage may still be computing: a tied embedding waits for the end.
-        let ready = |part: &Part| part.place == place && part.tied.is_none();
-        self.complete(ready, weights)
+    /// To be called in the last micro-batch with what its backward reaches.
+    pub fn told(&mut self, reached: Milestone, weights: &Weights) -> Result<()> {
+        match reached {
+            // The other stage may still be computing: a tied embedding waits for the end.
+            Milestone::Finished(place) => {
+                self.complete(|part| part.place == place && part.tied.is_none(), weights)
+            }
+            Milestone::Attention => self.start_full_buckets(weights),
+        }
     }
 
     /// Begins all sums that have not begun; [`land`](GradientReduction::land) waits for them.
@@ -133,7 +140,7 @@ impl GradientReduction {
         for part in &self.parts {
             if let Some(ends) = &part.tied {
                 let gradient = view(weights.gradients(), &part.range)?;
-                ends.start(Collective::AllReduceInPlace(Reduction::Sum), &gradient)?.wait()?;
+                ends.carry_out(Collective::AllReduceInPlace(Reduction::Sum), &gradient)?;
             }
         }
         let mut places: Vec<Place> = self.parts.iter().map(|part| part.place).collect();
@@ -141,7 +148,7 @@ impl GradientReduction {
         for place in places.into_iter().rev() {
             self.complete(|part| part.place == place, weights)?;
         }
-        Ok(())
+        self.start_full_buckets(weights)
     }
 
     /// Waits for the sums of which `range` of the buffers has elements.
@@ -173,6 +180,7 @@ impl GradientReduction {
         start..start + length
     }
 
+    /// Notes what has its gradients, after the sums over the tensor ranks.
     fn complete(&mut self, is_ready: impl Fn(&Part) -> bool, weights: &Weights) -> Result<()> {
         let mut over_rows = Vec::new();
         for part in self.parts.iter_mut().filter(|part| !part.complete && is_ready(part)) {
@@ -187,9 +195,10 @@ impl GradientReduction {
         if !over_rows.is_empty() {
             sum_together(&*self.mesh.tensor, &over_rows)?;
         }
-        self.start_full_buckets(weights)
+        Ok(())
     }
 
+    /// Begins the replicas' sums of buckets that have all their gradients.
     fn start_full_buckets(&mut self, weights: &Weights) -> Result<()> {
         if self.mesh.degrees.data == 1 {
             return Ok(());
@@ -199,15 +208,24 @@ impl GradientReduction {
         } else {
             Collective::AllReduceInPlace(Reduction::Sum)
         };
-        for bucket in self.buckets.iter_mut().rev().filter(|bucket| !bucket.started) {
+        let parts = &self.parts;
+        let is_full = |bucket: &Bucket| {
             let Range { start, end } = bucket.range;
             let misses =
                 |part: &Part| !part.complete && part.range.start < end && start < part.range.end;
-            if !self.parts.iter().any(misses) {
-                bucket.started = true;
-                let gradients = view(weights.gradients(), &bucket.range)?;
-                bucket.pending = Some(self.mesh.data.start(call, &gradients)?);
-            }
+            !parts.iter().any(misses)
+        };
+        let mut full: Vec<&mut Bucket> = self
+            .buckets
+            .iter_mut()
+            .rev()
+            .filter(|bucket| !bucket.started && is_full(bucket))
+            .collect();
+        let gradients = |bucket: &&mut Bucket| view(weights.gradients(), &bucket.range);
+        let gradients = full.iter().map(gradients).collect::<Result<Vec<_>>>()?;
+        let pending = self.mesh.data.start_all(call, &gradients)?;
+        for (bucket, pending) in full.iter_mut().zip(pending) {
+            (bucket.started, bucket.pending) = (true, Some(pending));
         }
         Ok(())
     }

@@ -5,8 +5,9 @@ use super::Result;
 use super::carrier::{on_real, read, update};
 use super::launch::{rows_per_block, vectorized};
 use super::real::Real;
-use candle_core::{Tensor, bail};
+use candle_core::{Device, Tensor, bail};
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// What the columns of the logits stand for, and what each row should say.
 #[derive(Clone, Copy, Debug)]
@@ -45,35 +46,117 @@ impl Row {
         Row { sum: high.sum + carried, label: self.label.or(other.label), ..high }
     }
 
+    fn numbers(&self) -> [f64; NUMBERS] {
+        let has_label = if self.label.is_some() { 1.0 } else { 0.0 };
+        [self.max, self.argmax as f64, self.sum, has_label, self.label.unwrap_or_default()]
+    }
+
+    #[expect(clippy::cast_sign_loss, reason = "an id went in")]
+    fn from_numbers(numbers: &[f64]) -> Row {
+        Row {
+            max: numbers[0],
+            argmax: numbers[1] as usize,
+            sum: numbers[2],
+            label: (numbers[3] > 0.0).then_some(numbers[4]),
+        }
+    }
+
     /// `log p(label)`; `None` when no part had the label.
     pub fn log_probability(&self) -> Option<f64> {
         self.label.map(|label| label - self.max - self.sum.ln())
     }
 }
 
+/// Each row's part of the softmax, where its logits lie.
+#[derive(Clone, Debug)]
+pub struct Statistics(At);
+
+#[derive(Clone, Debug)]
+enum At {
+    Host(Vec<Row>),
+    /// `[rows, 4]`: as `cross_entropy.cu` has them.
+    #[cfg(feature = "cuda")]
+    Gpu(Tensor),
+}
+
+/// Numbers of a row as they travel: max, argmax, sum, whether the label is here, and its logit.
+const NUMBERS: usize = 5;
+
+impl Statistics {
+    /// As a tensor `[rows, …]` that another rank's [`merged`](Statistics::merged) takes.
+    pub fn travelling(&self) -> Result<Tensor> {
+        match &self.0 {
+            At::Host(rows) => {
+                let numbers = rows.iter().flat_map(Row::numbers).collect::<Vec<_>>();
+                Tensor::from_vec(numbers, (rows.len(), NUMBERS), &Device::Cpu)
+            }
+            #[cfg(feature = "cuda")]
+            At::Gpu(parts) => Ok(parts.clone()),
+        }
+    }
+
+    /// Those of whole rows, from their `parts` parts, one part after the other.
+    pub fn merged(all: &Tensor, parts: usize) -> Result<Statistics> {
+        #[cfg(feature = "cuda")]
+        if all.device().is_cuda() {
+            return super::cuda::cross_entropy::merged(all, parts).map(Statistics::on_gpu);
+        }
+        let all = all.to_vec2::<f64>()?;
+        let rows = all.len() / parts;
+        let row = |row| {
+            let parts = all.iter().skip(row).step_by(rows);
+            parts.map(|numbers| Row::from_numbers(numbers)).reduce(Row::merge)
+        };
+        Ok(Statistics(At::Host((0..rows).filter_map(row).collect())))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn on_gpu(parts: Tensor) -> Statistics {
+        Statistics(At::Gpu(parts))
+    }
+
+    /// Each row's.
+    pub fn rows(&self) -> Result<Cow<'_, [Row]>> {
+        match &self.0 {
+            At::Host(rows) => Ok(Cow::Borrowed(rows)),
+            #[cfg(feature = "cuda")]
+            At::Gpu(parts) => super::cuda::cross_entropy::rows(parts).map(Cow::Owned),
+        }
+    }
+}
+
 /// Each row's part of the softmax of `logits` `[rows, columns]`.
-pub fn statistics(logits: &Tensor, targets: &Targets<'_>) -> Result<Vec<Row>> {
+pub fn statistics(logits: &Tensor, targets: &Targets<'_>) -> Result<Statistics> {
     let (rows, columns) = logits.dims2()?;
     targets.check(rows)?;
     let real = targets.real_columns(columns);
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
-        return super::cuda::cross_entropy::statistics(logits, targets);
+        return super::cuda::cross_entropy::statistics(logits, targets).map(Statistics::on_gpu);
     }
-    on_real!(logits, T => {
+    let rows = on_real!(logits, T => {
         let logits = read::<T>(logits)?;
         let rows_of = logits.par_chunks(columns.max(1)).zip(targets.labels);
-        Ok(rows_of
+        rows_of
             .with_min_len(rows_per_block(columns))
             .map(|(row, label)| targets.row(&row[..real], *label))
-            .collect())
-    })
+            .collect()
+    });
+    Ok(Statistics(At::Host(rows)))
 }
 
 /// Σ -log p(label) over all rows, in f64 and in order; every label must have been in some part.
-pub fn loss_sum(rows: &[Row]) -> Result<f64> {
+pub fn loss_sum(statistics: &Statistics, targets: &Targets<'_>) -> Result<f64> {
+    if let Some(label) = targets.labels.iter().find(|label| **label as usize >= targets.vocab_size)
+    {
+        bail!("label {label} is not below the vocabulary's size {}", targets.vocab_size)
+    }
+    #[cfg(feature = "cuda")]
+    if let At::Gpu(parts) = &statistics.0 {
+        return super::cuda::cross_entropy::loss_sum(parts);
+    }
     let mut sum = 0.0;
-    for (index, row) in rows.iter().enumerate() {
+    for (index, row) in statistics.rows()?.iter().enumerate() {
         match row.log_probability() {
             Some(log_probability) => sum -= log_probability,
             None => bail!("the label of row {index} is in no part of the vocabulary"),
@@ -85,27 +168,28 @@ pub fn loss_sum(rows: &[Row]) -> Result<f64> {
 /// Replaces `logits` by the gradient of the loss SUM times `scale`: `softmax - onehot(label)`, 0 in
 /// padding.
 ///
-/// `rows` are the combined statistics.
+/// `statistics` are those of whole rows.
 pub fn gradient_in_place(
     logits: &Tensor,
     targets: &Targets<'_>,
-    rows: &[Row],
+    statistics: &Statistics,
     scale: f64,
 ) -> Result<()> {
     let (count, columns) = logits.dims2()?;
     targets.check(count)?;
+    #[cfg(feature = "cuda")]
+    if let At::Gpu(parts) = &statistics.0 {
+        return super::cuda::cross_entropy::gradient_in_place(logits, targets, parts, scale);
+    }
+    let rows = statistics.rows()?;
     if rows.len() != count {
         bail!("{} statistics for {count} rows of logits", rows.len())
     }
     let real = targets.real_columns(columns);
-    #[cfg(feature = "cuda")]
-    if logits.device().is_cuda() {
-        return super::cuda::cross_entropy::gradient_in_place(logits, targets, rows, scale);
-    }
     on_real!(logits, T => update::<T, _>(logits, |logits| {
         logits
             .par_chunks_mut(columns.max(1))
-            .zip(targets.labels.par_iter().zip(rows))
+            .zip(targets.labels.par_iter().zip(&*rows))
             .with_min_len(rows_per_block(columns))
             .for_each(|(logits, (label, row))| {
                 let (logits, padding) = logits.split_at_mut(real);
@@ -130,9 +214,9 @@ pub fn forward_backward(
     if logits.device().is_cuda() {
         return super::cuda::cross_entropy::forward_backward(logits, &targets, scale);
     }
-    let rows = statistics(logits, &targets)?;
-    let loss = loss_sum(&rows)?;
-    gradient_in_place(logits, &targets, &rows, scale)?;
+    let statistics = statistics(logits, &targets)?;
+    let loss = loss_sum(&statistics, &targets)?;
+    gradient_in_place(logits, &targets, &statistics, scale)?;
     Ok(loss)
 }
 
@@ -147,7 +231,7 @@ pub struct Score {
 
 /// The score of each row of `logits` `[rows, columns]`, on one rank.
 pub fn scores(logits: &Tensor, labels: &[u32], vocab_size: usize) -> Result<Vec<Score>> {
-    scores_of(&statistics(logits, &Targets { labels, first: 0, vocab_size })?, labels)
+    scores_of(&statistics(logits, &Targets { labels, first: 0, vocab_size })?.rows()?, labels)
 }
 
 /// The score of each row from its combined statistics.

@@ -2,9 +2,11 @@
 
 use super::batch::Pass;
 use super::linear::{column, row};
+use super::trunk::{Milestone, Told};
 use super::weights::Weights;
 use crate::kernels::attention::{self, Cache, Continued, ProbabilityDropout, Shape};
 use crate::kernels::rotary::{self, Rotary, Table};
+use crate::parallel::group::Pending;
 use crate::parallel::linear::{ColumnParallel, RowParallel};
 use crate::parallel::regions::TensorAxis;
 use crate::spec::architecture::{Architecture, PositionEmbedding};
@@ -68,7 +70,7 @@ pub(super) struct Attention {
     geometry: Geometry,
     /// `layers.3/attention`: where its dropout is addressed.
     name: String,
-    query_key_value: ColumnParallel,
+    pub(super) query_key_value: ColumnParallel,
     pub(super) dense: RowParallel,
 }
 
@@ -134,14 +136,16 @@ impl Attention {
         Ok(Core { context, saved })
     }
 
-    /// The gradients of `x` and of `qkv`; `dy` is the gradient after the output layer's bias, whose
-    /// own gradient the caller adds.
+    /// The gradients of `x`, which is on its way, and of `qkv`; adds that of the output layer's weight.
+    /// `dy` is the gradient after that layer's bias, whose own gradient the caller adds. `told` may
+    /// start work beside the core.
     pub(super) fn backward(
         &self,
         saved: &Saved,
         pass: &Pass<'_>,
         dy: &Tensor,
-    ) -> Result<(Tensor, Tensor)> {
+        told: &mut Told<'_>,
+    ) -> Result<(Pending, Tensor)> {
         let geometry = &self.geometry;
         let again;
         let core = if let Some(core) = &saved.core {
@@ -150,7 +154,9 @@ impl Attention {
             again = self.core(&saved.qkv, pass)?;
             &again
         };
-        let d_context = self.dense.backward(&core.context, dy)?;
+        let dy = self.dense.gathered(dy, pass.tokens())?;
+        let d_context = self.dense.backward_input(&dy)?;
+        told(Milestone::Attention)?;
         let (starts, dropout) = (pass.batch.starts, self.dropout(pass));
         let d_qkv = attention::backward(
             &core.saved,
@@ -163,13 +169,9 @@ impl Attention {
             rotary::backward(&d_qkv, &geometry.shape, table, pass.batch.positions)?;
         }
         self.query_key_value.backward_bias(&d_qkv)?;
-        Ok((self.query_key_value.backward_input(&d_qkv)?, d_qkv))
-    }
-
-    /// Adds the gradient of the first weight, which takes `x` and `d_qkv` of
-    /// [`backward`](Attention::backward).
-    pub(super) fn backward_weight(&self, x: &Tensor, d_qkv: &Tensor) -> Result<()> {
-        self.query_key_value.backward_weight(x, d_qkv)
+        let dx = self.query_key_value.start_backward_input(&d_qkv)?;
+        self.dense.backward_weight(&core.context, &dy)?;
+        Ok((dx, d_qkv))
     }
 
     /// The forward of tokens that follow those in `cache`, without the output layer's bias.

@@ -4,6 +4,7 @@ use super::attention::{self, Attention, Geometry};
 use super::batch::Pass;
 use super::mlp::{self, Mlp};
 use super::norm::Norm;
+use super::trunk::Told;
 use super::weights::Weights;
 use crate::kernels::attention::{Cache, Continued};
 use crate::kernels::dropout::{self, Dropout};
@@ -134,12 +135,15 @@ impl Block {
     /// gradient. The kernel that makes it, the backward of this block's first norm, then adds up the
     /// gradient of that block's last bias too, so that no other kernel has to read it again; the same
     /// holds inside the block for attention's last bias and the second norm.
+    ///
+    /// Gradients of weights are computed while tensor ranks exchange what the next step needs: that of
+    /// the MLP's first weight while attention's gradient is on its way.
     pub(super) fn backward(
         &self,
         saved: &Saved,
-        pass: &Pass<'_>,
         dy: &Tensor,
         neighbours: Neighbours<'_>,
+        (pass, told): (&Pass<'_>, &mut Told<'_>),
     ) -> Result<Tensor> {
         let update = self.masked(dy, MLP_OUTPUT, pass)?;
         if neighbours.is_last || self.drops(pass) {
@@ -152,27 +156,30 @@ impl Block {
         let sum = if apart { None } else { dense.bias_gradient()? };
         let (through, normalized) = self.post_attention_norm.backward_with_output(
             &saved.post_attention_norm,
-            &d_normalized,
+            &d_normalized.wait()?,
             Some(dy),
             sum,
         )?;
-        self.mlp.backward_weight(&normalized, &d_inner)?;
-        drop((d_normalized, normalized, d_inner));
+        let normalized = self.mlp.up.start_gathered(&normalized, pass.tokens())?;
         let into_attention = if self.parallel_residual { dy } else { &through };
         let update = self.masked(into_attention, ATTENTION_OUTPUT, pass)?;
         if apart {
             dense.backward_bias(&update)?;
         }
-        let (d_normalized, d_qkv) = self.attention.backward(&saved.attention, pass, &update)?;
+        let (d_normalized, d_qkv) =
+            self.attention.backward(&saved.attention, pass, &update, told)?;
+        self.mlp.up.backward_weight(normalized, &d_inner)?;
+        drop(d_inner);
         let before = neighbours.before.filter(|before| !before.drops(pass));
         let sum = before.map(|before| before.mlp.down.bias_gradient()).transpose()?.flatten();
         let (dx, normalized) = self.input_norm.backward_with_output(
             &saved.input_norm,
-            &d_normalized,
+            &d_normalized.wait()?,
             Some(&through),
             sum,
         )?;
-        self.attention.backward_weight(&normalized, &d_qkv)?;
+        let first = &self.attention.query_key_value;
+        first.backward_weight(first.start_gathered(&normalized, pass.tokens())?, &d_qkv)?;
         Ok(dx)
     }
 

@@ -7,7 +7,7 @@ use super::activation_meter::ActivationMeter;
 use super::batch::{Pass, Targets};
 use super::embedding::Embedding;
 use super::head::Head;
-use super::trunk::{self, Finished, Trunk};
+use super::trunk::{self, Milestone, Told, Trunk};
 use crate::kernels::cross_entropy::Score;
 use crate::layout::parameters::Place;
 use candle_core::{Result, Tensor, bail};
@@ -76,18 +76,18 @@ impl Chunk {
         saved: Saved,
         pass: &Pass<'_>,
         dy: Option<Tensor>,
-        finished: &mut Finished<'_>,
+        told: &mut Told<'_>,
     ) -> Result<Option<Tensor>> {
         let Some(dy) = saved.d_output.or(dy) else {
             bail!("the backward of a chunk in the middle takes the gradient of its output")
         };
         if self.is_last() {
-            finished(Place::Head)?;
+            told(Milestone::Finished(Place::Head))?;
         }
-        let dx = self.trunk.backward(saved.trunk, pass, dy, finished)?;
+        let dx = self.trunk.backward(saved.trunk, pass, dy, told)?;
         let Some(embedding) = &self.embedding else { return Ok(Some(dx)) };
         embedding.backward(pass, &dx)?;
-        finished(Place::Embedding)?;
+        told(Milestone::Finished(Place::Embedding))?;
         Ok(None)
     }
 

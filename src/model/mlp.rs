@@ -6,6 +6,7 @@ use super::weights::Weights;
 use crate::kernels::dropout::{Channels, Dropout};
 use crate::kernels::linear_activation::Activated;
 use crate::kernels::{activation, dropout};
+use crate::parallel::group::Pending;
 use crate::parallel::linear::{ColumnParallel, RowParallel};
 use crate::parallel::regions::TensorAxis;
 use crate::spec::architecture::{Activation, Architecture};
@@ -20,7 +21,7 @@ pub(super) struct Mlp {
     name: String,
     /// This rank's channels among those that dropout sees.
     channels: Channels,
-    up: ColumnParallel,
+    pub(super) up: ColumnParallel,
     pub(super) down: RowParallel,
 }
 
@@ -64,23 +65,25 @@ impl Mlp {
         Ok((y, Saved(activated)))
     }
 
-    /// The gradients of `x` and of the activation's input; `dy` is the gradient after the last bias,
-    /// whose own gradient the caller adds.
+    /// The gradients of `x`, which is on its way, and of the activation's input; adds that of the last
+    /// weight. `dy` is the gradient after the last bias, whose own gradient the caller adds.
     pub(super) fn backward(
         &self,
         Saved(activated): &Saved,
         pass: &Pass<'_>,
         dy: &Tensor,
-    ) -> Result<(Tensor, Tensor)> {
+    ) -> Result<(Pending, Tensor)> {
+        let dy = self.down.gathered(dy, pass.tokens())?;
         let d_inner = match self.dropout(pass) {
-            None => self.down.backward_activated(self.kind, activated, &self.up, dy)?,
+            None => self.down.backward_activated(self.kind, activated, &self.up, &dy)?,
             Some(dropout) => {
-                let d_dropped = self.down.backward(&activated.output, dy)?;
-                let d_active = dropout::apply(&d_dropped, &dropout)?;
+                let d_active = dropout::apply(&self.down.backward_input(&dy)?, &dropout)?;
                 self.backward_activation(&activated.before, &d_active)?
             }
         };
-        Ok((self.up.backward_input(&d_inner)?, d_inner))
+        let dx = self.up.start_backward_input(&d_inner)?;
+        self.down.backward_weight(&activated.output, &dy)?;
+        Ok((dx, d_inner))
     }
 
     /// The gradient of the activation's input; adds that of the bias.
@@ -90,12 +93,6 @@ impl Mlp {
             Some(to) => activation::backward_with_bias(self.kind, inner, bias, d_active, to),
             None => activation::backward(self.kind, inner, bias, d_active),
         }
-    }
-
-    /// Adds the gradient of the first weight, which takes `x` and `d_inner` of
-    /// [`backward`](Mlp::backward).
-    pub(super) fn backward_weight(&self, x: &Tensor, d_inner: &Tensor) -> Result<()> {
-        self.up.backward_weight(x, d_inner)
     }
 
     fn dropout<'a>(&self, pass: &Pass<'a>) -> Option<Dropout<'a>> {

@@ -35,7 +35,7 @@ use chunk::{Chunk, Output};
 use embedding::Embedding;
 use head::Head;
 use std::ops::Range;
-use trunk::{Finished, Trunk};
+use trunk::{Told, Trunk};
 use weights::Weights;
 
 /// What one rank holds of a GPT.
@@ -124,19 +124,19 @@ impl Model {
         self.learn_and_tell(batch, targets, noise, &mut |_| Ok(()))
     }
 
-    /// [`learn`](Model::learn) that tells `finished` each part whose gradients are added.
+    /// [`learn`](Model::learn) that tells `told` where its backward has come to.
     pub fn learn_and_tell(
         &self,
         batch: &Batch<'_>,
         targets: &Targets<'_>,
         noise: Noise,
-        finished: &mut Finished<'_>,
+        told: &mut Told<'_>,
     ) -> Result<f64> {
         let pass = self.pass(batch, Some(noise));
         let whole = self.whole()?;
         match whole.forward(None, &pass, targets)? {
             (Output::Loss(loss), saved) => {
-                whole.backward(saved, &pass, None, finished)?;
+                whole.backward(saved, &pass, None, told)?;
                 Ok(loss)
             }
             (Output::Stream(_), _) => bail!("the model has no head"),

@@ -14,8 +14,17 @@ use crate::spec::optimization::Recompute;
 use candle_core::{Result, Tensor};
 use std::ops::Range;
 
-/// Told each part of the model when a backward pass has added all its gradients.
-pub type Finished<'a> = dyn FnMut(Place) -> Result<()> + 'a;
+/// Where a backward pass has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Milestone {
+    /// All gradients of this part of the model are added.
+    Finished(Place),
+    /// Attention's core comes next.
+    Attention,
+}
+
+/// Told where a backward pass has come to.
+pub type Told<'a> = dyn FnMut(Milestone) -> Result<()> + 'a;
 
 /// The blocks of a model chunk.
 #[derive(Debug)]
@@ -85,14 +94,13 @@ impl Trunk {
         Ok((stream.settled(pass)?, Saved(parts)))
     }
 
-    /// The gradient of `x`; adds those of the parameters, and tells `finished` each block when they
-    /// are complete for this pass.
+    /// The gradient of `x`; adds those of the parameters.
     pub fn backward(
         &self,
         saved: Saved,
         pass: &Pass<'_>,
         mut dy: Tensor,
-        finished: &mut Finished<'_>,
+        told: &mut Told<'_>,
     ) -> Result<Tensor> {
         for part in saved.0.into_iter().rev() {
             let kept = match part {
@@ -104,9 +112,10 @@ impl Trunk {
                 }
             };
             for Kept { block, saved, held } in kept.into_iter().rev() {
-                dy = self.blocks[block].backward(&saved, pass, &dy, self.neighbours(block))?;
+                let neighbours = self.neighbours(block);
+                dy = self.blocks[block].backward(&saved, &dy, neighbours, (pass, told))?;
                 drop((saved, held));
-                finished(Place::Layer(self.blocks[block].layer))?;
+                told(Milestone::Finished(Place::Layer(self.blocks[block].layer)))?;
             }
         }
         Ok(dy)

@@ -22,8 +22,7 @@ impl Group for Alone {
         {
             bail!("rank {root} is not in a group of one")
         }
-        let x = x.clone();
-        Ok(Pending::new(move || Ok(x)))
+        Ok(Pending::ready(x.clone()))
     }
 
     fn send(&self, _: &Tensor, to: usize, _: u64) -> Result<()> {

@@ -22,10 +22,16 @@ pub trait Group: fmt::Debug + Send + Sync {
     /// Number of ranks.
     fn size(&self) -> usize;
 
-    /// Starts `collective` on the contiguous tensor `x`; its result comes with [`Pending::wait`].
+    /// Starts `collective` on the contiguous tensor `x`, beside what the rank computes meanwhile; its
+    /// result comes with [`Pending::wait`].
     ///
     /// Until then `x` may not be changed, nor read if the collective works in place.
     fn start(&self, collective: Collective, x: &Tensor) -> Result<Pending>;
+
+    /// The result of `collective` on the contiguous tensor `x`, where nothing is computed meanwhile.
+    fn carry_out(&self, collective: Collective, x: &Tensor) -> Result<Tensor> {
+        self.start(collective, x)?.wait()
+    }
 
     /// Starts `collective` on each of `xs`, as [`start`](Group::start) does on one; every rank brings as
     /// many. On GPUs they begin together, at the cost of one call.
@@ -55,22 +61,22 @@ pub trait Group: fmt::Debug + Send + Sync {
     /// The sum (or maximum) of every rank's `x`. Ranks may share the result's memory: it is not to
     /// be changed in place.
     fn all_reduce(&self, x: &Tensor, by: Reduction) -> Result<Tensor> {
-        self.start(Collective::AllReduce(by), x)?.wait()
+        self.carry_out(Collective::AllReduce(by), x)
     }
 
     /// Every rank's `x`, one after the other along dim 0. Not to be changed in place.
     fn all_gather(&self, x: &Tensor) -> Result<Tensor> {
-        self.start(Collective::AllGather, x)?.wait()
+        self.carry_out(Collective::AllGather, x)
     }
 
     /// This rank's piece along dim 0 of the sum of every rank's `x`; `size` divides dim 0.
     fn reduce_scatter(&self, x: &Tensor) -> Result<Tensor> {
-        self.start(Collective::ReduceScatter, x)?.wait()
+        self.carry_out(Collective::ReduceScatter, x)
     }
 
     /// `x` of rank `root`, on every rank; all give a tensor of that form. Not to be changed in place.
     fn broadcast(&self, x: &Tensor, root: usize) -> Result<Tensor> {
-        self.start(Collective::Broadcast { root }, x)?.wait()
+        self.carry_out(Collective::Broadcast { root }, x)
     }
 
     /// Waits until every rank is here.
@@ -186,9 +192,19 @@ impl Like {
 pub struct Pending(Box<dyn FnOnce() -> Result<Tensor> + Send>);
 
 impl Pending {
+    /// What has come already.
+    pub(super) fn ready(result: Tensor) -> Pending {
+        Pending::new(move || Ok(result))
+    }
+
     /// A collective whose result `wait` gives.
     pub(super) fn new(wait: impl FnOnce() -> Result<Tensor> + Send + 'static) -> Pending {
         Pending(Box::new(wait))
+    }
+
+    /// The same, whose result is what `then` makes of it.
+    pub fn map(self, then: impl FnOnce(Tensor) -> Result<Tensor> + Send + 'static) -> Pending {
+        Pending::new(move || then(self.wait()?))
     }
 
     /// The result, when every rank has done its part (on a GPU: when the stream has come there).

@@ -4,6 +4,7 @@
 //! every place where it matters fuses it with what follows (activation, residual);
 //! [`ColumnParallel::forward_with_bias`] is for the one that does not.
 
+use super::group::Pending;
 use super::parameter_view::ParameterView;
 use super::regions::TensorAxis;
 use crate::kernels::activation::Kind;
@@ -62,19 +63,25 @@ impl ColumnParallel {
         self.bias.as_ref().map(|bias| &bias.value)
     }
 
-    /// The gradient of `x`, from `dy`, the gradient after the bias.
-    pub fn backward_input(&self, dy: &Tensor) -> Result<Tensor> {
-        self.axis.reduced(&linear::backward_input(dy, &self.weight.value)?)
+    /// Starts the gradient of `x`, from `dy`, the gradient after the bias.
+    pub fn start_backward_input(&self, dy: &Tensor) -> Result<Pending> {
+        self.axis.start_reduced(&linear::backward_input(dy, &self.weight.value)?)
+    }
+
+    /// Starts what [`backward_weight`](ColumnParallel::backward_weight) takes: `x` of all `tokens`.
+    ///
+    /// Of the stream each rank kept its rows only, so they are gathered again.
+    pub fn start_gathered(&self, x: &Tensor, tokens: usize) -> Result<Pending> {
+        if self.weight.learns {
+            self.axis.start_gathered(x, tokens)
+        } else {
+            Ok(Pending::ready(x.clone()))
+        }
     }
 
     /// Adds the gradient of the weight.
-    ///
-    /// Of the stream each rank kept its rows only, so they are gathered again.
-    pub fn backward_weight(&self, x: &Tensor, dy: &Tensor) -> Result<()> {
-        if !self.weight.learns {
-            return Ok(());
-        }
-        self.weight.accumulate_product(dy, &self.axis.gathered(x, dy.dim(0)?)?)
+    pub fn backward_weight(&self, x: Pending, dy: &Tensor) -> Result<()> {
+        self.weight.accumulate_product(dy, &x.wait()?)
     }
 
     /// Adds the gradient of the bias, if there is one.
@@ -125,14 +132,23 @@ impl RowParallel {
         }
     }
 
-    /// The gradient of `x`; adds that of the weight. `dy` is the stream's gradient after the bias.
-    pub fn backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        let dy = self.gathered_for_weight(x, dy)?;
-        linear::backward_input(&dy, &self.weight.value)
+    /// The stream's gradient after the bias, of all `tokens`: `dy` below.
+    pub fn gathered(&self, dy: &Tensor, tokens: usize) -> Result<Tensor> {
+        self.axis.gathered(dy, tokens)
     }
 
-    /// The same where `x` is the activation of `before + bias`, without more between: the gradient of
-    /// `before`, whose sums are added to the bias's gradient.
+    /// The gradient of `x`.
+    pub fn backward_input(&self, dy: &Tensor) -> Result<Tensor> {
+        linear::backward_input(dy, &self.weight.value)
+    }
+
+    /// Adds the gradient of the weight.
+    pub fn backward_weight(&self, x: &Tensor, dy: &Tensor) -> Result<()> {
+        self.weight.accumulate_product(dy, x)
+    }
+
+    /// [`backward_input`](RowParallel::backward_input) where `x` is the activation of `before + bias`,
+    /// without more between: the gradient of `before`, whose sums are added to the bias's gradient.
     pub fn backward_activated(
         &self,
         kind: Kind,
@@ -140,15 +156,7 @@ impl RowParallel {
         of: &ColumnParallel,
         dy: &Tensor,
     ) -> Result<Tensor> {
-        let dy = self.gathered_for_weight(&activated.output, dy)?;
-        let next = Next { gradient: &dy, weight: &self.weight.value };
+        let next = Next { gradient: dy, weight: &self.weight.value };
         linear_activation::backward(kind, &activated.before, of.bias(), next, of.bias_gradient()?)
-    }
-
-    /// `dy` of all tokens, after the weight's gradient was added.
-    fn gathered_for_weight(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        let dy = self.axis.gathered(dy, x.dim(0)?)?;
-        self.weight.accumulate_product(&dy, x)?;
-        Ok(dy)
     }
 }

@@ -10,12 +10,13 @@
 //! | [`TensorAxis::gathered`]: stream to all tokens | nothing | all-gather |
 //! | [`TensorAxis::reduced`]: every rank's part of a sum to the stream | all-reduce | reduce-scatter |
 //!
+//! Both can be started too, for what does not need their result to be computed beside them.
 //! [`TensorAxis::scattered`] takes this rank's rows of what all ranks hold alike. Rows are padded with
 //! zeros to a multiple of the ranks, so that all ranks hold equally many. The gradients of padding rows
 //! are zeros, so that they count nowhere.
 
 use super::alone::Alone;
-use super::group::{Group, Reduction};
+use super::group::{Collective, Group, Pending, Reduction};
 use super::mesh::Mesh;
 use candle_core::{Result, Tensor};
 use std::borrow::Cow;
@@ -74,6 +75,24 @@ impl TensorAxis {
             self.group.reduce_scatter(&self.padded(part)?)
         } else {
             self.all_reduced(part)
+        }
+    }
+
+    /// Starts [`gathered`](TensorAxis::gathered).
+    pub fn start_gathered(&self, stream: &Tensor, tokens: usize) -> Result<Pending> {
+        if !self.sequence {
+            return Ok(Pending::ready(stream.clone()));
+        }
+        let all = self.group.start(Collective::AllGather, stream)?;
+        Ok(all.map(move |all| all.narrow(0, 0, tokens)))
+    }
+
+    /// Starts [`reduced`](TensorAxis::reduced).
+    pub fn start_reduced(&self, part: &Tensor) -> Result<Pending> {
+        if self.sequence {
+            self.group.start(Collective::ReduceScatter, &self.padded(part)?)
+        } else {
+            self.group.start(Collective::AllReduce(Reduction::Sum), part)
         }
     }
 

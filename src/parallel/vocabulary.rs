@@ -5,7 +5,7 @@
 
 use super::parameter_view::ParameterView;
 use super::regions::TensorAxis;
-use crate::kernels::cross_entropy::{self, Row, Score};
+use crate::kernels::cross_entropy::{self, Score, Statistics};
 use crate::kernels::embedding::{self, Lookup};
 use crate::kernels::linear;
 use candle_core::{Result, Tensor, bail};
@@ -64,10 +64,10 @@ impl Vocabulary {
             return Ok((loss, logits));
         }
         let targets = self.targets(labels);
-        let rows = self.statistics(&logits, &targets)?;
-        let loss = cross_entropy::loss_sum(&rows)?;
-        cross_entropy::gradient_in_place(&logits, &targets, &rows, scale)?;
-        Ok((loss, logits))
+        let statistics = self.statistics(&logits, &targets)?;
+        // A GPU is at the gradient while the host waits for the loss.
+        cross_entropy::gradient_in_place(&logits, &targets, &statistics, scale)?;
+        Ok((cross_entropy::loss_sum(&statistics, &targets)?, logits))
     }
 
     /// The gradient of `x`, on every rank; adds the table's.
@@ -78,8 +78,8 @@ impl Vocabulary {
 
     /// How well each label is predicted from `x` `[rows, hidden]`.
     pub fn scores(&self, x: &Tensor, labels: &[u32]) -> Result<Vec<Score>> {
-        let rows = self.statistics(&self.logits(x)?, &self.targets(labels))?;
-        cross_entropy::scores_of(&rows, labels)
+        let statistics = self.statistics(&self.logits(x)?, &self.targets(labels))?;
+        cross_entropy::scores_of(&statistics.rows()?, labels)
     }
 
     /// This rank's logits `[rows, padded vocabulary / ranks]`.
@@ -100,35 +100,11 @@ impl Vocabulary {
         &self,
         logits: &Tensor,
         targets: &cross_entropy::Targets<'_>,
-    ) -> Result<Vec<Row>> {
-        let own = cross_entropy::statistics(logits, targets)?;
-        if self.axis.group().size() == 1 || own.is_empty() {
+    ) -> Result<Statistics> {
+        let (own, ranks) = (cross_entropy::statistics(logits, targets)?, self.axis.group().size());
+        if ranks == 1 || targets.labels.is_empty() {
             return Ok(own);
         }
-        let numbers: Vec<f64> = own.iter().flat_map(numbers).collect();
-        let parts = self.axis.group().gather_numbers(&numbers)?;
-        let merged = |row: usize| {
-            let parts = parts.iter().map(|part| from_numbers(&part[row * NUMBERS..][..NUMBERS]));
-            parts.reduce(Row::merge).unwrap_or(own[row])
-        };
-        Ok((0..own.len()).map(merged).collect())
-    }
-}
-
-/// A row's statistics as they travel: max, argmax, sum, and the label's logit if it is here.
-const NUMBERS: usize = 5;
-
-fn numbers(row: &Row) -> [f64; NUMBERS] {
-    let has_label = if row.label.is_some() { 1.0 } else { 0.0 };
-    [row.max, row.argmax as f64, row.sum, has_label, row.label.unwrap_or_default()]
-}
-
-#[expect(clippy::cast_sign_loss, reason = "an id went in")]
-fn from_numbers(numbers: &[f64]) -> Row {
-    Row {
-        max: numbers[0],
-        argmax: numbers[1] as usize,
-        sum: numbers[2],
-        label: (numbers[3] > 0.0).then_some(numbers[4]),
+        Statistics::merged(&self.axis.group().all_gather(&own.travelling()?)?, ranks)
     }
 }

@@ -301,16 +301,20 @@ def cross_entropy_case(dtype, rows, columns, vocab):
         if not torch.equal(best, x64.max(-1).values):
             failed.append("argmax " + t)
             print("BAD argmax", t)
-    # two parts of the vocabulary, statistics merged here, gradient of each part
+    # two parts of the vocabulary: each one's statistics, merged, the loss from them, the gradient of each part
     half = columns // 2 // 8 * 8 if columns >= 16 else columns // 2
     parts = [x[:, :half].contiguous(), x[:, half:].contiguous()]
     st = [torch.empty(rows, 4, device=DEV) for _ in parts]
     for part, s, first in zip(parts, st, (0, half)):
         call("sft_cross_entropy_statistics", stream(), CODE[dtype], part, l32, I64(first), I64(vocab), s, I64(rows), I64(part.shape[1]))
-    mx = torch.maximum(st[0][:, 0], st[1][:, 0])
-    both = torch.empty(rows, 4, device=DEV)
-    both[:, 0] = mx
-    both[:, 1] = sum(torch.where(s[:, 1] > 0, s[:, 1] * torch.exp(s[:, 0] - mx), 0.0) for s in st)
+    both, loss = torch.empty(rows, 4, device=DEV), torch.zeros(1, device=DEV, dtype=torch.float64)
+    def merged():
+        call("sft_merge_statistics", stream(), torch.cat(st), I64(2), I64(rows), both)
+        call("sft_loss_sum", stream(), both, I64(rows), loss)
+    check(f"cross entropy's statistics merged {t}", merged, [loss], [nll.sum().view(1)], 1e-6, [torch.zeros_like(loss)])
+    if not torch.equal(both[:, 3].view(torch.int32), stats[:, 3].view(torch.int32)):
+        failed.append("argmax of parts " + t)
+        print("BAD argmax of parts", t)
     grads = [p.clone() for p in parts]
     def cut():
         for g, first in zip(grads, (0, half)):

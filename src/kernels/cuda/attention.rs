@@ -77,7 +77,7 @@ pub(in crate::kernels) fn forward(
         let (values, out, statistics) = (hold(qkv)?, hold(&output)?, hold(&sums)?);
         let Some(mut sdpa) = context.sdpa() else { bail!("cuDNN is gone") };
         let work = context.work(Part::Attention)?;
-        let code = ffi::sft_sdpa_forward(
+        let code = ffi::libraries::sft_sdpa_forward(
             sdpa.handle(),
             work.stream(),
             format(dtype)?,
@@ -148,7 +148,7 @@ pub(in crate::kernels) fn backward(
             [0, 1, 2].map(|index| super::address(held.get(index)));
         let Some(mut sdpa) = context.sdpa() else { bail!("cuDNN is gone") };
         let work = context.work(Part::Attention)?;
-        let code = ffi::sft_sdpa_backward(
+        let code = ffi::libraries::sft_sdpa_backward(
             sdpa.handle(),
             work.stream(),
             format(dtype)?,

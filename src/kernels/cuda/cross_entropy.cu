@@ -150,6 +150,21 @@ __global__ void forward_backward(T *__restrict__ logits, const uint32_t *__restr
   }
 }
 
+// A row's statistics from those of its parts, `rows` rows of each part after those of the one before. In full precision: the
+// parts' sums are.
+__global__ void merge_parts(const Statistics *__restrict__ all, int parts, int64_t rows, Statistics *__restrict__ out) {
+  const int64_t row = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (row >= rows) return;
+  Statistics by = all[row];
+  Running whole{by.max, by.sum, by.argmax};
+  for (int part = 1; part < parts; part++) {
+    const Statistics next = all[part * rows + row];
+    whole = merge<float>(whole, Running{next.max, next.sum, next.argmax});
+    if (isnan(by.label)) by.label = next.label;
+  }
+  out[row] = Statistics{whole.max, whole.sum, by.label, whole.argmax};
+}
+
 // total += Σ_row (max + log sum - label), in f64 and in a fixed order.
 __global__ void loss_sum(const Statistics *__restrict__ rows, int count, double *__restrict__ total) {
   __shared__ double parts[256];
@@ -182,6 +197,14 @@ extern "C" int sft_cross_entropy_statistics(void *stream, int format, const void
       sft::statistics<T, V><<<unsigned(rows), 512, 0, cudaStream_t(stream)>>>(
           (const T *)logits, (const uint32_t *)labels, uint32_t(first), int(columns),
           real_columns(first, columns, vocab_size), (sft::Statistics *)out)));
+  return cudaGetLastError();
+}
+
+// The statistics of whole rows from `parts` parts of them, one after the other.
+extern "C" int sft_merge_statistics(void *stream, const void *all, int64_t parts, int64_t rows, void *out) {
+  if (rows == 0) return 0;
+  sft::merge_parts<<<unsigned((rows + 255) / 256), 256, 0, cudaStream_t(stream)>>>(
+      (const sft::Statistics *)all, int(parts), rows, (sft::Statistics *)out);
   return cudaGetLastError();
 }
 

@@ -1,11 +1,13 @@
-//! The C interface of the CUDA kernels and of the parts that call NVIDIA's libraries.
+//! The C interface of the CUDA kernels.
 
 #![expect(unsafe_code, reason = "foreign functions")]
+
+pub(super) mod libraries;
 
 pub(super) use super::arguments::{
     AdamW, Address, Dropout, Handle, Heads, LinearActivation, Stream,
 };
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_char, c_int};
 
 type A<'a> = Address<'a>;
 
@@ -14,48 +16,6 @@ type A<'a> = Address<'a>;
 // are there, and each file of this room sees before a call that shapes and formats fit.
 unsafe extern "C" {
     pub(super) safe fn sft_cuda_error(code: c_int) -> *const c_char;
-    pub(super) safe fn sft_library_error() -> *const c_char;
-    pub(super) safe fn sft_gemm_create() -> *mut c_void;
-    pub(super) safe fn sft_sdpa_create() -> *mut c_void;
-    pub(super) safe fn sft_cudnn_version() -> i64;
-    pub(super) safe fn sft_cublas_version() -> i64;
-
-    pub(super) safe fn sft_linear_forward(
-        gemm: Handle<'_>,
-        stream: Stream,
-        format: c_int,
-        x: A<'_>,
-        weight: A<'_>,
-        bias: A<'_>,
-        y: A<'_>,
-        before: A<'_>,
-        tokens: i64,
-        inputs: i64,
-        outputs: i64,
-    ) -> c_int;
-    pub(super) safe fn sft_linear_backward_input(
-        gemm: Handle<'_>,
-        stream: Stream,
-        format: c_int,
-        dy: A<'_>,
-        weight: A<'_>,
-        dx: A<'_>,
-        tokens: i64,
-        inputs: i64,
-        outputs: i64,
-    ) -> c_int;
-    pub(super) safe fn sft_linear_backward_weight(
-        gemm: Handle<'_>,
-        stream: Stream,
-        format: c_int,
-        dy: A<'_>,
-        x: A<'_>,
-        dw: A<'_>,
-        add: c_int,
-        tokens: i64,
-        inputs: i64,
-        outputs: i64,
-    ) -> c_int;
 
     pub(super) safe fn sft_norm_backward_workspace(rows: i64, width: i64) -> i64;
     pub(super) safe fn sft_norm_forward(
@@ -255,6 +215,13 @@ unsafe extern "C" {
         rows: i64,
         columns: i64,
     ) -> c_int;
+    pub(super) safe fn sft_merge_statistics(
+        stream: Stream,
+        all: A<'_>,
+        parts: i64,
+        rows: i64,
+        out: A<'_>,
+    ) -> c_int;
     pub(super) safe fn sft_cross_entropy(
         stream: Stream,
         format: c_int,
@@ -356,40 +323,4 @@ unsafe extern "C" {
         rows: i64,
     ) -> c_int;
 
-    pub(super) safe fn sft_sdpa_forward(
-        sdpa: Handle<'_>,
-        stream: Stream,
-        format: c_int,
-        sequences: i64,
-        length: i64,
-        heads: i64,
-        groups: i64,
-        head_dim: i64,
-        scale: f32,
-        lengths: A<'_>,
-        qkv_offsets: A<'_>,
-        o_offsets: A<'_>,
-        qkv: A<'_>,
-        output: A<'_>,
-        statistics: A<'_>,
-    ) -> c_int;
-    pub(super) safe fn sft_sdpa_backward(
-        sdpa: Handle<'_>,
-        stream: Stream,
-        format: c_int,
-        sequences: i64,
-        length: i64,
-        heads: i64,
-        groups: i64,
-        head_dim: i64,
-        scale: f32,
-        lengths: A<'_>,
-        qkv_offsets: A<'_>,
-        o_offsets: A<'_>,
-        qkv: A<'_>,
-        output: A<'_>,
-        statistics: A<'_>,
-        d_output: A<'_>,
-        dqkv: A<'_>,
-    ) -> c_int;
 }

@@ -26,7 +26,7 @@ pub(in crate::kernels) fn forward(
     let (x, weight, out) = (hold(x)?, hold(&weight)?, hold(&y)?);
     let bias = hold_optional(bias.as_ref())?;
     let work = context.work(Part::Products)?;
-    let code = ffi::sft_linear_forward(
+    let code = ffi::libraries::sft_linear_forward(
         context.gemm().handle(),
         work.stream(),
         format(dtype)?,
@@ -54,7 +54,7 @@ pub(in crate::kernels) fn backward_input(dy: &Tensor, weight: &Tensor) -> Result
     let dx = context.unfilled((tokens, inputs), dtype)?;
     let (dy, weight, out) = (hold(dy)?, hold(&weight)?, hold(&dx)?);
     let work = context.work(Part::Products)?;
-    let code = ffi::sft_linear_backward_input(
+    let code = ffi::libraries::sft_linear_backward_input(
         context.gemm().handle(),
         work.stream(),
         format(dtype)?,
@@ -89,7 +89,7 @@ pub(in crate::kernels) fn backward_weight(
     let dy = in_format(dy, dtype)?;
     let (dy, x, gradient) = (hold(&dy)?, hold(x)?, hold(weight_gradient)?);
     let work = context.work(Part::Products)?;
-    let code = ffi::sft_linear_backward_weight(
+    let code = ffi::libraries::sft_linear_backward_weight(
         context.gemm().handle(),
         work.stream(),
         format(dtype)?,

@@ -148,17 +148,17 @@ unsafe impl Send for Library {}
 impl Library {
     /// cuBLASLt.
     pub(super) fn gemm() -> Result<Library> {
-        Library::started(ffi::sft_gemm_create())
+        Library::started(ffi::libraries::sft_gemm_create())
     }
 
     /// cuDNN.
     pub(super) fn sdpa() -> Result<Library> {
-        Library::started(ffi::sft_sdpa_create())
+        Library::started(ffi::libraries::sft_sdpa_create())
     }
 
     fn started(handle: *mut c_void) -> Result<Library> {
         if handle.is_null() {
-            bail!("{}", text(ffi::sft_library_error()))
+            bail!("{}", text(ffi::libraries::sft_library_error()))
         }
         Ok(Library(handle))
     }
@@ -173,7 +173,7 @@ impl Library {
 pub(super) fn check(kernel: &str, code: c_int) -> Result<()> {
     match code {
         0 => Ok(()),
-        999 => bail!("{kernel}: {}", text(ffi::sft_library_error())),
+        999 => bail!("{kernel}: {}", text(ffi::libraries::sft_library_error())),
         code => bail!("{kernel}: {}", text(ffi::sft_cuda_error(code))),
     }
 }

@@ -55,7 +55,10 @@ pub(super) fn memory(device: &CudaDevice) -> Result<[u64; 2]> {
 /// What the libraries say of their own versions, such as 91900; those that are not there say less than
 /// the oldest that may be used.
 pub(super) fn library_versions() -> [(&'static str, i64); 2] {
-    [("cuBLASLt", ffi::sft_cublas_version()), ("cuDNN", ffi::sft_cudnn_version())]
+    [
+        ("cuBLASLt", ffi::libraries::sft_cublas_version()),
+        ("cuDNN", ffi::libraries::sft_cudnn_version()),
+    ]
 }
 
 /// Times what is started on a GPU from now on.

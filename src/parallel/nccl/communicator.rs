@@ -23,11 +23,14 @@ pub(super) type GoesOn<'a> = dyn Fn() -> Result<()> + 'a;
 /// Bytes by which the ranks of a communicator find each other.
 pub(super) const ID_BYTES: usize = 128;
 
-/// One rank's end of a communicator, whose work runs in one stream.
+/// One rank's end of a communicator.
 pub(super) struct Communicator {
     /// None once it is given up.
     handle: Mutex<Option<Handle>>,
+    /// Its own.
     stream: Arc<CudaStream>,
+    /// That of the device's kernels.
+    kernels: Arc<CudaStream>,
 }
 
 impl fmt::Debug for Communicator {
@@ -95,7 +98,7 @@ impl Communicator {
     pub(super) fn open(
         id: [u8; ID_BYTES],
         (rank, size): (usize, usize),
-        stream: Arc<CudaStream>,
+        [stream, kernels]: [Arc<CudaStream>; 2],
         goes_on: &GoesOn<'_>,
     ) -> Result<Communicator> {
         if let Some(found) = Communicator::version().filter(|version| *version < OLDEST) {
@@ -112,8 +115,9 @@ impl Communicator {
             sys::ncclCommInitRankConfig(&raw mut handle, size, id, rank, &raw mut config)
         };
         check(code, std::ptr::null_mut())?;
-        let communicator = Communicator { handle: Mutex::new(Some(Handle(handle))), stream };
-        match communicator.settle(goes_on) {
+        let communicator =
+            Communicator { handle: Mutex::new(Some(Handle(handle))), stream, kernels };
+        match communicator.called(goes_on) {
             Ok(()) => Ok(communicator),
             Err(error) => {
                 communicator.give_up();
@@ -122,34 +126,49 @@ impl Communicator {
         }
     }
 
-    /// The stream in which its work runs.
+    /// Its own stream.
     pub(super) fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
     }
 
-    /// Puts operations into the stream, all of them in one call: each call that does not block costs
-    /// NCCL a thread of its own.
+    /// The stream of the device's kernels.
+    pub(super) fn kernels(&self) -> &Arc<CudaStream> {
+        &self.kernels
+    }
+
+    /// Waits until all that was begun is done.
+    pub(super) fn settle(&self) -> Result<()> {
+        self.stream.synchronize().and_then(|()| self.kernels.synchronize()).map_err(Error::wrap)
+    }
+
+    /// Puts operations into one of its two streams, all of them in one call: each call that does not
+    /// block costs NCCL a thread of its own.
     ///
     /// The caller keeps the numbers where they are until the stream has come past them.
-    pub(super) fn run(&self, works: &[Work], goes_on: &GoesOn<'_>) -> Result<()> {
-        self.stream.context().bind_to_thread().map_err(Error::wrap)?;
+    pub(super) fn run(
+        &self,
+        works: &[Work],
+        stream: &CudaStream,
+        goes_on: &GoesOn<'_>,
+    ) -> Result<()> {
+        stream.context().bind_to_thread().map_err(Error::wrap)?;
         let locked = self.lock();
         let Some(Handle(handle)) = &*locked else { return Err(given_up()) };
         // SAFETY: a call without arguments, whose end follows whatever happens between.
         check(unsafe { sys::ncclGroupStart() }, *handle)?;
         let started = works.iter().try_for_each(|(operation, numbers)| {
-            check_or_told(start(*operation, *numbers, *handle, &self.stream)?, *handle, goes_on)
+            check_or_told(start(*operation, *numbers, *handle, stream)?, *handle, goes_on)
         });
         // SAFETY: see above.
         let ended = unsafe { sys::ncclGroupEnd() };
         started?;
         check_or_told(ended, *handle, goes_on)?;
         drop(locked);
-        self.settle(goes_on)
+        self.called(goes_on)
     }
 
     /// Waits until the last call has done all that it does before it returns.
-    fn settle(&self, goes_on: &GoesOn<'_>) -> Result<()> {
+    fn called(&self, goes_on: &GoesOn<'_>) -> Result<()> {
         loop {
             let locked = self.lock();
             let Some(Handle(handle)) = &*locked else { return Err(given_up()) };

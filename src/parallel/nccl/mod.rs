@@ -3,8 +3,8 @@
 //! A group gets its communicator when it is opened, or when its first tensor on a GPU comes; the ranks
 //! hand each other its id by their threads' [`Hub`], which reaches those of other nodes too. Collectives
 //! are put into streams and wait for nothing on the host.
-//! The replicas' communicators have a stream of their own, so that gradients are added up while the
-//! backward pass still computes; the others work in the stream of their device's kernels.
+//! Those beside which the rank computes go into a stream of the group's own, the others into the
+//! stream of the device's kernels; either way a group's run in the order in which they were called.
 //!
 //! Every channel (from a rank, to a rank, with a tag) has a communicator and streams of its own:
 //! whatever the order in which a schedule sends and receives, no message waits for another but the one
@@ -21,7 +21,7 @@ mod communicator;
 mod point_to_point;
 
 use super::group::{Collective, Group, Like, Pending};
-use super::threads::{Channel, GroupKind, Hub, ThreadGroup};
+use super::threads::{Channel, Hub, ThreadGroup};
 use crate::kernels::device::{Beside, address, unfilled};
 use crate::kernels::timing::communication;
 use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream};
@@ -62,7 +62,7 @@ impl Communicators {
         let all = locked(&self.0).clone();
         for communicator in all {
             // A failure here has been told by whoever waited for a result.
-            let _ = communicator.stream().synchronize();
+            let _ = communicator.settle();
         }
     }
 
@@ -87,6 +87,8 @@ impl Drop for Communicators {
 #[derive(Debug, Default)]
 pub(super) struct GpuEnd {
     all: Mutex<Option<Arc<Communicator>>>,
+    /// The end of what was last put into the stream of the group's own.
+    last: Mutex<Option<Arc<CudaEvent>>>,
     outgoing: Mutex<BTreeMap<Channel, Outgoing>>,
     incoming: Mutex<BTreeMap<Channel, Incoming>>,
 }
@@ -139,23 +141,15 @@ impl GpuEnd {
         xs: &[Tensor],
     ) -> Result<Vec<Pending>> {
         let Some(device) = xs.first().map(Tensor::device) else { return Ok(Vec::new()) };
-        let kernels = cuda(device)?.cuda_stream();
         let communicator = self.communicator(group, device)?;
+        let (own, kernels) = (communicator.stream(), communicator.kernels());
         let planned = xs.iter().map(|x| plan(group, collective, x));
         let (results, works): (Vec<_>, Vec<_>) =
             planned.collect::<Result<Vec<_>>>()?.into_iter().unzip();
-        let beside = !Arc::ptr_eq(communicator.stream(), &kernels);
-        if beside {
-            communicator.stream().join(&kernels).map_err(Error::wrap)?;
-        }
-        let run = || communicator.run(&works, &|| group.hub.goes_on());
-        if !beside {
-            communication(device, run)?;
-            let pending = |result| Pending::new(move || Ok(result));
-            return Ok(results.into_iter().map(pending).collect());
-        }
-        run()?;
-        let done = Arc::new(communicator.stream().record_event(None).map_err(Error::wrap)?);
+        own.join(kernels).map_err(Error::wrap)?;
+        communicator.run(&works, own, &|| group.hub.goes_on())?;
+        let done = Arc::new(own.record_event(None).map_err(Error::wrap)?);
+        *locked(&self.last) = Some(done.clone());
         let pending = |(x, result): (&Tensor, Tensor)| {
             let flight = Flight {
                 kernels: kernels.clone(),
@@ -169,6 +163,24 @@ impl GpuEnd {
             })
         };
         Ok(xs.iter().zip(results).map(pending).collect())
+    }
+
+    /// [`Group::carry_out`] for a contiguous tensor on a GPU.
+    pub(super) fn carry_out(
+        &self,
+        group: &ThreadGroup,
+        collective: Collective,
+        x: &Tensor,
+    ) -> Result<Tensor> {
+        let communicator = self.communicator(group, x.device())?;
+        let (result, work) = plan(group, collective, x)?;
+        communication(x.device(), || {
+            if let Some(last) = locked(&self.last).take() {
+                communicator.kernels().wait(&last).map_err(Error::wrap)?;
+            }
+            communicator.run(&[work], communicator.kernels(), &|| group.hub.goes_on())
+        })?;
+        Ok(result)
     }
 
     /// [`Group::open`] for a GPU.
@@ -218,12 +230,7 @@ impl GpuEnd {
         }
         let id = if group.rank() == 0 { Communicator::new_id()? } else { [0; ID_BYTES] };
         let id = group.broadcast(&Tensor::new(&id, &Device::Cpu)?, 0)?;
-        let stream = match group.kind {
-            GroupKind::Data => own_stream(device)?,
-            _ => cuda(device)?.cuda_stream(),
-        };
-        let place = (group.rank(), group.size());
-        let communicator = open(&group.hub, &id, place, stream)?;
+        let communicator = open(&group.hub, &id, (group.rank(), group.size()), device)?;
         *all = Some(communicator.clone());
         Ok(communicator)
     }
@@ -278,12 +285,13 @@ fn open(
     hub: &Hub,
     id: &Tensor,
     place: (usize, usize),
-    stream: Arc<CudaStream>,
+    device: &Device,
 ) -> Result<Arc<Communicator>> {
     let Ok(id) = <[u8; ID_BYTES]>::try_from(id.to_vec1::<u8>()?) else {
         bail!("a communicator's id has {ID_BYTES} bytes, not {:?}", id.shape())
     };
-    let communicator = Communicator::open(id, place, stream, &|| hub.goes_on())?;
+    let streams = [own_stream(device)?, cuda(device)?.cuda_stream()];
+    let communicator = Communicator::open(id, place, streams, &|| hub.goes_on())?;
     let communicator = hub.communicators.add(communicator);
     // A rank that has failed before this one was listed did not end it.
     hub.goes_on().inspect_err(|_| communicator.give_up())?;

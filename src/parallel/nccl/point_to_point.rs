@@ -1,7 +1,7 @@
 //! Point-to-point messages between GPUs: a communicator of two ranks for each channel.
 
 use super::communicator::{Communicator, Numbers, Operation};
-use super::{cuda, open, own_stream};
+use super::{cuda, open};
 use crate::kernels::device::{Beside, address, unfilled};
 use crate::kernels::timing::communication;
 use crate::parallel::group::Like;
@@ -40,17 +40,17 @@ impl Outgoing {
     pub(super) fn open(hub: &Hub, channel: Channel, device: &Device) -> Result<Outgoing> {
         let id = Tensor::new(&Communicator::new_id()?, &Device::Cpu)?;
         hub.post(channel, &id)?;
-        let communicator = open(hub, &id, (SENDER, 2), own_stream(device)?)?;
+        let communicator = open(hub, &id, (SENDER, 2), device)?;
         greet(hub, &communicator, device, Operation::Send { peer: RECEIVER })?;
         Ok(Outgoing { communicator, sent: VecDeque::new(), _beside: Beside::begin() })
     }
 
     /// Sends a contiguous tensor once the kernels that write it have run.
     pub(super) fn send(&mut self, hub: &Hub, x: Tensor) -> Result<()> {
-        let (stream, kernels) = (self.communicator.stream(), cuda(x.device())?.cuda_stream());
-        stream.join(&kernels).map_err(Error::wrap)?;
+        let stream = self.communicator.stream();
+        stream.join(self.communicator.kernels()).map_err(Error::wrap)?;
         let send = Operation::Send { peer: RECEIVER };
-        self.communicator.run(&[(send, numbers(&x)?)], &|| hub.goes_on())?;
+        self.communicator.run(&[(send, numbers(&x)?)], stream, &|| hub.goes_on())?;
         let left = stream.record_event(None).map_err(Error::wrap)?;
         self.sent.push_back(Sent { left, x });
         while let Some(Sent { left, .. }) = self.sent.front() {
@@ -88,19 +88,19 @@ impl Incoming {
     /// The end of a new channel; waits for its sender.
     pub(super) fn open(hub: &Hub, channel: Channel, device: &Device) -> Result<Incoming> {
         let id = hub.fetch(channel)?;
-        let communicator = open(hub, &id, (RECEIVER, 2), own_stream(device)?)?;
+        let communicator = open(hub, &id, (RECEIVER, 2), device)?;
         greet(hub, &communicator, device, Operation::Receive { peer: SENDER })?;
         Ok(Incoming { communicator, _beside: Beside::begin() })
     }
 
     /// The next message, there for whatever is put into the kernels' stream from now on.
     pub(super) fn receive(&self, hub: &Hub, like: &Like) -> Result<Tensor> {
-        let (stream, kernels) = (self.communicator.stream(), cuda(&like.device)?.cuda_stream());
+        let (stream, kernels) = (self.communicator.stream(), self.communicator.kernels());
         let x = unfilled(like.shape.clone(), like.dtype, &like.device)?;
         // Whoever had this memory before is done with it when the kernels come here.
-        stream.join(&kernels).map_err(Error::wrap)?;
+        stream.join(kernels).map_err(Error::wrap)?;
         let receive = Operation::Receive { peer: SENDER };
-        self.communicator.run(&[(receive, numbers(&x)?)], &|| hub.goes_on())?;
+        self.communicator.run(&[(receive, numbers(&x)?)], stream, &|| hub.goes_on())?;
         communication(&like.device, || kernels.join(stream).map_err(Error::wrap))?;
         Ok(x)
     }
@@ -109,9 +109,9 @@ impl Incoming {
 /// A first message, since NCCL makes the connections of a communicator only then.
 fn greet(hub: &Hub, communicator: &Communicator, device: &Device, with: Operation) -> Result<()> {
     let x = unfilled(1, DType::F32, device)?;
-    let (stream, kernels) = (communicator.stream(), cuda(device)?.cuda_stream());
-    stream.join(&kernels).map_err(Error::wrap)?;
-    communicator.run(&[(with, numbers(&x)?)], &|| hub.goes_on())?;
+    let (stream, kernels) = (communicator.stream(), communicator.kernels());
+    stream.join(kernels).map_err(Error::wrap)?;
+    communicator.run(&[(with, numbers(&x)?)], stream, &|| hub.goes_on())?;
     kernels.join(stream).map_err(Error::wrap)
 }
 

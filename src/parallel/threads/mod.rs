@@ -90,6 +90,15 @@ impl Group for ThreadGroup {
     }
 
     #[cfg(feature = "cuda")]
+    fn carry_out(&self, collective: Collective, x: &Tensor) -> Result<Tensor> {
+        if !x.device().is_cuda() {
+            return self.start(collective, x)?.wait();
+        }
+        work::check(collective, x, self.size())?;
+        self.gpus.carry_out(self, collective, x)
+    }
+
+    #[cfg(feature = "cuda")]
     fn start_all(&self, collective: Collective, xs: &[Tensor]) -> Result<Vec<Pending>> {
         if xs.iter().any(|x| !x.device().is_cuda()) {
             return xs.iter().map(|x| self.start(collective, x)).collect();

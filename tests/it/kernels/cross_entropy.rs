@@ -2,7 +2,7 @@
 
 use super::{assert_close, autograd, f32_of, random, var};
 use candle_core::{D, Device, Tensor};
-use sft_run::kernels::cross_entropy::{self, Targets};
+use sft_run::kernels::cross_entropy::{self, Statistics, Targets};
 
 fn labels(rows: usize, vocab_size: usize) -> Vec<u32> {
     (0..rows).map(|row| (row * 7 % vocab_size) as u32).collect()
@@ -59,10 +59,11 @@ fn parts_of_the_vocabulary_combine() {
         .iter()
         .map(|(part, first)| cross_entropy::statistics(part, &targets(*first)).unwrap())
         .collect();
-    let combined: Vec<_> =
-        (0..rows).map(|row| all[0][row].merge(all[1][row]).merge(all[2][row])).collect();
-    assert!((cross_entropy::loss_sum(&combined).unwrap() - loss).abs() < 1e-12);
-    assert!(cross_entropy::loss_sum(&all[0]).is_err());
+    let travelling: Vec<_> = all.iter().map(|part| part.travelling().unwrap()).collect();
+    let combined = Statistics::merged(&Tensor::cat(&travelling, 0).unwrap(), 3).unwrap();
+    let sum_of = |statistics| cross_entropy::loss_sum(statistics, &targets(0));
+    assert!((sum_of(&combined).unwrap() - loss).abs() < 1e-12);
+    assert!(sum_of(&all[0]).is_err(), "a part alone lacks labels");
     for (part, first) in &parts {
         cross_entropy::gradient_in_place(part, &targets(*first), &combined, 1.0).unwrap();
         let width = part.dim(1).unwrap();
