@@ -37,8 +37,8 @@ pub fn start(device: &Device, dtype: DType, width: usize) -> Result<()> {
     Ok(())
 }
 
-/// Others work on this thread's GPU, such as NCCL: as long as this is kept, no operation that the thread
-/// starts counts on having all multiprocessors until it ends.
+/// NCCL works on this thread's GPU: as long as this is kept, products that the thread starts leave it
+/// multiprocessors.
 #[cfg(feature = "cuda")]
 pub use super::cuda::Beside;
 

@@ -127,6 +127,23 @@ fn calls_in_place_change_the_part_that_they_are_given() {
 
 /// Several calls that begin as one, on parts of one buffer.
 #[test]
+fn calls_beside_work_and_calls_at_once_come_in_their_order() {
+    on_every_axis(|group, device| {
+        let (size, x) = (group.size(), tensor(group.rank(), device)?);
+        let sum_of = |group: &dyn Group, x: &Tensor| group.all_reduce(x, Reduction::Sum);
+        let before = sum_of(group, &x)?;
+        let beside = group.start(Collective::AllReduce(Reduction::Sum), &before)?;
+        let after = sum_of(group, &x)?;
+        let beside = beside.map(|sums| sums.affine(1.0, 1.0)).wait()?;
+        let expected: Vec<f32> = sum(size).iter().map(|sum| sum * size as f32 + 1.0).collect();
+        assert_eq!(beside.to_vec1::<f32>()?, expected);
+        assert_eq!(after.to_vec1::<f32>()?, sum(size));
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
 fn calls_that_begin_together_are_apart() {
     const PARTS: usize = 10;
     on_every_axis(|group, device| {

@@ -76,5 +76,4 @@ pub(super) struct LinearActivation<'a> {
     pub(super) tokens: i64,
     pub(super) depth: i64,
     pub(super) features: i64,
-    pub(super) alone: i32,
 }

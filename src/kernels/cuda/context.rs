@@ -1,6 +1,6 @@
 //! A GPU as the operations see it: its stream, its libraries, the lists of indices that were sent to it.
 
-use super::ffi::{Dropout, Stream};
+use super::ffi::{self, Dropout, Stream};
 use super::graph::Recording;
 use super::memory::{self, Held, Library};
 use super::size;
@@ -10,8 +10,12 @@ use crate::kernels::dropout;
 use candle_core::cuda_backend::DeviceId;
 use candle_core::{CudaDevice, DType, Device, Tensor, bail};
 use std::collections::VecDeque;
+use std::ffi::c_int;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Multiprocessors that NCCL's kernels take on `NVLink`: its channels, a block each.
+const TAKEN_BY_OTHERS: c_int = 24;
 
 thread_local! {
     /// Kept once more for each work of others beside the operations that this thread starts.
@@ -30,7 +34,7 @@ impl Beside {
 }
 
 /// Whether others work on this thread's GPU.
-pub(super) fn is_shared() -> bool {
+fn is_shared() -> bool {
     OTHERS.with(|others| Arc::strong_count(others) > 1)
 }
 
@@ -105,8 +109,12 @@ impl Context {
         memory::stream(cuda)
     }
 
+    /// cuBLASLt, whose products leave room for what others do beside this thread's operations.
     pub(super) fn gemm(&self) -> MutexGuard<'_, Library> {
-        locked(&self.gemm)
+        let mut gemm = locked(&self.gemm);
+        let taken = if is_shared() { TAKEN_BY_OTHERS } else { 0 };
+        ffi::libraries::sft_gemm_leave(gemm.handle(), taken);
+        gemm
     }
 
     /// cuDNN, where it is there.

@@ -15,7 +15,6 @@ struct SftLinearActivation {
   void *before;         // [tokens, features]: before bias and activation; written by the forward, read by the backward
   void *out;            // [tokens, features]
   int64_t tokens, depth, features;
-  int alone;            // 0: other work, such as NCCL's, may take multiprocessors meanwhile
 };
 
 extern "C" int sft_add_partials(void *stream, const float *partials, int64_t count, int64_t width, float *first,
@@ -315,10 +314,7 @@ int start(void *stream, const SftLinearActivation &of, float *partials) {
   const auto kernel = linear_activation<T, KIND, BACKWARD>;
   const cudaError_t rc = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);
   if (rc != cudaSuccess) return rc;
-  // A cluster that finds no place at first would have all its tiles to make when the others have made theirs; with few
-  // tiles each it does not matter.
-  constexpr int FEW = 4;
-  const int clusters = of.alone ? min(places(), tiles.count()) : (tiles.count() + FEW - 1) / FEW;
+  const int clusters = min(places(), tiles.count());
   cudaLaunchAttribute cluster;
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim.x = BLOCKS, cluster.val.clusterDim.y = 1, cluster.val.clusterDim.z = 1;

@@ -1,7 +1,7 @@
 //! A linear layer and the MLP's activation in one product of Hopper's tensor cores.
 
 use super::activation::number;
-use super::context::{format, is_shared, of};
+use super::context::{format, of};
 use super::ffi::{self, Address, LinearActivation};
 use super::{address, check, expect_f32, hold, hold_optional, in_format, optional, size};
 use crate::kernels::Result;
@@ -40,7 +40,6 @@ pub(in crate::kernels) fn forward(
         tokens: size(tokens),
         depth: size(inputs),
         features: size(outputs),
-        alone: i32::from(!is_shared()),
     };
     // The question is about the device that this thread has bound.
     context.stream()?;
@@ -93,7 +92,6 @@ pub(in crate::kernels) fn backward(
         tokens: size(tokens),
         depth: size(outputs),
         features: size(width),
-        alone: i32::from(!is_shared()),
     };
     // The question is about the device that this thread has bound.
     context.stream()?;

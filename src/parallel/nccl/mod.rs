@@ -21,7 +21,7 @@ mod communicator;
 mod point_to_point;
 
 use super::group::{Collective, Group, Like, Pending};
-use super::threads::{Channel, Hub, ThreadGroup};
+use super::threads::{Channel, GroupKind, Hub, ThreadGroup};
 use crate::kernels::device::{Beside, address, unfilled};
 use crate::kernels::timing::communication;
 use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream};
@@ -98,7 +98,8 @@ struct Flight {
     kernels: Arc<CudaStream>,
     /// One event of all that were started together.
     done: Option<Arc<CudaEvent>>,
-    _beside: Beside,
+    /// Of a sum of the replicas products do not know: it begins where there are none.
+    _beside: Option<Beside>,
     /// Read and written until then.
     kept: [Tensor; 2],
 }
@@ -154,7 +155,7 @@ impl GpuEnd {
             let flight = Flight {
                 kernels: kernels.clone(),
                 done: Some(done.clone()),
-                _beside: Beside::begin(),
+                _beside: (group.kind == GroupKind::Tensor).then(Beside::begin),
                 kept: [x.clone(), result.clone()],
             };
             Pending::new(move || {

@@ -2,7 +2,7 @@
 
 use super::communicator::{Communicator, Numbers, Operation};
 use super::{cuda, open};
-use crate::kernels::device::{Beside, address, unfilled};
+use crate::kernels::device::{address, unfilled};
 use crate::kernels::timing::communication;
 use crate::parallel::group::Like;
 use crate::parallel::threads::{Channel, Hub};
@@ -24,8 +24,6 @@ pub(super) struct Outgoing {
     communicator: Arc<Communicator>,
     /// Messages that may be under way, oldest first.
     sent: VecDeque<Sent>,
-    /// When a message leaves depends on the peer: something may be under way at any time.
-    _beside: Beside,
 }
 
 /// A message that has left when its stream has come to the event.
@@ -42,7 +40,7 @@ impl Outgoing {
         hub.post(channel, &id)?;
         let communicator = open(hub, &id, (SENDER, 2), device)?;
         greet(hub, &communicator, device, Operation::Send { peer: RECEIVER })?;
-        Ok(Outgoing { communicator, sent: VecDeque::new(), _beside: Beside::begin() })
+        Ok(Outgoing { communicator, sent: VecDeque::new() })
     }
 
     /// Sends a contiguous tensor once the kernels that write it have run.
@@ -81,7 +79,6 @@ impl Drop for Outgoing {
 #[derive(Debug)]
 pub(super) struct Incoming {
     communicator: Arc<Communicator>,
-    _beside: Beside,
 }
 
 impl Incoming {
@@ -90,7 +87,7 @@ impl Incoming {
         let id = hub.fetch(channel)?;
         let communicator = open(hub, &id, (RECEIVER, 2), device)?;
         greet(hub, &communicator, device, Operation::Receive { peer: SENDER })?;
-        Ok(Incoming { communicator, _beside: Beside::begin() })
+        Ok(Incoming { communicator })
     }
 
     /// The next message, there for whatever is put into the kernels' stream from now on.
