@@ -305,7 +305,7 @@ def bench(name, settings, **env):
 
 
 def each_alone():
-    """Tokens per second of both GPUs together, each with a training of its own at the same time."""
+    """Tokens per second of each GPU, with a training of its own at the same time as the other's."""
     rates = {}
 
     def one(gpu):
@@ -316,7 +316,7 @@ def each_alone():
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(rates.values())
+    return [rates[0], rates[1]]
 
 
 def begin_peer():
@@ -356,9 +356,10 @@ def speed():
             bench("DP2", data, NCCL_MAX_CTAS=most)
     both.append(bench("DP2", data))
     alone.append(each_alone())
-    share = sum(both) / sum(alone)
-    record(part="speed", data_parallel=[round(rate) for rate in both], twice_one=[round(rate) for rate in alone],
-           share=round(share, 4))
+    # Both steps end when the slower GPU's does, so what could be reached is twice that one.
+    together, slower = (sum(map(how, alone)) for how in (sum, lambda rates: 2 * min(rates)))
+    record(part="speed", data_parallel=[round(rate) for rate in both], each_alone=[[round(rate) for rate in pair] for pair in alone],
+           share_of_both=round(sum(both) / together, 4), share_of_twice_the_slower=round(sum(both) / slower, 4))
     if PEER:
         open(f"{name}.go.0", "w").close()
         if wait_for(f"{name}.0", PEER):
