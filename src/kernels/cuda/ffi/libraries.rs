@@ -5,13 +5,13 @@ use std::ffi::{c_char, c_int, c_void};
 
 // SAFETY: as beside the kernels' declarations; the files are `gemm.cpp` and `sdpa.cpp`.
 unsafe extern "C" {
-    pub(in super::super) safe fn sft_library_error() -> *const c_char;
-    pub(in super::super) safe fn sft_gemm_create() -> *mut c_void;
-    pub(in super::super) safe fn sft_gemm_leave(gemm: Handle<'_>, multiprocessors: c_int);
-    pub(in super::super) safe fn sft_sdpa_create() -> *mut c_void;
-    pub(in super::super) safe fn sft_cudnn_version() -> i64;
-    pub(in super::super) safe fn sft_cublas_version() -> i64;
-    pub(in super::super) safe fn sft_linear_forward(
+    pub(in crate::kernels::cuda) safe fn sft_library_error() -> *const c_char;
+    pub(in crate::kernels::cuda) safe fn sft_gemm_create() -> *mut c_void;
+    pub(in crate::kernels::cuda) safe fn sft_gemm_leave(gemm: Handle<'_>, multiprocessors: c_int);
+    pub(in crate::kernels::cuda) safe fn sft_sdpa_create() -> *mut c_void;
+    pub(in crate::kernels::cuda) safe fn sft_cudnn_version() -> i64;
+    pub(in crate::kernels::cuda) safe fn sft_cublas_version() -> i64;
+    pub(in crate::kernels::cuda) safe fn sft_linear_forward(
         gemm: Handle<'_>,
         stream: Stream,
         format: c_int,
@@ -24,7 +24,7 @@ unsafe extern "C" {
         inputs: i64,
         outputs: i64,
     ) -> c_int;
-    pub(in super::super) safe fn sft_linear_backward_input(
+    pub(in crate::kernels::cuda) safe fn sft_linear_backward_input(
         gemm: Handle<'_>,
         stream: Stream,
         format: c_int,
@@ -35,7 +35,7 @@ unsafe extern "C" {
         inputs: i64,
         outputs: i64,
     ) -> c_int;
-    pub(in super::super) safe fn sft_linear_backward_weight(
+    pub(in crate::kernels::cuda) safe fn sft_linear_backward_weight(
         gemm: Handle<'_>,
         stream: Stream,
         format: c_int,
@@ -47,7 +47,7 @@ unsafe extern "C" {
         inputs: i64,
         outputs: i64,
     ) -> c_int;
-    pub(in super::super) safe fn sft_sdpa_forward(
+    pub(in crate::kernels::cuda) safe fn sft_sdpa_forward(
         sdpa: Handle<'_>,
         stream: Stream,
         format: c_int,
@@ -64,7 +64,7 @@ unsafe extern "C" {
         output: A<'_>,
         statistics: A<'_>,
     ) -> c_int;
-    pub(in super::super) safe fn sft_sdpa_backward(
+    pub(in crate::kernels::cuda) safe fn sft_sdpa_backward(
         sdpa: Handle<'_>,
         stream: Stream,
         format: c_int,
