@@ -21,6 +21,8 @@ use crate::model::weights::Weights;
 use crate::parallel::group::{Collective, Group, Pending, Reduction};
 use crate::parallel::mesh::Mesh;
 use candle_core::{Result, Tensor};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -36,13 +38,18 @@ pub struct GradientReduction {
     distributed: bool,
     buckets: Vec<Bucket>,
     parts: Vec<Part>,
+    /// The buckets that each call of the replicas adds up, in the order of the calls: that in which
+    /// backward passes fill them. It is fixed, since a replica that learns nothing in a step fills none,
+    /// and must make the same calls.
+    calls: Vec<Vec<usize>>,
+    /// Calls that this step has made.
+    made: usize,
 }
 
 #[derive(Debug)]
 struct Bucket {
     range: Range<usize>,
     pending: Option<Pending>,
-    started: bool,
 }
 
 /// A parameter's gradient.
@@ -74,11 +81,7 @@ impl GradientReduction {
     ) -> GradientReduction {
         let (length, replicas) = (weights.holding().length(), mesh.degrees.data);
         let size = elements.max(1).next_multiple_of(replicas);
-        let bucket = |start| Bucket {
-            range: start..length.min(start + size),
-            pending: None,
-            started: false,
-        };
+        let bucket = |start| Bucket { range: start..length.min(start + size), pending: None };
         // A tied model has no other output layer.
         let ends = mesh.embedding.as_ref().filter(|_| weights.holding().is_tied());
         let part = |part: &crate::layout::holding::Part| Part {
@@ -89,12 +92,10 @@ impl GradientReduction {
             learns: part.learns,
             complete: false,
         };
-        GradientReduction {
-            mesh: mesh.clone(),
-            distributed,
-            buckets: (0..length).step_by(size).map(bucket).collect(),
-            parts: weights.holding().parts().iter().map(part).collect(),
-        }
+        let buckets: Vec<_> = (0..length).step_by(size).map(bucket).collect();
+        let parts: Vec<_> = weights.holding().parts().iter().map(part).collect();
+        let calls = calls(&buckets, &parts);
+        GradientReduction { mesh: mesh.clone(), distributed, buckets, parts, calls, made: 0 }
     }
 
     /// The elements of the buffers whose sums this rank has in the end, and whose parameters it
@@ -116,8 +117,9 @@ impl GradientReduction {
 
     /// Forgets the step before.
     pub fn begin(&mut self) {
+        self.made = 0;
         for bucket in &mut self.buckets {
-            (bucket.started, bucket.pending) = (false, None);
+            bucket.pending = None;
         }
         for part in &mut self.parts {
             part.complete = false;
@@ -125,8 +127,8 @@ impl GradientReduction {
     }
 
     /// To be called in the last micro-batch with what its backward reaches.
-    pub fn told(&mut self, reached: Milestone, weights: &Weights) -> Result<()> {
-        match reached {
+    pub fn reached(&mut self, milestone: Milestone, weights: &Weights) -> Result<()> {
+        match milestone {
             // The other stage may still be computing: a tied embedding waits for the end.
             Milestone::Finished(place) => {
                 self.complete(|part| part.place == place && part.tied.is_none(), weights)
@@ -198,37 +200,53 @@ impl GradientReduction {
         Ok(())
     }
 
-    /// Begins the replicas' sums of buckets that have all their gradients.
+    /// Makes the replicas' calls for which all gradients are there.
     fn start_full_buckets(&mut self, weights: &Weights) -> Result<()> {
         if self.mesh.degrees.data == 1 {
             return Ok(());
         }
-        let call = if self.distributed {
+        let kind = if self.distributed {
             Collective::ReduceScatterInPlace
         } else {
             Collective::AllReduceInPlace(Reduction::Sum)
         };
-        let parts = &self.parts;
-        let is_full = |bucket: &Bucket| {
-            let Range { start, end } = bucket.range;
-            let misses =
-                |part: &Part| !part.complete && part.range.start < end && start < part.range.end;
-            !parts.iter().any(misses)
-        };
-        let mut full: Vec<&mut Bucket> = self
-            .buckets
-            .iter_mut()
-            .rev()
-            .filter(|bucket| !bucket.started && is_full(bucket))
-            .collect();
-        let gradients = |bucket: &&mut Bucket| view(weights.gradients(), &bucket.range);
-        let gradients = full.iter().map(gradients).collect::<Result<Vec<_>>>()?;
-        let pending = self.mesh.data.start_all(call, &gradients)?;
-        for (bucket, pending) in full.iter_mut().zip(pending) {
-            (bucket.started, bucket.pending) = (true, Some(pending));
+        while let Some(call) = self.calls.get(self.made).filter(|call| self.is_full(call)) {
+            let gradients = |at: &usize| view(weights.gradients(), &self.buckets[*at].range);
+            let gradients = call.iter().map(gradients).collect::<Result<Vec<_>>>()?;
+            let pending = self.mesh.data.start_all(kind, &gradients)?;
+            for (at, pending) in call.iter().zip(pending) {
+                self.buckets[*at].pending = Some(pending);
+            }
+            self.made += 1;
         }
         Ok(())
     }
+
+    /// Whether all gradients of these buckets are there.
+    fn is_full(&self, call: &[usize]) -> bool {
+        let misses = |at: &usize| {
+            self.parts.iter().any(|part| !part.complete && part.meets(&self.buckets[*at]))
+        };
+        !call.iter().any(misses)
+    }
+}
+
+impl Part {
+    fn meets(&self, bucket: &Bucket) -> bool {
+        self.range.start < bucket.range.end && bucket.range.start < self.range.end
+    }
+}
+
+/// The buckets that backward passes fill at once, from the last part of the model to the first; tied
+/// embeddings, which wait for the other stage, come at the end.
+fn calls(buckets: &[Bucket], parts: &[Part]) -> Vec<Vec<usize>> {
+    let mut calls = BTreeMap::<_, Vec<usize>>::new();
+    for (at, bucket) in buckets.iter().enumerate().rev() {
+        let meeting = parts.iter().filter(|part| part.meets(bucket));
+        let filled_by = meeting.map(|part| (part.tied.is_some(), Reverse(part.place))).max();
+        calls.entry(filled_by).or_default().push(at);
+    }
+    calls.into_values().collect()
 }
 
 /// Adds up several small tensors over `group`, in place, in one call.

@@ -9,7 +9,7 @@ use crate::layout::schedule::{Message, Operation, Payload, Pipeline, Task};
 use crate::model::Model;
 use crate::model::batch::{Noise, Pass, Targets};
 use crate::model::chunk::{Chunk, Output, Saved};
-use crate::model::trunk::Told;
+use crate::model::trunk::Reached;
 use crate::parallel::group::{Like, Route};
 use crate::parallel::mesh::Mesh;
 use crate::spec::optimization::Degrees;
@@ -36,19 +36,19 @@ pub struct Learning {
 
 impl Stage<'_> {
     /// Adds the gradients of all `batches`, which every stage of the pipeline is given alike; tells
-    /// `told` where the backward of each chunk's last micro-batch has come to.
+    /// `reached` where the backward of each chunk's last micro-batch has come to.
     ///
     /// Gives the sum of the loss over their targets in nats on the last stage, 0 on the others.
     pub fn learn(
         &self,
         batches: &[MicroBatch],
         learning: Learning,
-        told: &mut Told<'_>,
+        reached: &mut Reached<'_>,
     ) -> Result<f64> {
         let works = Work::of(batches);
         let mut run = Run::new(*self, &works, Some(learning));
         for operation in self.pipeline(works.len()).operations(self.mesh.at.pipeline) {
-            run.act(operation, told)?;
+            run.act(operation, reached)?;
         }
         Ok(run.loss)
     }
@@ -109,10 +109,10 @@ impl<'a> Run<'a> {
         Run { stage, works, learning, in_hand: None, saved, loss: 0.0, scores }
     }
 
-    fn act(&mut self, operation: Operation, told: &mut Told<'_>) -> Result<()> {
+    fn act(&mut self, operation: Operation, reached: &mut Reached<'_>) -> Result<()> {
         match operation {
             Operation::Forward(task) => self.forward(task),
-            Operation::Backward(task) => self.backward(task, told),
+            Operation::Backward(task) => self.backward(task, reached),
             Operation::Send(message) => self.send(message),
             Operation::Receive(message) => self.receive(message),
         }
@@ -142,13 +142,13 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn backward(&mut self, task: Task, told: &mut Told<'_>) -> Result<()> {
+    fn backward(&mut self, task: Task, reached: &mut Reached<'_>) -> Result<()> {
         let (chunk, pass) = (self.chunk(task)?, self.pass(task));
         let Some(saved) = self.saved.remove(&task) else {
             bail!("the backward of {task:?} comes before its forward")
         };
         let is_last = task.micro_batch + 1 == self.works.len();
-        let mut tell = |reached| if is_last { told(reached) } else { Ok(()) };
+        let mut tell = |milestone| if is_last { reached(milestone) } else { Ok(()) };
         self.in_hand = chunk.backward(saved, &pass, self.in_hand.take(), &mut tell)?;
         Ok(())
     }

@@ -180,11 +180,11 @@ impl Trainer {
         let learning = Learning { noise, gradient_scale: scale };
         let stage = Stage { model, mesh: &self.mesh };
         let fault = self.fault.filter(|fault| fault.step == step);
-        let mut told = |reached| {
+        let mut reached = |milestone| {
             fault.map_or(Ok(()), fault::strike)?;
-            reduction.told(reached, model.weights())
+            reduction.reached(milestone, model.weights())
         };
-        let sums = Sums::of(&batches, stage.learn(&batches, learning, &mut told)?);
+        let sums = Sums::of(&batches, stage.learn(&batches, learning, &mut reached)?);
         model.weights().complete_gradients()?;
         reduction.begin_rest(model.weights())?;
         let (sums, squares) = self.over_all_ranks(&sums)?;

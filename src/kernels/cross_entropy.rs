@@ -20,7 +20,7 @@ pub struct Targets<'a> {
     pub vocab_size: usize,
 }
 
-/// One row's part of the softmax; parts of several ranks combine by [`Row::merge`].
+/// One row's part of the softmax; parts of several ranks combine by [`Statistics::merged`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Row {
     /// The largest logit (`-inf` when this part has no real id).
@@ -35,14 +35,14 @@ pub struct Row {
 
 impl Row {
     /// Both parts as one; the order of the parts does not matter beyond rounding.
-    #[must_use]
-    pub fn merge(self, other: Row) -> Row {
+    fn merge(self, other: Row) -> Row {
         let (high, low) = match self.max.total_cmp(&other.max) {
             std::cmp::Ordering::Less => (other, self),
             std::cmp::Ordering::Equal if other.argmax < self.argmax => (other, self),
             _ => (self, other),
         };
-        let carried = if low.sum > 0.0 { low.sum * (low.max - high.max).exp() } else { 0.0 };
+        // A sum that is not a number stays so.
+        let carried = if low.sum == 0.0 { 0.0 } else { low.sum * (low.max - high.max).exp() };
         Row { sum: high.sum + carried, label: self.label.or(other.label), ..high }
     }
 
@@ -69,10 +69,10 @@ impl Row {
 
 /// Each row's part of the softmax, where its logits lie.
 #[derive(Clone, Debug)]
-pub struct Statistics(At);
+pub struct Statistics(Rows);
 
 #[derive(Clone, Debug)]
-enum At {
+enum Rows {
     Host(Vec<Row>),
     /// `[rows, 4]`: as `cross_entropy.cu` has them.
     #[cfg(feature = "cuda")]
@@ -83,23 +83,31 @@ enum At {
 const NUMBERS: usize = 5;
 
 impl Statistics {
-    /// As a tensor `[rows, …]` that another rank's [`merged`](Statistics::merged) takes.
+    /// As a tensor for another rank's [`merged`](Statistics::merged): `[rows, 5]` in f64 on a CPU,
+    /// `[rows, 4]` in f32 on a GPU.
     pub fn travelling(&self) -> Result<Tensor> {
         match &self.0 {
-            At::Host(rows) => {
+            Rows::Host(rows) => {
                 let numbers = rows.iter().flat_map(Row::numbers).collect::<Vec<_>>();
                 Tensor::from_vec(numbers, (rows.len(), NUMBERS), &Device::Cpu)
             }
             #[cfg(feature = "cuda")]
-            At::Gpu(parts) => Ok(parts.clone()),
+            Rows::Gpu(parts) => Ok(parts.clone()),
         }
     }
 
-    /// Those of whole rows, from their `parts` parts, one part after the other.
+    /// Those of whole rows, from `all` `[parts·rows, …]`: what their parts have
+    /// [`travelling`](Statistics::travelling), one part after the other.
+    ///
+    /// # Errors
+    /// Where `all` does not have that form.
     pub fn merged(all: &Tensor, parts: usize) -> Result<Statistics> {
         #[cfg(feature = "cuda")]
         if all.device().is_cuda() {
             return super::cuda::cross_entropy::merged(all, parts).map(Statistics::on_gpu);
+        }
+        if all.dim(1)? != NUMBERS || all.dim(0)? % parts != 0 {
+            bail!("{:?} are no statistics of {parts} parts", all.shape())
         }
         let all = all.to_vec2::<f64>()?;
         let rows = all.len() / parts;
@@ -107,20 +115,20 @@ impl Statistics {
             let parts = all.iter().skip(row).step_by(rows);
             parts.map(|numbers| Row::from_numbers(numbers)).reduce(Row::merge)
         };
-        Ok(Statistics(At::Host((0..rows).filter_map(row).collect())))
+        Ok(Statistics(Rows::Host((0..rows).filter_map(row).collect())))
     }
 
     #[cfg(feature = "cuda")]
     fn on_gpu(parts: Tensor) -> Statistics {
-        Statistics(At::Gpu(parts))
+        Statistics(Rows::Gpu(parts))
     }
 
-    /// Each row's.
+    /// Each row's, on the host.
     pub fn rows(&self) -> Result<Cow<'_, [Row]>> {
         match &self.0 {
-            At::Host(rows) => Ok(Cow::Borrowed(rows)),
+            Rows::Host(rows) => Ok(Cow::Borrowed(rows)),
             #[cfg(feature = "cuda")]
-            At::Gpu(parts) => super::cuda::cross_entropy::rows(parts).map(Cow::Owned),
+            Rows::Gpu(parts) => super::cuda::cross_entropy::rows(parts).map(Cow::Owned),
         }
     }
 }
@@ -142,17 +150,20 @@ pub fn statistics(logits: &Tensor, targets: &Targets<'_>) -> Result<Statistics> 
             .map(|(row, label)| targets.row(&row[..real], *label))
             .collect()
     });
-    Ok(Statistics(At::Host(rows)))
+    Ok(Statistics(Rows::Host(rows)))
 }
 
-/// Σ -log p(label) over all rows, in f64 and in order; every label must have been in some part.
+/// Σ -log p(label) over all rows in nats, in f64 and always in the same order.
+///
+/// # Errors
+/// Where a label is no id, and on a CPU where no part has it; on a GPU the sum is NaN then.
 pub fn loss_sum(statistics: &Statistics, targets: &Targets<'_>) -> Result<f64> {
     if let Some(label) = targets.labels.iter().find(|label| **label as usize >= targets.vocab_size)
     {
         bail!("label {label} is not below the vocabulary's size {}", targets.vocab_size)
     }
     #[cfg(feature = "cuda")]
-    if let At::Gpu(parts) = &statistics.0 {
+    if let Rows::Gpu(parts) = &statistics.0 {
         return super::cuda::cross_entropy::loss_sum(parts);
     }
     let mut sum = 0.0;
@@ -178,7 +189,7 @@ pub fn gradient_in_place(
     let (count, columns) = logits.dims2()?;
     targets.check(count)?;
     #[cfg(feature = "cuda")]
-    if let At::Gpu(parts) = &statistics.0 {
+    if let Rows::Gpu(parts) = &statistics.0 {
         return super::cuda::cross_entropy::gradient_in_place(logits, targets, parts, scale);
     }
     let rows = statistics.rows()?;

@@ -137,10 +137,11 @@ fn working_of_stage(workload: &Workload<'_>) -> u64 {
         Recompute::Selective => width.core(),
         Recompute::None | Recompute::Uniform(_) | Recompute::Block(_) => 0,
     };
-    let attention = width.query + width.qkv + again;
+    // The gradient of the MLP's first weight is computed after attention's backward.
+    let attention = width.query + width.qkv + again + width.inner;
     let mlp = width.inner + width.active;
     // The gradients of the block's output and of the residual stream, a norm's output and its gradient.
-    let gathered = if workload.degrees.sequence { 2 * width.gathered } else { 0 };
+    let gathered = if workload.degrees.sequence { 3 * width.gathered } else { 0 };
     attention.max(mlp) + 2 * width.stream + 2 * width.normalized + gathered
 }
 

@@ -2,7 +2,7 @@
 
 use super::batch::Pass;
 use super::linear::{column, row};
-use super::trunk::{Milestone, Told};
+use super::trunk::{Milestone, Reached};
 use super::weights::Weights;
 use crate::kernels::attention::{self, Cache, Continued, ProbabilityDropout, Shape};
 use crate::kernels::rotary::{self, Rotary, Table};
@@ -137,14 +137,14 @@ impl Attention {
     }
 
     /// The gradients of `x`, which is on its way, and of `qkv`; adds that of the output layer's weight.
-    /// `dy` is the gradient after that layer's bias, whose own gradient the caller adds. `told` may
+    /// `dy` is the gradient after that layer's bias, whose own gradient the caller adds. `reached` may
     /// start work beside the core.
     pub(super) fn backward(
         &self,
         saved: &Saved,
         pass: &Pass<'_>,
         dy: &Tensor,
-        told: &mut Told<'_>,
+        reached: &mut Reached<'_>,
     ) -> Result<(Pending, Tensor)> {
         let geometry = &self.geometry;
         let again;
@@ -156,7 +156,7 @@ impl Attention {
         };
         let dy = self.dense.gathered(dy, pass.tokens())?;
         let d_context = self.dense.backward_input(&dy)?;
-        told(Milestone::Attention)?;
+        reached(Milestone::Attention)?;
         let (starts, dropout) = (pass.batch.starts, self.dropout(pass));
         let d_qkv = attention::backward(
             &core.saved,

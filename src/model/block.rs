@@ -4,7 +4,7 @@ use super::attention::{self, Attention, Geometry};
 use super::batch::Pass;
 use super::mlp::{self, Mlp};
 use super::norm::Norm;
-use super::trunk::Told;
+use super::trunk::Reached;
 use super::weights::Weights;
 use crate::kernels::attention::{Cache, Continued};
 use crate::kernels::dropout::{self, Dropout};
@@ -136,14 +136,15 @@ impl Block {
     /// gradient of that block's last bias too, so that no other kernel has to read it again; the same
     /// holds inside the block for attention's last bias and the second norm.
     ///
-    /// Gradients of weights are computed while tensor ranks exchange what the next step needs: that of
-    /// the MLP's first weight while attention's gradient is on its way.
+    /// While tensor ranks add up the gradient of a layer's input, gradients of weights that have all
+    /// they need are computed: that of the MLP's second weight, then those of attention's last and of
+    /// the MLP's first, whose own wait would be for the norm before it.
     pub(super) fn backward(
         &self,
         saved: &Saved,
         dy: &Tensor,
         neighbours: Neighbours<'_>,
-        (pass, told): (&Pass<'_>, &mut Told<'_>),
+        (pass, reached): (&Pass<'_>, &mut Reached<'_>),
     ) -> Result<Tensor> {
         let update = self.masked(dy, MLP_OUTPUT, pass)?;
         if neighbours.is_last || self.drops(pass) {
@@ -160,16 +161,16 @@ impl Block {
             Some(dy),
             sum,
         )?;
-        let normalized = self.mlp.up.start_gathered(&normalized, pass.tokens())?;
+        let normalized = self.mlp.up.gathered(&normalized, pass.tokens())?;
         let into_attention = if self.parallel_residual { dy } else { &through };
         let update = self.masked(into_attention, ATTENTION_OUTPUT, pass)?;
         if apart {
             dense.backward_bias(&update)?;
         }
         let (d_normalized, d_qkv) =
-            self.attention.backward(&saved.attention, pass, &update, told)?;
-        self.mlp.up.backward_weight(normalized, &d_inner)?;
-        drop(d_inner);
+            self.attention.backward(&saved.attention, pass, &update, reached)?;
+        self.mlp.up.backward_weight(&normalized, &d_inner)?;
+        drop((normalized, d_inner));
         let before = neighbours.before.filter(|before| !before.drops(pass));
         let sum = before.map(|before| before.mlp.down.bias_gradient()).transpose()?.flatten();
         let (dx, normalized) = self.input_norm.backward_with_output(
@@ -179,7 +180,7 @@ impl Block {
             sum,
         )?;
         let first = &self.attention.query_key_value;
-        first.backward_weight(first.start_gathered(&normalized, pass.tokens())?, &d_qkv)?;
+        first.backward_weight(&first.gathered(&normalized, pass.tokens())?, &d_qkv)?;
         Ok(dx)
     }
 

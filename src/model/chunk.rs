@@ -7,7 +7,7 @@ use super::activation_meter::ActivationMeter;
 use super::batch::{Pass, Targets};
 use super::embedding::Embedding;
 use super::head::Head;
-use super::trunk::{self, Milestone, Told, Trunk};
+use super::trunk::{self, Milestone, Reached, Trunk};
 use crate::kernels::cross_entropy::Score;
 use crate::layout::parameters::Place;
 use candle_core::{Result, Tensor, bail};
@@ -76,18 +76,18 @@ impl Chunk {
         saved: Saved,
         pass: &Pass<'_>,
         dy: Option<Tensor>,
-        told: &mut Told<'_>,
+        reached: &mut Reached<'_>,
     ) -> Result<Option<Tensor>> {
         let Some(dy) = saved.d_output.or(dy) else {
             bail!("the backward of a chunk in the middle takes the gradient of its output")
         };
         if self.is_last() {
-            told(Milestone::Finished(Place::Head))?;
+            reached(Milestone::Finished(Place::Head))?;
         }
-        let dx = self.trunk.backward(saved.trunk, pass, dy, told)?;
+        let dx = self.trunk.backward(saved.trunk, pass, dy, reached)?;
         let Some(embedding) = &self.embedding else { return Ok(Some(dx)) };
         embedding.backward(pass, &dx)?;
-        told(Milestone::Finished(Place::Embedding))?;
+        reached(Milestone::Finished(Place::Embedding))?;
         Ok(None)
     }
 

@@ -35,7 +35,7 @@ use chunk::{Chunk, Output};
 use embedding::Embedding;
 use head::Head;
 use std::ops::Range;
-use trunk::{Told, Trunk};
+use trunk::{Reached, Trunk};
 use weights::Weights;
 
 /// What one rank holds of a GPT.
@@ -124,19 +124,19 @@ impl Model {
         self.learn_and_tell(batch, targets, noise, &mut |_| Ok(()))
     }
 
-    /// [`learn`](Model::learn) that tells `told` where its backward has come to.
+    /// [`learn`](Model::learn) that tells `reached` where its backward has come to.
     pub fn learn_and_tell(
         &self,
         batch: &Batch<'_>,
         targets: &Targets<'_>,
         noise: Noise,
-        told: &mut Told<'_>,
+        reached: &mut Reached<'_>,
     ) -> Result<f64> {
         let pass = self.pass(batch, Some(noise));
         let whole = self.whole()?;
         match whole.forward(None, &pass, targets)? {
             (Output::Loss(loss), saved) => {
-                whole.backward(saved, &pass, None, told)?;
+                whole.backward(saved, &pass, None, reached)?;
                 Ok(loss)
             }
             (Output::Stream(_), _) => bail!("the model has no head"),

@@ -23,8 +23,8 @@ pub enum Milestone {
     Attention,
 }
 
-/// Told where a backward pass has come to.
-pub type Told<'a> = dyn FnMut(Milestone) -> Result<()> + 'a;
+/// Called with each milestone of a backward pass, which an error ends.
+pub type Reached<'a> = dyn FnMut(Milestone) -> Result<()> + 'a;
 
 /// The blocks of a model chunk.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Trunk {
         saved: Saved,
         pass: &Pass<'_>,
         mut dy: Tensor,
-        told: &mut Told<'_>,
+        reached: &mut Reached<'_>,
     ) -> Result<Tensor> {
         for part in saved.0.into_iter().rev() {
             let kept = match part {
@@ -113,9 +113,9 @@ impl Trunk {
             };
             for Kept { block, saved, held } in kept.into_iter().rev() {
                 let neighbours = self.neighbours(block);
-                dy = self.blocks[block].backward(&saved, &dy, neighbours, (pass, told))?;
+                dy = self.blocks[block].backward(&saved, &dy, neighbours, (pass, reached))?;
                 drop((saved, held));
-                told(Milestone::Finished(Place::Layer(self.blocks[block].layer)))?;
+                reached(Milestone::Finished(Place::Layer(self.blocks[block].layer)))?;
             }
         }
         Ok(dy)

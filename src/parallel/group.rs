@@ -89,11 +89,6 @@ pub trait Group: fmt::Debug + Send + Sync {
         let x = Tensor::new(numbers, &Device::Cpu)?;
         self.all_reduce(&x, Reduction::Sum)?.to_vec1()
     }
-
-    /// A few numbers of the host from every rank, those of rank `r` in row `r`.
-    fn gather_numbers(&self, numbers: &[f64]) -> Result<Vec<Vec<f64>>> {
-        self.all_gather(&Tensor::new(numbers, &Device::Cpu)?.unsqueeze(0)?)?.to_vec2()
-    }
 }
 
 /// How the numbers of several ranks become one.
@@ -193,18 +188,13 @@ pub struct Pending(Box<dyn FnOnce() -> Result<Tensor> + Send>);
 
 impl Pending {
     /// What has come already.
-    pub(super) fn ready(result: Tensor) -> Pending {
+    pub fn ready(result: Tensor) -> Pending {
         Pending::new(move || Ok(result))
     }
 
     /// A collective whose result `wait` gives.
     pub(super) fn new(wait: impl FnOnce() -> Result<Tensor> + Send + 'static) -> Pending {
         Pending(Box::new(wait))
-    }
-
-    /// The same, whose result is what `then` makes of it.
-    pub fn map(self, then: impl FnOnce(Tensor) -> Result<Tensor> + Send + 'static) -> Pending {
-        Pending::new(move || then(self.wait()?))
     }
 
     /// The result, when every rank has done its part (on a GPU: when the stream has come there).

@@ -63,25 +63,21 @@ impl ColumnParallel {
         self.bias.as_ref().map(|bias| &bias.value)
     }
 
-    /// Starts the gradient of `x`, from `dy`, the gradient after the bias.
+    /// Starts the gradient of `x`, stream `[rows, inputs]`, from `dy` `[tokens, outputs/ranks]`, the
+    /// gradient after the bias.
     pub fn start_backward_input(&self, dy: &Tensor) -> Result<Pending> {
         self.axis.start_reduced(&linear::backward_input(dy, &self.weight.value)?)
     }
 
-    /// Starts what [`backward_weight`](ColumnParallel::backward_weight) takes: `x` of all `tokens`.
-    ///
-    /// Of the stream each rank kept its rows only, so they are gathered again.
-    pub fn start_gathered(&self, x: &Tensor, tokens: usize) -> Result<Pending> {
-        if self.weight.learns {
-            self.axis.start_gathered(x, tokens)
-        } else {
-            Ok(Pending::ready(x.clone()))
-        }
+    /// What [`backward_weight`](ColumnParallel::backward_weight) takes of the stream `x`: all `tokens`.
+    /// Of the stream each rank kept its rows only, so they are gathered again, if the weight learns.
+    pub fn gathered(&self, x: &Tensor, tokens: usize) -> Result<Tensor> {
+        if self.weight.learns { self.axis.gathered(x, tokens) } else { Ok(x.clone()) }
     }
 
-    /// Adds the gradient of the weight.
-    pub fn backward_weight(&self, x: Pending, dy: &Tensor) -> Result<()> {
-        self.weight.accumulate_product(dy, &x.wait()?)
+    /// Adds the gradient of the weight, from `x` of all tokens and `dy` `[tokens, outputs/ranks]`.
+    pub fn backward_weight(&self, x: &Tensor, dy: &Tensor) -> Result<()> {
+        self.weight.accumulate_product(dy, x)
     }
 
     /// Adds the gradient of the bias, if there is one.
@@ -132,17 +128,17 @@ impl RowParallel {
         }
     }
 
-    /// The stream's gradient after the bias, of all `tokens`: `dy` below.
+    /// What the backward takes of the stream's gradient `dy` after the bias: all `tokens`.
     pub fn gathered(&self, dy: &Tensor, tokens: usize) -> Result<Tensor> {
         self.axis.gathered(dy, tokens)
     }
 
-    /// The gradient of `x`.
+    /// The gradient `[tokens, inputs/ranks]` of `x`, from `dy` `[tokens, outputs]`.
     pub fn backward_input(&self, dy: &Tensor) -> Result<Tensor> {
         linear::backward_input(dy, &self.weight.value)
     }
 
-    /// Adds the gradient of the weight.
+    /// Adds the gradient of the weight, from `x` `[tokens, inputs/ranks]` and `dy` `[tokens, outputs]`.
     pub fn backward_weight(&self, x: &Tensor, dy: &Tensor) -> Result<()> {
         self.weight.accumulate_product(dy, x)
     }

@@ -10,7 +10,7 @@
 //! | [`TensorAxis::gathered`]: stream to all tokens | nothing | all-gather |
 //! | [`TensorAxis::reduced`]: every rank's part of a sum to the stream | all-reduce | reduce-scatter |
 //!
-//! Both can be started too, for what does not need their result to be computed beside them.
+//! The second can be started too, for what does not need its result to be computed beside it.
 //! [`TensorAxis::scattered`] takes this rank's rows of what all ranks hold alike. Rows are padded with
 //! zeros to a multiple of the ranks, so that all ranks hold equally many. The gradients of padding rows
 //! are zeros, so that they count nowhere.
@@ -76,15 +76,6 @@ impl TensorAxis {
         } else {
             self.all_reduced(part)
         }
-    }
-
-    /// Starts [`gathered`](TensorAxis::gathered).
-    pub fn start_gathered(&self, stream: &Tensor, tokens: usize) -> Result<Pending> {
-        if !self.sequence {
-            return Ok(Pending::ready(stream.clone()));
-        }
-        let all = self.group.start(Collective::AllGather, stream)?;
-        Ok(all.map(move |all| all.narrow(0, 0, tokens)))
     }
 
     /// Starts [`reduced`](TensorAxis::reduced).

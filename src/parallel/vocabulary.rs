@@ -65,7 +65,6 @@ impl Vocabulary {
         }
         let targets = self.targets(labels);
         let statistics = self.statistics(&logits, &targets)?;
-        // A GPU is at the gradient while the host waits for the loss.
         cross_entropy::gradient_in_place(&logits, &targets, &statistics, scale)?;
         Ok((cross_entropy::loss_sum(&statistics, &targets)?, logits))
     }

@@ -66,12 +66,14 @@ impl Job {
     /// Version of the stage's output and computation; raised when either changes.
     pub fn version(&self) -> u32 {
         match self {
-            // 2: checkpoints of version 2. 3: Megatron-LM's files without a version have the old order.
-            Job::Load(_) => 3,
             // 2: a trace of every step's bits. 3: checkpoints of version 2. 4: long sums are cut at 512.
-            Job::Train(_) => 4,
+            // 5: tensor ranks on GPUs merge the softmax there, in fp32.
+            Job::Train(_) => 5,
+            // Load's 2: checkpoints of version 2. 3: Megatron-LM's files without a version have the old
+            // order. Evaluate's 2: long sums are cut at 512. 3: as training's 5.
+            Job::Load(_) | Job::Evaluate(_) => 3,
             // 2: long sums are cut at 512.
-            Job::Evaluate(_) | Job::Generate(_) => 2,
+            Job::Generate(_) => 2,
             _ => 1,
         }
     }

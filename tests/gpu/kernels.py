@@ -449,9 +449,9 @@ def linear_case(dtype, tokens, inputs, outputs):
     before = [dw.clone()]
     check(f"linear dw += {t}", lambda: call("sft_linear_backward_weight", GEMM, stream(), CODE[dtype], dy, x, dw, 1, *n), [dw], [before[0].double() + dy.double().t() @ x.double()], 2e-5, before)
     check(f"linear dw = {t}", lambda: call("sft_linear_backward_weight", GEMM, stream(), CODE[dtype], dy, x, dw, 0, *n), [dw], [dy.double().t() @ x.double()], 2e-5)
-    LIB.sft_gemm_leave(GEMM, 24)
+    LIB.sft_gemm_spare(GEMM, 24)
     check(f"linear dw = beside others {t}", lambda: call("sft_linear_backward_weight", GEMM, stream(), CODE[dtype], dy, x, dw, 0, *n), [dw], [dy.double().t() @ x.double()], 2e-5)
-    LIB.sft_gemm_leave(GEMM, 0)
+    LIB.sft_gemm_spare(GEMM, 0)
     if dtype != F32:
         pre = torch.empty_like(y)
         try:

@@ -34,8 +34,11 @@ struct Call {
   Kind kind;
   size_t count;
   int type, by, root;
+  // Which of how many calls that begin together: NCCL plans them as one, so that they must be alike on all ranks.
+  size_t place = 0, among = 1;
   bool operator==(const Call &other) const {
-    return kind == other.kind && count == other.count && type == other.type && by == other.by && root == other.root;
+    return kind == other.kind && count == other.count && type == other.type && by == other.by && root == other.root &&
+           place == other.place && among == other.among;
   }
 };
 
@@ -139,7 +142,7 @@ void carry_out(Round &round) {
 
 // Calls of the thread since ncclGroupStart: nothing of them begins before ncclGroupEnd.
 thread_local bool together = false;
-thread_local std::vector<std::function<void()>> begun;
+thread_local std::vector<std::function<void(size_t among)>> begun;
 thread_local std::vector<Comm *> asked;
 
 // Every rank's stream waits until all have come.
@@ -154,7 +157,7 @@ int meet(Comm *comm, Call call, const void *from, void *to, void *stream) {
     const std::lock_guard<std::mutex> guard(groups_lock);
     comm->group->connected++;
   }
-  const auto task = [=] {
+  const auto arrive = [=](Call call) {
     Group &group = *comm->group;
     std::unique_lock<std::mutex> guard(group.lock);
     Round &round = group.rounds[number];
@@ -177,10 +180,14 @@ int meet(Comm *comm, Call call, const void *from, void *to, void *stream) {
     if (round.done && --round.left == 0) group.rounds.erase(number);
   };
   if (!together) {
-    rehearsal_enqueue(stream, task);
+    rehearsal_enqueue(stream, [=] { arrive(call); });
     return IN_PROGRESS;
   }
-  begun.push_back([=] { rehearsal_enqueue(stream, task); });
+  call.place = begun.size();
+  begun.push_back([=](size_t among) mutable {
+    call.among = among;
+    rehearsal_enqueue(stream, [=] { arrive(call); });
+  });
   return SUCCESS;
 }
 
@@ -237,7 +244,7 @@ int ncclGroupStart() {
 }
 int ncclGroupEnd() {
   if (!together) return INVALID;
-  for (const auto &begin : begun) begin();
+  for (auto &begin : begun) begin(begun.size());
   together = false;
   begun.clear();
   asked.clear();

@@ -14,7 +14,8 @@ use std::ffi::c_int;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Multiprocessors that NCCL's kernels take on `NVLink`: its channels, a block each.
+/// Multiprocessors that products spare for NCCL: its blocks on two H200s that `NVLink` connects, where
+/// more and fewer were slower (tests/bench/RESULTS.md).
 const TAKEN_BY_OTHERS: c_int = 24;
 
 thread_local! {
@@ -113,7 +114,7 @@ impl Context {
     pub(super) fn gemm(&self) -> MutexGuard<'_, Library> {
         let mut gemm = locked(&self.gemm);
         let taken = if is_shared() { TAKEN_BY_OTHERS } else { 0 };
-        ffi::libraries::sft_gemm_leave(gemm.handle(), taken);
+        ffi::libraries::sft_gemm_spare(gemm.handle(), taken);
         gemm
     }
 

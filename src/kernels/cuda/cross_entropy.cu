@@ -24,7 +24,7 @@ template <typename T> __device__ __forceinline__ float power_of_e(float x) {
 template <typename T> __device__ __forceinline__ Running merge(Running a, Running b) {
   const bool a_first = a.max > b.max || (a.max == b.max && a.argmax <= b.argmax);
   const Running high = a_first ? a : b, low = a_first ? b : a;
-  const float carried = low.sum > 0.f ? low.sum * power_of_e<T>(low.max - high.max) : 0.f;
+  const float carried = low.sum != 0.f ? low.sum * power_of_e<T>(low.max - high.max) : 0.f;   // NaN stays
   return Running{high.max, high.sum + carried, high.argmax};
 }
 

@@ -69,6 +69,9 @@ pub(in crate::kernels) fn statistics(logits: &Tensor, targets: &Targets<'_>) -> 
 /// The statistics of whole rows from those of their `parts` parts, which lie one after the other.
 pub(in crate::kernels) fn merged(all: &Tensor, parts: usize) -> Result<Tensor> {
     let rows = all.dim(0)? / parts;
+    if all.dims2()? != (rows * parts, 4) || all.dtype() != DType::F32 {
+        bail!("{:?} are no statistics of {parts} parts", all.shape())
+    }
     let context = of(all)?;
     let merged = context.unfilled((rows, 4), DType::F32)?;
     let (all, to) = (hold(all)?, hold(&merged)?);

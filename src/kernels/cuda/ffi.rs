@@ -322,5 +322,4 @@ unsafe extern "C" {
         output: A<'_>,
         rows: i64,
     ) -> c_int;
-
 }

@@ -25,9 +25,9 @@ struct Shape {
   int a_transposed, b_transposed;
   int64_t m, n, k, lda, ldb, ldc;
   int format, out_format, epilogue, accumulate;
-  int left = 0;   // multiprocessors for others
+  int spared = 0;   // multiprocessors for others
   auto key() const {
-    return std::tie(a_transposed, b_transposed, m, n, k, lda, ldb, ldc, format, out_format, epilogue, accumulate, left);
+    return std::tie(a_transposed, b_transposed, m, n, k, lda, ldb, ldc, format, out_format, epilogue, accumulate, spared);
   }
   bool operator<(const Shape &other) const { return key() < other.key(); }
 };
@@ -49,7 +49,7 @@ struct Gemm {
   // Which of the library's proposals new plans take, when a measurement asks for one; else CHOICES says.
   int asked = -1;
   // Multiprocessors that products leave to others from now on.
-  int left = 0;
+  int spared = 0;
   Workspace workspace;
   std::map<Shape, std::unique_ptr<Plan>> plans;
   std::mutex lock;
@@ -76,11 +76,11 @@ bool describe(Plan &plan, const Shape &shape) {
   if (shape.epilogue == BIAS_GELU)
     good = good && set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_GELU_AUX_BIAS) &&
            set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, shape.ldc);
-  if (shape.left) {
+  if (shape.spared) {
     int device = 0, all = 0;
     good = good && cudaGetDevice(&device) == cudaSuccess &&
            cudaDeviceGetAttribute(&all, cudaDevAttrMultiProcessorCount, device) == cudaSuccess;
-    if (all > 2 * shape.left) good = good && set(CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, int32_t(all - shape.left));
+    if (all > 2 * shape.spared) good = good && set(CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, int32_t(all - shape.spared));
   }
   const auto layout = [](cublasLtMatrixLayout_t *to, int format, int64_t rows, int64_t columns, int64_t stride) {
     return cublasLtMatrixLayoutCreate(to, type(format), uint64_t(rows), uint64_t(columns), stride) == CUBLAS_STATUS_SUCCESS;
@@ -140,7 +140,8 @@ int choose(Gemm &gemm, const Shape &shape, Plan &plan, int alignment) {
   cublasLtMatmulPreferenceDestroy(preference);
   if (status != CUBLAS_STATUS_SUCCESS || found == 0)
     return fail(std::string("cuBLASLt has no algorithm: ") + cublasLtGetStatusString(status));
-  const int wanted = gemm.asked >= 0 ? gemm.asked : shape.left ? 0 : choice(shape);
+  // What was measured is for all multiprocessors.
+  const int wanted = gemm.asked >= 0 ? gemm.asked : shape.spared ? 0 : choice(shape);
   plan.algorithm = results[wanted < found ? wanted : 0].algo;
   return 0;
 }
@@ -148,7 +149,7 @@ int choose(Gemm &gemm, const Shape &shape, Plan &plan, int alignment) {
 int run(Gemm &gemm, cudaStream_t stream, Shape shape, const void *a, const void *b, void *c, const void *bias, void *aux) {
   if (shape.m == 0 || shape.n == 0) return 0;
   const std::lock_guard<std::mutex> guard(gemm.lock);
-  shape.left = gemm.left;
+  shape.spared = gemm.spared;
   auto &plan = gemm.plans[shape];
   if (!plan) {
     auto made = std::make_unique<Plan>();
@@ -199,10 +200,10 @@ extern "C" void sft_gemm_ask(void *handle, int proposal) {
 
 // From now on products leave so many multiprocessors to others: one that has its work cut for all of them is only over when
 // those that another had taken have done their part too.
-extern "C" void sft_gemm_leave(void *handle, int multiprocessors) {
+extern "C" void sft_gemm_spare(void *handle, int multiprocessors) {
   auto &gemm = *static_cast<sft::Gemm *>(handle);
   const std::lock_guard<std::mutex> guard(gemm.lock);
-  gemm.left = multiprocessors;
+  gemm.spared = multiprocessors;
 }
 
 extern "C" void sft_gemm_destroy(void *gemm) { delete static_cast<sft::Gemm *>(gemm); }

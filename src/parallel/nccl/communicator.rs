@@ -117,7 +117,7 @@ impl Communicator {
         check(code, std::ptr::null_mut())?;
         let communicator =
             Communicator { handle: Mutex::new(Some(Handle(handle))), stream, kernels };
-        match communicator.called(goes_on) {
+        match communicator.finish_call(goes_on) {
             Ok(()) => Ok(communicator),
             Err(error) => {
                 communicator.give_up();
@@ -164,11 +164,11 @@ impl Communicator {
         started?;
         check_or_told(ended, *handle, goes_on)?;
         drop(locked);
-        self.called(goes_on)
+        self.finish_call(goes_on)
     }
 
     /// Waits until the last call has done all that it does before it returns.
-    fn called(&self, goes_on: &GoesOn<'_>) -> Result<()> {
+    fn finish_call(&self, goes_on: &GoesOn<'_>) -> Result<()> {
         loop {
             let locked = self.lock();
             let Some(Handle(handle)) = &*locked else { return Err(given_up()) };

@@ -98,7 +98,8 @@ struct Flight {
     kernels: Arc<CudaStream>,
     /// One event of all that were started together.
     done: Option<Arc<CudaEvent>>,
-    /// Of a sum of the replicas products do not know: it begins where there are none.
+    /// Only of tensor ranks: beside replicas' sums, most of which run beside attention, products were
+    /// faster with all multiprocessors.
     _beside: Option<Beside>,
     /// Read and written until then.
     kept: [Tensor; 2],
@@ -148,8 +149,13 @@ impl GpuEnd {
         let (results, works): (Vec<_>, Vec<_>) =
             planned.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         own.join(kernels).map_err(Error::wrap)?;
-        communicator.run(&works, own, &|| group.hub.goes_on())?;
-        let done = Arc::new(own.record_event(None).map_err(Error::wrap)?);
+        let begun = communicator.run(&works, own, &|| group.hub.goes_on());
+        let done = begun.and_then(|()| own.record_event(None).map_err(Error::wrap));
+        if done.is_err() {
+            // What has begun in spite of it still writes.
+            let _ = kernels.join(own);
+        }
+        let done = Arc::new(done?);
         *locked(&self.last) = Some(done.clone());
         let pending = |(x, result): (&Tensor, Tensor)| {
             let flight = Flight {

@@ -33,6 +33,8 @@ pub(super) struct Case {
     pub(super) distributed: bool,
     pub(super) recompute: Recompute,
     pub(super) packed: bool,
+    /// Whether only every second sequence is learned from.
+    pub(super) half_learned: bool,
     pub(super) micro_batch_size: usize,
 }
 
@@ -43,6 +45,7 @@ pub(super) fn case(tensor: usize, pipeline: usize, data: usize) -> Case {
         distributed: false,
         recompute: Recompute::None,
         packed: true,
+        half_learned: false,
         micro_batch_size: 1,
     }
 }
@@ -82,8 +85,14 @@ fn unpacked(number: u64) -> Sequence {
     one
 }
 
-fn micro_batch(numbers: Range<u64>, packed: bool) -> MicroBatch {
-    let one = |number| if packed { sequence(number) } else { unpacked(number) };
+fn micro_batch(numbers: Range<u64>, case: &Case) -> MicroBatch {
+    let one = |number: u64| {
+        let mut one = if case.packed { sequence(number) } else { unpacked(number) };
+        if case.half_learned && number % 2 == 1 {
+            one.loss_mask.fill(false);
+        }
+        one
+    };
     let sequences: Vec<_> = numbers.map(|number| (number, one(number))).collect();
     MicroBatch::assemble(&sequences, SEQ_LENGTH)
 }
@@ -135,7 +144,7 @@ pub(super) fn train(
             let next = |number| {
                 before(&mesh, done, number);
                 let numbers = share.numbers(done * GLOBAL_BATCH as u64, number);
-                Ok(micro_batch(numbers, case.packed))
+                Ok(micro_batch(numbers, case))
             };
             let outcome = trainer.step(done, share.micro_batches(), next)?;
             seen.push([outcome.loss, outcome.grad_norm]);
@@ -188,6 +197,17 @@ fn many_replicas_and_many_chunks_give_the_numbers_of_one_rank() {
     replicas.degrees.sequence = true;
     for case in [chunks, replicas] {
         agree(&case, &ten(&case), &expected);
+    }
+}
+
+#[test]
+fn a_replica_that_learns_nothing_makes_the_calls_of_the_others() {
+    let ten = |case: &Case| train(&gpt_8(), case, 10, |_, _, _| ()).unwrap();
+    let half = |case: Case| Case { half_learned: true, ..case };
+    let expected = ten(&half(case(1, 1, 1))).remove(0);
+    // The second of two replicas has every second sequence. Over two stages the embedding is tied.
+    for layout in [case(1, 1, 2), case(1, 2, 2), Case { distributed: true, ..case(1, 2, 2) }] {
+        agree(&layout, &ten(&half(layout)), &expected);
     }
 }
 

@@ -9,6 +9,8 @@ mod cuts;
 mod recompute;
 // Tensor, sequence and data parallelism against one rank; failing ranks.
 mod layouts;
+// The calls by which replicas add up gradients.
+mod reduction;
 // Every pair of ways to train together, and what is refused.
 mod pairwise;
 // The loop over several ranks: journals, checkpoints, resuming on another layout, failing ranks.

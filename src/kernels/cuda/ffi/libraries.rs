@@ -7,7 +7,7 @@ use std::ffi::{c_char, c_int, c_void};
 unsafe extern "C" {
     pub(in crate::kernels::cuda) safe fn sft_library_error() -> *const c_char;
     pub(in crate::kernels::cuda) safe fn sft_gemm_create() -> *mut c_void;
-    pub(in crate::kernels::cuda) safe fn sft_gemm_leave(gemm: Handle<'_>, multiprocessors: c_int);
+    pub(in crate::kernels::cuda) safe fn sft_gemm_spare(gemm: Handle<'_>, multiprocessors: c_int);
     pub(in crate::kernels::cuda) safe fn sft_sdpa_create() -> *mut c_void;
     pub(in crate::kernels::cuda) safe fn sft_cudnn_version() -> i64;
     pub(in crate::kernels::cuda) safe fn sft_cublas_version() -> i64;
