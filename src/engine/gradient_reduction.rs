@@ -139,6 +139,8 @@ impl GradientReduction {
 
     /// Begins all sums that have not begun; [`land`](GradientReduction::land) waits for them.
     pub fn begin_rest(&mut self, weights: &Weights) -> Result<()> {
+        // Before a tied embedding's, which waits for the other stage.
+        self.start_full_buckets(weights)?;
         for part in &self.parts {
             if let Some(ends) = &part.tied {
                 let gradient = view(weights.gradients(), &part.range)?;

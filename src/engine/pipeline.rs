@@ -9,7 +9,7 @@ use crate::layout::schedule::{Message, Operation, Payload, Pipeline, Task};
 use crate::model::Model;
 use crate::model::batch::{Noise, Pass, Targets};
 use crate::model::chunk::{Chunk, Output, Saved};
-use crate::model::trunk::Reached;
+use crate::model::trunk::{Milestone, Reached};
 use crate::parallel::group::{Like, Route};
 use crate::parallel::mesh::Mesh;
 use crate::spec::optimization::Degrees;
@@ -36,7 +36,8 @@ pub struct Learning {
 
 impl Stage<'_> {
     /// Adds the gradients of all `batches`, which every stage of the pipeline is given alike; tells
-    /// `reached` where the backward of each chunk's last micro-batch has come to.
+    /// `reached` where backward passes have come to; of gradients only when the last micro-batch's are
+    /// added.
     ///
     /// Gives the sum of the loss over their targets in nats on the last stage, 0 on the others.
     pub fn learn(
@@ -148,7 +149,10 @@ impl<'a> Run<'a> {
             bail!("the backward of {task:?} comes before its forward")
         };
         let is_last = task.micro_batch + 1 == self.works.len();
-        let mut tell = |milestone| if is_last { reached(milestone) } else { Ok(()) };
+        // Attention of any backward is a good moment for the sums of a chunk that is complete.
+        let mut tell = |milestone| {
+            if is_last || milestone == Milestone::Attention { reached(milestone) } else { Ok(()) }
+        };
         self.in_hand = chunk.backward(saved, &pass, self.in_hand.take(), &mut tell)?;
         Ok(())
     }

@@ -140,9 +140,15 @@ fn working_of_stage(workload: &Workload<'_>) -> u64 {
     // The gradient of the MLP's first weight is computed after attention's backward.
     let attention = width.query + width.qkv + again + width.inner;
     let mlp = width.inner + width.active;
-    // The gradients of the block's output and of the residual stream, a norm's output and its gradient.
-    let gathered = if workload.degrees.sequence { 3 * width.gathered } else { 0 };
-    attention.max(mlp) + 2 * width.stream + 2 * width.normalized + gathered
+    // The gradients of the block's output and of the residual stream, a norm's output and its gradient;
+    // of all tokens the MLP's input, attention's output gradient, and what tensor ranks add up.
+    let Degrees { tensor, sequence, .. } = workload.degrees;
+    let exchanged = match (sequence, tensor) {
+        (true, _) => 3 * width.gathered,
+        (false, 1) => 0,
+        (false, _) => width.normalized,
+    };
+    attention.max(mlp) + 2 * width.stream + 2 * width.normalized + exchanged
 }
 
 /// What one model chunk keeps for one micro-batch on one device, in bytes.

@@ -137,8 +137,9 @@ impl Block {
     /// holds inside the block for attention's last bias and the second norm.
     ///
     /// While tensor ranks add up the gradient of a layer's input, gradients of weights that have all
-    /// they need are computed: that of the MLP's second weight, then those of attention's last and of
-    /// the MLP's first, whose own wait would be for the norm before it.
+    /// they need are computed: that of the MLP's second weight, then those of attention's last and the
+    /// MLP's first. The latter comes so late since its input is made again only by the norm's backward,
+    /// after the MLP's own sum.
     pub(super) fn backward(
         &self,
         saved: &Saved,
@@ -161,7 +162,8 @@ impl Block {
             Some(dy),
             sum,
         )?;
-        let normalized = self.mlp.up.gathered(&normalized, pass.tokens())?;
+        let mlp_input = self.mlp.up.gathered(&normalized, pass.tokens())?;
+        drop(normalized);
         let into_attention = if self.parallel_residual { dy } else { &through };
         let update = self.masked(into_attention, ATTENTION_OUTPUT, pass)?;
         if apart {
@@ -169,8 +171,8 @@ impl Block {
         }
         let (d_normalized, d_qkv) =
             self.attention.backward(&saved.attention, pass, &update, reached)?;
-        self.mlp.up.backward_weight(&normalized, &d_inner)?;
-        drop((normalized, d_inner));
+        self.mlp.up.backward_weight(&mlp_input, &d_inner)?;
+        drop((mlp_input, d_inner));
         let before = neighbours.before.filter(|before| !before.drops(pass));
         let sum = before.map(|before| before.mlp.down.bias_gradient()).transpose()?.flatten();
         let (dx, normalized) = self.input_norm.backward_with_output(

@@ -144,10 +144,11 @@ impl Weights {
         reduce::clear_ranges(&self.gradients, &short)
     }
 
-    /// Ends a step's backward passes: gradients to which none of them added are zeros.
+    /// Ends a step's backward passes: gradients to which none of them added are zeros, but for those of
+    /// frozen parameters, which mean nothing.
     pub fn complete_gradients(&self) -> Result<()> {
         for (part, empty) in self.holding.parts().iter().zip(&self.empty) {
-            if empty.swap(false, Ordering::Relaxed) {
+            if empty.swap(false, Ordering::Relaxed) && part.learns {
                 let range = &part.range;
                 reduce::clear(&self.gradients.narrow(0, range.start, range.len())?)?;
             }

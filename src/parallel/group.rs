@@ -34,7 +34,7 @@ pub trait Group: fmt::Debug + Send + Sync {
     }
 
     /// Starts `collective` on each of `xs`, as [`start`](Group::start) does on one; every rank brings as
-    /// many. On GPUs they begin together, at the cost of one call.
+    /// many, in calls cut alike. On GPUs they begin together, at the cost of one call.
     fn start_all(&self, collective: Collective, xs: &[Tensor]) -> Result<Vec<Pending>> {
         xs.iter().map(|x| self.start(collective, x)).collect()
     }

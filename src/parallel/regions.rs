@@ -10,7 +10,7 @@
 //! | [`TensorAxis::gathered`]: stream to all tokens | nothing | all-gather |
 //! | [`TensorAxis::reduced`]: every rank's part of a sum to the stream | all-reduce | reduce-scatter |
 //!
-//! The second can be started too, for what does not need its result to be computed beside it.
+//! `reduced` can also be started, so that work that does not need its result runs beside it.
 //! [`TensorAxis::scattered`] takes this rank's rows of what all ranks hold alike. Rows are padded with
 //! zeros to a multiple of the ranks, so that all ranks hold equally many. The gradients of padding rows
 //! are zeros, so that they count nowhere.

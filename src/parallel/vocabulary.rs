@@ -65,6 +65,7 @@ impl Vocabulary {
         }
         let targets = self.targets(labels);
         let statistics = self.statistics(&logits, &targets)?;
+        // First, so that the host waits for the loss once all of it is put into the stream.
         cross_entropy::gradient_in_place(&logits, &targets, &statistics, scale)?;
         Ok((cross_entropy::loss_sum(&statistics, &targets)?, logits))
     }

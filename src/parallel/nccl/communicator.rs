@@ -141,6 +141,14 @@ impl Communicator {
         self.stream.synchronize().and_then(|()| self.kernels.synchronize()).map_err(Error::wrap)
     }
 
+    /// `result`; if it is a failure, the kernels' stream waits for what has begun in its own in spite of
+    /// it, and works in memory that is given back in the kernels' stream.
+    pub(super) fn or_settled<R>(&self, result: Result<R>) -> Result<R> {
+        result.inspect_err(|_| {
+            let _ = self.kernels.join(&self.stream);
+        })
+    }
+
     /// Puts operations into one of its two streams, all of them in one call: each call that does not
     /// block costs NCCL a thread of its own.
     ///

@@ -108,9 +108,11 @@ struct Flight {
 impl Flight {
     /// Lets the kernels' stream wait for it.
     fn land(mut self) -> Result<()> {
-        let Some(done) = self.done.take() else { return Ok(()) };
-        let wait = || self.kernels.wait(&done).map_err(Error::wrap);
-        communication(self.kept[0].device(), wait)
+        let Some(done) = &self.done else { return Ok(()) };
+        let wait = || self.kernels.wait(done).map_err(Error::wrap);
+        communication(self.kept[0].device(), wait)?;
+        self.done = None;
+        Ok(())
     }
 }
 
@@ -151,11 +153,7 @@ impl GpuEnd {
         own.join(kernels).map_err(Error::wrap)?;
         let begun = communicator.run(&works, own, &|| group.hub.goes_on());
         let done = begun.and_then(|()| own.record_event(None).map_err(Error::wrap));
-        if done.is_err() {
-            // What has begun in spite of it still writes.
-            let _ = kernels.join(own);
-        }
-        let done = Arc::new(done?);
+        let done = Arc::new(communicator.or_settled(done)?);
         *locked(&self.last) = Some(done.clone());
         let pending = |(x, result): (&Tensor, Tensor)| {
             let flight = Flight {

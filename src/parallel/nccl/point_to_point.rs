@@ -48,7 +48,8 @@ impl Outgoing {
         let stream = self.communicator.stream();
         stream.join(self.communicator.kernels()).map_err(Error::wrap)?;
         let send = Operation::Send { peer: RECEIVER };
-        self.communicator.run(&[(send, numbers(&x)?)], stream, &|| hub.goes_on())?;
+        let begun = self.communicator.run(&[(send, numbers(&x)?)], stream, &|| hub.goes_on());
+        self.communicator.or_settled(begun)?;
         let left = stream.record_event(None).map_err(Error::wrap)?;
         self.sent.push_back(Sent { left, x });
         while let Some(Sent { left, .. }) = self.sent.front() {
@@ -97,7 +98,8 @@ impl Incoming {
         // Whoever had this memory before is done with it when the kernels come here.
         stream.join(kernels).map_err(Error::wrap)?;
         let receive = Operation::Receive { peer: SENDER };
-        self.communicator.run(&[(receive, numbers(&x)?)], stream, &|| hub.goes_on())?;
+        let begun = self.communicator.run(&[(receive, numbers(&x)?)], stream, &|| hub.goes_on());
+        self.communicator.or_settled(begun)?;
         communication(&like.device, || kernels.join(stream).map_err(Error::wrap))?;
         Ok(x)
     }

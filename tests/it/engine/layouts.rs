@@ -201,7 +201,7 @@ fn many_replicas_and_many_chunks_give_the_numbers_of_one_rank() {
 }
 
 #[test]
-fn a_replica_that_learns_nothing_makes_the_calls_of_the_others() {
+fn a_replica_that_learns_nothing_leaves_the_numbers_of_one_rank() {
     let ten = |case: &Case| train(&gpt_8(), case, 10, |_, _, _| ()).unwrap();
     let half = |case: Case| Case { half_learned: true, ..case };
     let expected = ten(&half(case(1, 1, 1))).remove(0);

@@ -42,12 +42,15 @@ impl Group for Notes {
 }
 
 /// The calls of a step whose backward reaches `milestones`; how many of them before it was over.
-fn calls(milestones: &[Milestone]) -> (Vec<Vec<usize>>, usize) {
+fn calls(milestones: &[Milestone], distributed: bool, tied: bool) -> (Vec<Vec<usize>>, usize) {
     let (architecture, notes) = (gpt_8(), Arc::new(Notes::default()));
     let mut mesh = Mesh { data: notes.clone(), ..Mesh::single() };
     mesh.degrees.data = 2;
+    if tied {
+        mesh.embedding = Some(Arc::new(Notes::default()));
+    }
     let weights = Weights::new::<f32>(&architecture, start_values(&architecture, 3)).unwrap();
-    let mut reduction = GradientReduction::with_buckets(&mesh, &weights, true, 500);
+    let mut reduction = GradientReduction::with_buckets(&mesh, &weights, distributed, 500);
     reduction.begin();
     for milestone in milestones {
         reduction.reached(*milestone, &weights).unwrap();
@@ -67,12 +70,18 @@ fn a_replica_that_learns_nothing_makes_the_same_calls() {
         .chain(blocks)
         .chain([Milestone::Finished(Place::Embedding)])
         .collect();
-    let (learning, early) = calls(&backward);
-    let (idle, none) = calls(&[]);
-    assert_eq!(learning, idle);
-    assert_eq!(none, 0);
-    assert!(early > 6 && learning.len() > early, "{early} of {} before the end", learning.len());
-    let begun: Vec<usize> = learning.concat();
-    assert!(begun.is_sorted_by(|a, b| a > b), "from the end of the buffer: {begun:?}");
-    assert!(learning.iter().any(|call| call.len() > 1), "some begin together");
+    for (distributed, tied) in [(true, false), (false, false), (true, true)] {
+        let (learning, early) = calls(&backward, distributed, tied);
+        let (idle, none) = calls(&[], distributed, tied);
+        assert_eq!(learning, idle);
+        assert_eq!(none, 0);
+        assert!(
+            early > 6 && learning.len() > early,
+            "{early} of {} before the end",
+            learning.len()
+        );
+        let begun: Vec<usize> = learning.concat();
+        assert!(begun.is_sorted_by(|a, b| a > b), "from the end of the buffer: {begun:?}");
+        assert!(learning.iter().any(|call| call.len() > 1), "some begin together");
+    }
 }
