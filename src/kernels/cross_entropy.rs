@@ -158,10 +158,7 @@ pub fn statistics(logits: &Tensor, targets: &Targets<'_>) -> Result<Statistics> 
 /// # Errors
 /// Where a label is no id, and on a CPU where no part has it; on a GPU the sum is NaN then.
 pub fn loss_sum(statistics: &Statistics, targets: &Targets<'_>) -> Result<f64> {
-    if let Some(label) = targets.labels.iter().find(|label| **label as usize >= targets.vocab_size)
-    {
-        bail!("label {label} is not below the vocabulary's size {}", targets.vocab_size)
-    }
+    targets.check_ids()?;
     #[cfg(feature = "cuda")]
     if let Rows::Gpu(parts) = &statistics.0 {
         return super::cuda::cross_entropy::loss_sum(parts);
@@ -223,7 +220,8 @@ pub fn forward_backward(
     let targets = Targets { labels, first: 0, vocab_size };
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
-        return super::cuda::cross_entropy::forward_backward(logits, &targets, scale);
+        let loss = super::cuda::cross_entropy::forward_backward(logits, &targets, scale)?;
+        return targets.check_ids().map(|()| loss);
     }
     let statistics = statistics(logits, &targets)?;
     let loss = loss_sum(&statistics, &targets)?;
@@ -262,6 +260,16 @@ impl Targets<'_> {
             return Ok(());
         }
         bail!("{} labels for {rows} rows of logits", self.labels.len())
+    }
+
+    /// Whether every label is an id.
+    fn check_ids(&self) -> Result<()> {
+        match self.labels.iter().find(|label| **label as usize >= self.vocab_size) {
+            None => Ok(()),
+            Some(label) => {
+                bail!("label {label} is not below the vocabulary's size {}", self.vocab_size)
+            }
+        }
     }
 
     /// How many of `columns` stand for real ids.

@@ -10,7 +10,7 @@ mod recompute;
 // Tensor, sequence and data parallelism against one rank; failing ranks.
 mod layouts;
 // The calls by which replicas add up gradients.
-mod reduction;
+mod gradient_reduction;
 // Every pair of ways to train together, and what is refused.
 mod pairwise;
 // The loop over several ranks: journals, checkpoints, resuming on another layout, failing ranks.

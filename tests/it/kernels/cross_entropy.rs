@@ -72,6 +72,19 @@ fn parts_of_the_vocabulary_combine() {
 }
 
 #[test]
+fn a_sum_that_is_no_number_stays_so() {
+    // The part with the smaller maximum has it: beside the other's it would count next to nothing.
+    let parts = [[9.0_f32, 8.0], [1.0, f32::NAN]];
+    let targets = |first| Targets { labels: &[0], first, vocab_size: 4 };
+    let travelling = [0, 1].map(|part| {
+        let logits = Tensor::new(&[parts[part]], &Device::Cpu).unwrap();
+        cross_entropy::statistics(&logits, &targets(2 * part)).unwrap().travelling().unwrap()
+    });
+    let merged = Statistics::merged(&Tensor::cat(&travelling, 0).unwrap(), 2).unwrap();
+    assert!(cross_entropy::loss_sum(&merged, &targets(0)).unwrap().is_nan());
+}
+
+#[test]
 fn scores_say_how_likely_and_whether_first() {
     let logits = Tensor::new(&[[1.0, 3.0, 9.0], [2.0, 2.0, 0.0]], &Device::Cpu).unwrap();
     let scores = cross_entropy::scores(&logits, &[1, 1], 2).unwrap();
